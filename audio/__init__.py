@@ -1,0 +1,1 @@
+"""Signals: decoding, encoding, spectrograms, filters, masks, parts, drawing. NumPy only."""

@@ -1,0 +1,1 @@
+"""Separators and their evaluation."""

@@ -1,0 +1,1 @@
+"""Separators: each turns a mixture into stems."""

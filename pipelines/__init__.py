@@ -1,0 +1,1 @@
+"""What runs: job files, event sources, the graph, launching, the command line."""

@@ -1,0 +1,1 @@
+"""Klio-style DoFns and PTransforms: each one step of the graph."""
