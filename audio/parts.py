@@ -1,0 +1,123 @@
+"""Parts of a long recording: planning them, and joining what was made of them.
+
+The cores of the parts tile the recording. Each part is decoded with real neighbouring audio
+(context) on both sides, gives its stems for its core and half a cross-fade beyond it, and the
+stems of neighbours are cross-faded over the border.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# Borders are multiples of this, so that they lie on the frame grid of every hop length in use.
+BORDER_GRID_SAMPLES = 4096
+# A part's memory grows with channels times samples: 300 s of stereo at 44.1 kHz is the most.
+PART_CHANNEL_SAMPLES = 300 * 44100 * 2
+CONTEXT_S = 5.0
+CROSS_FADE_S = 0.1
+JOIN_BLOCK_SAMPLES = 1 << 18
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where one part lies in its recording. All fields but the first two are samples.
+
+    `start_sample` to `stop_sample` is the core, `context_start_sample` to `context_stop_sample`
+    what is decoded, and `stem_start_sample` to `stem_stop_sample` what its stems cover.
+    """
+
+    index: int
+    count: int
+    start_sample: int
+    stop_sample: int
+    context_start_sample: int
+    context_stop_sample: int
+    stem_start_sample: int
+    stem_stop_sample: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this part is the whole recording."""
+        return self.count == 1
+
+
+def plan_parts(
+    total_samples: int, sample_rate: int, channels: int, *, part_seconds: float
+) -> list[Part]:
+    """Cut a recording into equal parts of at most `part_seconds`, fewer for many channels.
+
+    Parameters
+    ----------
+    total_samples : frames of the recording, at least 1
+    sample_rate : Hz
+    channels : number of channels
+    part_seconds : longest core of a part, in seconds
+
+    Returns
+    -------
+    Parts in order; their cores tile `[0, total_samples)`. One part where the recording fits.
+    """
+    longest = min(round(part_seconds * sample_rate), PART_CHANNEL_SAMPLES // channels)
+    longest = max(longest - BORDER_GRID_SAMPLES, BORDER_GRID_SAMPLES)
+    count = 1 if total_samples <= longest + BORDER_GRID_SAMPLES else -(-total_samples // longest)
+    borders = [
+        round(index * total_samples / count / BORDER_GRID_SAMPLES) * BORDER_GRID_SAMPLES
+        for index in range(count)
+    ] + [total_samples]
+    context = round(CONTEXT_S * sample_rate)
+    half_fade = round(CROSS_FADE_S * sample_rate / 2)
+    return [
+        Part(
+            index=index,
+            count=count,
+            start_sample=start,
+            stop_sample=stop,
+            context_start_sample=max(0, start - context),
+            context_stop_sample=min(total_samples, stop + context),
+            stem_start_sample=max(0, start - half_fade),
+            stem_stop_sample=min(total_samples, stop + half_fade),
+        )
+        for index, (start, stop) in enumerate(itertools.pairwise(borders))
+    ]
+
+
+def cut_to_stem_range(samples: np.ndarray, part: Part) -> np.ndarray:
+    """The samples of a part's stem range out of `(…, context samples)` of that part."""
+    start = part.stem_start_sample - part.context_start_sample
+    return samples[..., start : start + part.stem_stop_sample - part.stem_start_sample]
+
+
+def join_parts(
+    parts: Sequence[Part], read: Callable[[Part, int, int], np.ndarray]
+) -> Iterator[np.ndarray]:
+    """Join the parts' stems, cross-faded, in blocks of at most `JOIN_BLOCK_SAMPLES`.
+
+    Parameters
+    ----------
+    parts : all parts of one recording, in order
+    read : `read(part, start_sample, stop_sample)` gives float32 `(channels, samples)` of that
+        part's stem; the positions are samples of the recording, inside the part's stem range
+
+    Yields
+    ------
+    float32 `(channels, samples)` blocks that together are exactly the recording's length.
+    """
+    for part, following in zip(parts, [*parts[1:], None], strict=True):
+        start = parts[part.index - 1].stem_stop_sample if part.index else 0
+        stop = following.stem_start_sample if following else part.stop_sample
+        for block_start in range(start, stop, JOIN_BLOCK_SAMPLES):
+            yield read(part, block_start, min(block_start + JOIN_BLOCK_SAMPLES, stop))
+        if following:
+            fade_start, fade_stop = following.stem_start_sample, part.stem_stop_sample
+            yield _cross_fade(
+                read(part, fade_start, fade_stop), read(following, fade_start, fade_stop)
+            )
+
+
+def _cross_fade(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    samples = before.shape[-1]
+    rise = ((np.arange(samples) + 0.5) / samples).astype(np.float32)
+    # before + rise * (after - before) keeps equal inputs bit for bit.
+    return before + rise * (after - before)
