@@ -16,7 +16,10 @@ lint: $(VENV)/.installed-dev
 	$(RUN)/ruff check . && $(RUN)/ruff format --check .
 
 types: $(VENV)/.installed-dev
-	$(RUN)/mypy
+	@# mypy finds the package by a folder of its name, whatever the checkout is called.
+	mkdir -p .mypy_cache/packages && ln -sfn ../.. .mypy_cache/packages/beamsplitter
+	MYPYPATH=.mypy_cache/packages $(RUN)/mypy -p beamsplitter.audio -p beamsplitter.models \
+		-p beamsplitter.transforms -p beamsplitter.pipelines
 
 imports: $(VENV)/.installed-dev
 	$(RUN)/lint-imports

@@ -1,0 +1,174 @@
+"""REPET-SIM by nearest-neighbour filtering: what repeats is accompaniment, the rest is voice.
+
+Rafii and Pardo, "Music/voice separation using the similarity matrix", ISMIR 2012; FitzGerald,
+"Vocal separation using nearest neighbours and median filtering", ISSC 2012. The recipe "librosa"
+is that of librosa's vocal separation tutorial.
+"""
+
+import math
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...audio.errors import TooShortAudioError
+from ...audio.nn_filter import nn_filter
+from ...audio.spectrum import inverse_stft, magnitude_and_phase, soft_mask, stft
+
+STEMS = ("background", "foreground")
+MINIMUM_S = 0.5
+
+
+class NearestNeighborRecipe(BaseModel):
+    """The numbers of the method. The defaults are the best of `docs/separation.md`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    window_s: float = Field(
+        0.0929, gt=0.005, lt=1, description="STFT window, rounded to 2^n samples"
+    )
+    hops_per_window: int = Field(4, ge=2, le=16)
+    width_s: float = Field(2.0, gt=0, description="frames nearer than this are no neighbours")
+    neighbor_count: int | None = Field(None, ge=1, description="default: librosa's rule")
+    neighbors: Literal["librosa", "nearest"] = "nearest"
+    margin_background: float = Field(2.0, gt=0)
+    margin_foreground: float = Field(10.0, gt=0, description="unused with a residual foreground")
+    power: float = Field(2.0, gt=0)
+    highpass_hz: float = Field(100.0, ge=0, description="below it all is background")
+    foreground: Literal["residual", "mask"] = "residual"
+
+
+RECIPES = {
+    "default": NearestNeighborRecipe(),
+    "librosa": NearestNeighborRecipe(neighbors="librosa", highpass_hz=0, foreground="mask"),
+}
+
+
+def n_fft_of(recipe: NearestNeighborRecipe, sample_rate: int) -> int:
+    """STFT window in samples: the power of two nearest to `window_s`."""
+    return max(64, 2 ** round(math.log2(recipe.window_s * sample_rate)))
+
+
+def hop_length_of(recipe: NearestNeighborRecipe, sample_rate: int) -> int:
+    """STFT hop in samples."""
+    return n_fft_of(recipe, sample_rate) // recipe.hops_per_window
+
+
+def require_duration(duration_s: float) -> None:
+    """Refuse what is too short for the method.
+
+    Raises
+    ------
+    TooShortAudioError : below `MINIMUM_S` seconds
+    """
+    if duration_s < MINIMUM_S:
+        raise TooShortAudioError(
+            f"{duration_s:.3f} s is too short for nearest-neighbour separation, which needs "
+            f"{MINIMUM_S} s: leave the file out"
+        )
+
+
+def filter_nearest(
+    magnitude: np.ndarray, recipe: NearestNeighborRecipe, sample_rate: int
+) -> np.ndarray:
+    """What repeats in a spectrogram: each frame's median over its nearest frames, at most itself.
+
+    Parameters
+    ----------
+    magnitude : float32 `(channels, bins, frames)`
+    sample_rate : Hz
+
+    Returns
+    -------
+    float32, same shape
+    """
+    frames = magnitude.shape[-1]
+    width = math.ceil(recipe.width_s * sample_rate / hop_length_of(recipe, sample_rate))
+    # A short recording has no frames that far apart: half of it stays for neighbours.
+    width = max(1, min(width, frames // 4))
+    nearest = nn_filter(magnitude, width=width, k=recipe.neighbor_count, neighbors=recipe.neighbors)
+    return np.minimum(magnitude, nearest, out=nearest)
+
+
+def stem_mask(
+    stem: str,
+    magnitude: np.ndarray,
+    nearest: np.ndarray,
+    recipe: NearestNeighborRecipe,
+    sample_rate: int,
+) -> np.ndarray:
+    """Soft mask of a stem: of what repeats against the net rest, or the other way round.
+
+    Parameters
+    ----------
+    stem : "background" or "foreground"
+    magnitude, nearest : float32 `(channels, bins, frames)`
+    sample_rate : Hz
+
+    Returns
+    -------
+    float32 in [0, 1], same shape
+    """
+    mask = np.empty_like(magnitude)
+    # One channel at a time: the net spectrogram is as large as the whole.
+    for whole, repeated, out in zip(magnitude, nearest, mask, strict=True):
+        net = whole - repeated
+        if stem == "background":
+            soft_mask(repeated, net, margin=recipe.margin_background, power=recipe.power, out=out)
+        else:
+            soft_mask(net, repeated, margin=recipe.margin_foreground, power=recipe.power, out=out)
+    bins = math.ceil(recipe.highpass_hz * n_fft_of(recipe, sample_rate) / sample_rate)
+    mask[:, :bins] = stem == "background"
+    return mask
+
+
+def separate(
+    samples: np.ndarray, sample_rate: int, recipe: NearestNeighborRecipe
+) -> dict[str, np.ndarray]:
+    """Separate a signal: the same functions that the steps of the graph call, in one place.
+
+    Parameters
+    ----------
+    samples : float32 `(channels, samples)`
+    sample_rate : Hz
+
+    Returns
+    -------
+    "background" and "foreground", each float32 of the shape of `samples`
+
+    Raises
+    ------
+    TooShortAudioError : shorter than `MINIMUM_S`
+    """
+    require_duration(samples.shape[-1] / sample_rate)
+    n_fft, hop_length = n_fft_of(recipe, sample_rate), hop_length_of(recipe, sample_rate)
+    magnitude, phase = magnitude_and_phase(stft(samples, n_fft=n_fft, hop_length=hop_length))
+    nearest = filter_nearest(magnitude, recipe, sample_rate)
+
+    def invert(mask: np.ndarray) -> np.ndarray:
+        return inverse_stft(
+            mask,
+            magnitude,
+            phase,
+            n_fft=n_fft,
+            hop_length=hop_length,
+            samples=samples.shape[-1],
+        )
+
+    stems = {
+        stem: invert(stem_mask(stem, magnitude, nearest, recipe, sample_rate))
+        for stem in masked_stems(recipe)
+    }
+    return with_residual(stems, samples)
+
+
+def masked_stems(recipe: NearestNeighborRecipe) -> tuple[str, ...]:
+    """The stems that have a mask; another is the residual."""
+    return STEMS if recipe.foreground == "mask" else ("background",)
+
+
+def with_residual(stems: dict[str, np.ndarray], samples: np.ndarray) -> dict[str, np.ndarray]:
+    """The stems, with a foreground that has no mask taken as the mixture less the background."""
+    if "foreground" in stems:
+        return stems
+    return {**stems, "foreground": samples - stems["background"]}

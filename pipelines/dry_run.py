@@ -1,0 +1,52 @@
+"""`--dry-run`: what a job would do, without doing it."""
+
+import json
+
+from apache_beam.pvalue import TaggedOutput
+from rich.console import Console
+from rich.text import Text
+
+from ..audio.errors import AudioError
+from ..transforms.planning import PlanParts, SkipFinished
+from ..transforms.storage import StorageError
+from .events import EventList
+from .job_config import JobConfig
+
+
+def print_plan(job: JobConfig, events: EventList, *, log_format: str) -> int:
+    """Print a line for each recording: what would be done, skipped, refused.
+
+    Returns the exit code that a run would at least have: 1 if a recording would be refused.
+    """
+    skip = SkipFinished(
+        events.location, job.output_location, job.settings, suffix=events.suffix, force=job.force
+    )
+    plan = PlanParts(job.settings)
+    console = Console(soft_wrap=True)
+    counts = {"do": 0, "skip": 0, "refuse": 0}
+    for element in events.elements:
+        action, detail = _plan_of(element, skip, plan)
+        counts[action] += 1
+        if log_format == "json":
+            print(json.dumps({"element": element, "action": action, "detail": detail}))
+        else:
+            console.print(Text(f"{action:<7}{element}: {detail}"))
+    if log_format == "text":
+        console.print(
+            f"{counts['do']} to do, {counts['skip']} already done, {counts['refuse']} refused",
+            highlight=False,
+        )
+    return 1 if counts["refuse"] else 0
+
+
+def _plan_of(element: str, skip: SkipFinished, plan: PlanParts) -> tuple[str, str]:
+    try:
+        pending = skip.pending_or_receipt(element)
+        if isinstance(pending, TaggedOutput):
+            return "skip", "already done"
+        references = list(plan.apply(pending))
+    except (AudioError, StorageError) as error:
+        return "refuse", str(error)
+    recording = references[0].recording
+    parts = f", {len(references)} parts" if len(references) > 1 else ""
+    return "do", f"{' and '.join(recording.todo)}, {recording.duration_s:.1f} s{parts}"

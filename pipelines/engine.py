@@ -1,0 +1,119 @@
+"""The process that runs a job's graph on FnApiRunner, apart from the launcher that watches it.
+
+`python -m beamsplitter.pipelines.engine SPEC.json`; the launcher kills it, with its workers, when
+the job is interrupted, and starts it again when a recording took a worker down.
+"""
+
+import json
+import os
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import psutil
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from .events import EventList
+from .job_config import JobConfig, parse_job
+from .run import build
+
+WORKER_DIED = 70
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What the launcher tells the engine."""
+
+    job: dict[str, Any]
+    location: str
+    suffix: str
+    elements: list[str]
+    workers: int
+    progress_path: str
+    result_path: str
+    given_up: dict[str, str]
+
+    def write(self, path: Path) -> None:
+        """Write it for the engine to read."""
+        path.write_text(json.dumps(asdict(self)))
+
+
+def run(spec: EngineSpec) -> dict[str, Any]:
+    """Run the graph; gives the metrics by step."""
+    job = parse_job(spec.job, source="job")
+    pipeline = beam.Pipeline(options=local_options(job, workers=spec.workers))
+    build(
+        pipeline,
+        job,
+        EventList(spec.location, spec.suffix, tuple(spec.elements)),
+        local_workers=spec.workers,
+        progress_path=spec.progress_path,
+        given_up=spec.given_up,
+    )
+    result = pipeline.run()
+    result.wait_until_finish()
+    return metrics_by_step(result)
+
+
+def local_options(job: JobConfig, *, workers: int) -> PipelineOptions:
+    """FnApiRunner by name: `DirectRunner` would look for another engine first.
+
+    Workers are processes: Beam's multi-threaded mode corrupts elements.
+    """
+    return PipelineOptions(
+        [],
+        runner="FnApiRunner",
+        job_name=job.job_name,
+        direct_num_workers=workers,
+        direct_running_mode="multi_processing" if workers > 1 else "in_memory",
+        save_main_session=False,
+    )
+
+
+def metrics_by_step(result: Any) -> dict[str, dict[str, Any]]:
+    """Beam's counters and distributions by step and name."""
+    metrics: dict[str, dict[str, Any]] = {}
+    query = result.metrics().query()
+    for counter in query["counters"]:
+        step = metrics.setdefault(counter.key.metric.namespace, {})
+        step[counter.key.metric.name] = step.get(counter.key.metric.name, 0) + counter.committed
+    for each in query["distributions"]:
+        value = each.committed
+        step = metrics.setdefault(each.key.metric.namespace, {})
+        name = each.key.metric.name
+        step[name] = {"sum": value.sum, "count": value.count, "min": value.min, "max": value.max}
+    return metrics
+
+
+def _end_when_a_worker_ends(progress_path: str) -> None:
+    """End the engine when one of its worker processes crashes: Beam would wait for it for ever.
+
+    Beam's thread that waits for a worker process raises when it fails.
+    """
+
+    def end(arguments: threading.ExceptHookArgs) -> None:
+        threading.__excepthook__(arguments)
+        if arguments.thread is not None and arguments.thread.name == "run_worker":
+            alive = [child.pid for child in psutil.Process().children(recursive=True)]
+            with open(progress_path, "a") as progress:
+                progress.write(json.dumps({"event": "worker died", "alive": alive}) + "\n")
+            os._exit(WORKER_DIED)
+
+    threading.excepthook = end
+
+
+def main() -> None:
+    """Run the spec that the first argument names."""
+    spec = EngineSpec(**json.loads(Path(sys.argv[1]).read_text()))
+    _end_when_a_worker_ends(spec.progress_path)
+    metrics = run(spec)
+    Path(spec.result_path).write_text(json.dumps(metrics))
+    # Beam leaves threads behind that would keep the process for seconds.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

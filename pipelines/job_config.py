@@ -1,0 +1,257 @@
+"""Job files: Klio's `klio-job.yaml` version 2, with typed sections for what Beamsplitter adds."""
+
+import difflib
+import os
+import string
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..transforms.settings import (
+    PlotSettings,
+    Section,
+    SeparationSettings,
+    SplitSettings,
+    StemSettings,
+)
+
+EXCERPT_LIMIT_S = 60.0
+
+
+class JobFileError(ValueError):
+    """A job file that can't be used; the message names file, place in it, and the fix."""
+
+
+class FileEvents(Section):
+    """Each line of a file is an element: a path below the location of the data input."""
+
+    type: Literal["file"]
+    location: str
+    skip_klio_read: bool = False
+
+
+class FolderEvents(Section):
+    """Each audio file in a folder, and in the folders below it."""
+
+    type: Literal["folder"]
+    location: str
+
+
+class GlobEvents(Section):
+    """Each audio file that a pattern matches; `**` goes down any number of folders."""
+
+    type: Literal["glob"]
+    location: str
+
+
+class RecordingEvents(Section):
+    """One audio file."""
+
+    type: Literal["recording"]
+    location: str
+
+
+EventInput = Annotated[
+    FileEvents | FolderEvents | GlobEvents | RecordingEvents, Field(discriminator="type")
+]
+
+
+class FileData(Section):
+    """A folder that recordings are read from, or results are written to."""
+
+    type: Literal["file"]
+    location: str
+    file_suffix: str = ""
+    skip_klio_existence_check: bool = False
+    ping: bool = False
+    force: bool = False
+
+
+class Events(Section):
+    """Where the events come from."""
+
+    inputs: list[EventInput] = Field(default_factory=list)
+    outputs: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class Data(Section):
+    """Where the recordings lie, and where the results go."""
+
+    inputs: list[FileData] = Field(default_factory=list, max_length=1)
+    outputs: list[FileData] = Field(default_factory=list, max_length=1)
+
+
+class JobSection(BaseModel):
+    """Klio's `job_config`. Keys of one's own are kept; one that looks misspelt is refused."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    allow_non_klio_messages: bool = False
+    blocking: bool = False
+    wait_for_pipeline_running: bool = False
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    events: Events = Events()
+    data: Data = Data()
+
+    @model_validator(mode="after")
+    def _extra_keys_are_not_misspelt(self) -> "JobSection":
+        for key in self.model_extra or {}:
+            near = difflib.get_close_matches(key, type(self).model_fields, 1, cutoff=0.8)
+            if near:
+                raise ValueError(f"unknown key {key!r}: did you mean {near[0]!r}?")
+        return self
+
+
+class PipelineSettings(BaseModel):
+    """Beam's pipeline options; those that Beamsplitter does not know pass through to Beam."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    runner: Literal["DirectRunner", "FnApiRunner", "DataflowRunner"] = "DataflowRunner"
+    streaming: bool = True
+    direct_num_workers: int = Field(1, ge=1)
+
+
+class JobConfig(SplitSettings):
+    """A whole job file."""
+
+    version: Literal[2] = 2
+    job_name: str = Field(min_length=1)
+    pipeline_options: PipelineSettings = PipelineSettings()
+    job_config: JobSection = JobSection()
+    join: Literal["parts", "cogbk"] = Field(
+        "parts", description="cogbk: Klio's literal fan-out graph, for excerpts"
+    )
+
+    @model_validator(mode="after")
+    def _literal_graph_is_for_excerpts(self) -> "JobConfig":
+        duration_s = self.separation.duration_s
+        if self.join == "cogbk" and (duration_s is None or duration_s > EXCERPT_LIMIT_S):
+            raise ValueError(
+                "join: cogbk moves whole spectrograms through shuffles, so it is for excerpts: "
+                f"set separation.duration_s to at most {EXCERPT_LIMIT_S:g}, or leave join out"
+            )
+        return self
+
+    @property
+    def settings(self) -> SplitSettings:
+        """What decides the content of the results."""
+        return SplitSettings(separation=self.separation, stems=self.stems, plots=self.plots)
+
+    @property
+    def output_location(self) -> str:
+        """The folder of the output tree."""
+        return os.path.abspath(self.job_config.data.outputs[0].location)
+
+    @property
+    def force(self) -> bool:
+        """Whether finished recordings are done again."""
+        return any(output.force for output in self.job_config.data.outputs)
+
+
+def load_job(
+    path: str, *, overrides: Iterable[str] = (), templates: Mapping[str, str] | None = None
+) -> JobConfig:
+    """Read a job file.
+
+    Parameters
+    ----------
+    path : the file; relative locations in it are relative to the working directory
+    overrides : `dotted.path=value`; the values are YAML
+    templates : values for `${NAME}` in the file; `$$` is a dollar sign
+
+    Raises
+    ------
+    JobFileError : the file can't be read, is no YAML, or does not fit the schema
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobFileError(f"{path}: can't be read: {error}") from error
+    if templates:
+        try:
+            text = string.Template(text).substitute(templates)
+        except (KeyError, ValueError) as error:
+            raise JobFileError(
+                f"{path}: template value {error} is missing: give it with --template NAME=value"
+            ) from error
+    try:
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise JobFileError(f"{path}: is no YAML: {error}") from error
+    if not isinstance(plain, dict):
+        raise JobFileError(f"{path}: holds no keys: see docs/job-files.md for an example")
+    for override in overrides:
+        _override(plain, override)
+    return parse_job(plain, source=path)
+
+
+def parse_job(plain: dict[str, Any], *, source: str) -> JobConfig:
+    """A job from plain dicts and lists.
+
+    Raises
+    ------
+    JobFileError : one line for each place that does not fit
+    """
+    try:
+        return JobConfig.model_validate(plain)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise JobFileError("\n".join(f"{source}: {line}" for line in lines)) from error
+
+
+def _override(plain: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise JobFileError(f"-O {override}: write it as dotted.path=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise JobFileError(f"-O {override}: the value is no YAML: {error}") from error
+    holder: Any = plain
+    for key in keys[:-1]:
+        holder = _step_into(holder, key, override)
+    if isinstance(holder, list):
+        index = _find_in_list(holder, keys[-1], override)
+        holder[index] = value
+    else:
+        holder[keys[-1]] = value
+
+
+def _step_into(holder: Any, key: str, override: str) -> Any:
+    if isinstance(holder, list):
+        return holder[_find_in_list(holder, key, override)]
+    if holder.get(key) is None:
+        holder[key] = {}
+    if not isinstance(holder[key], dict | list):
+        raise JobFileError(f"-O {override}: {key!r} holds a value, not keys")
+    return holder[key]
+
+
+def _find_in_list(holder: list[Any], key: str, override: str) -> int:
+    """Klio addresses list items by index, or by the `name` that an item gives itself."""
+    if key.isdigit() and int(key) < len(holder):
+        return int(key)
+    for index, item in enumerate(holder):
+        if isinstance(item, dict) and item.get("name") == key:
+            return index
+    raise JobFileError(f"-O {override}: the list has no item {key!r}; items are numbered from 0")
+
+
+def _explain(problem: Any) -> str:
+    place = ".".join(str(key) for key in problem["loc"]) or "the file"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(), 1)
+        message = f"unknown key; did you mean {near[0]!r}?" if near else "unknown key"
+    return f"{place}: {message}"
+
+
+def _known_keys() -> set[str]:
+    sections = (JobConfig, JobSection, PipelineSettings, Events, Data, FolderEvents, FileData)
+    settings = (SeparationSettings, StemSettings, PlotSettings)
+    return {name for section in (*sections, *settings) for name in section.model_fields}

@@ -1,0 +1,252 @@
+"""Running a job on this machine: the engine process, its crashes, its end, and `run.json`."""
+
+import contextlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..transforms.storage import RUN_IDENTITY_VARIABLE, OutputTree, StorageError, run_identity
+from .engine import EngineSpec
+from .events import EventList
+from .job_config import JobConfig
+
+CRASHES_BEFORE_GIVING_UP = 2
+POLL_S = 0.1
+THREADS_OF_LIBRARIES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+REPORTED_PACKAGES = ("apache-beam", "av", "librosa", "numba", "numpy", "scipy", "soundfile")
+
+
+class LaunchError(RuntimeError):
+    """The engine could not do its work at all."""
+
+
+@dataclass
+class RunState:
+    """What is known of a run, from the lines of its progress file."""
+
+    total: int
+    finished: set[str] = field(default_factory=set)
+    skipped: set[str] = field(default_factory=set)
+    failures: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    planned_s: dict[tuple[str, int], float] = field(default_factory=dict)
+    done_s: dict[tuple[str, int], float] = field(default_factory=dict)
+    in_flight: dict[tuple[str, int], int] = field(default_factory=dict)
+    alive: list[int] | None = None
+
+    def take(self, line: dict[str, Any]) -> None:
+        """Take one line of the progress file."""
+        event, element = line["event"], line.get("element", "")
+        key = (element, line.get("part_index") or 0)
+        if event == "worker died":
+            self.alive = line["alive"]
+        elif event in ("opened", "started"):
+            self.in_flight[key] = line["process"]
+        elif event == "planned":
+            self.planned_s[key] = line["duration_s"]
+            self.in_flight.pop((element, 0), None)
+        elif event == "part":
+            self._done(key)
+        elif event == "finished":
+            (self.skipped if line["skipped"] else self.finished).add(element)
+            for planned in [each for each in self.planned_s if each[0] == element]:
+                self._done(planned)
+        elif event == "failed":
+            self.failures.setdefault(element, []).append(line)
+            self.in_flight.pop(key, None)
+
+    def _done(self, key: tuple[str, int]) -> None:
+        self.done_s[key] = self.planned_s.get(key, 0.0)
+        self.in_flight.pop(key, None)
+
+    def begin_again(self) -> None:
+        """Forget what a new engine will tell again."""
+        self.in_flight.clear()
+        self.failures.clear()
+        self.alive = None
+
+    def suspects(self) -> list[str]:
+        """The recordings that a process that is gone was working on."""
+        alive = self.alive or []
+        return sorted({key[0] for key, pid in self.in_flight.items() if pid not in alive})
+
+
+def run_local(
+    job: JobConfig,
+    events: EventList,
+    *,
+    workers: int,
+    show: Callable[[RunState, dict[str, Any] | None], None],
+) -> RunState:
+    """Run a job on FnApiRunner, in a process of its own, to its end.
+
+    A recording that takes its worker process down is tried once more with the rest, and given up
+    as a dead letter when it does so again.
+
+    Parameters
+    ----------
+    workers : worker processes
+    show : called with the state and each new line of progress, and with None now and then
+
+    Raises
+    ------
+    LaunchError : the engine failed for a reason that is no recording's
+    StorageError : the output folder can't be written
+    KeyboardInterrupt : after the engine and its workers are gone
+    """
+    tree = OutputTree(job.output_location)
+    started = time.monotonic()
+    os.environ[RUN_IDENTITY_VARIABLE] = run_identity()
+    tree.clear_scratch()
+    tree.write(b"", "failures.jsonl")
+    state = RunState(total=len(events.elements))
+    crashes: Counter[str] = Counter()
+    metrics: dict[str, Any] = {}
+    try:
+        while True:
+            given_up = {
+                element: "its worker process crashed each time that it was tried (out of memory, "
+                "or a fault in a decoder): convert the file, or leave it out"
+                for element, count in crashes.items()
+                if count >= CRASHES_BEFORE_GIVING_UP
+            }
+            with tempfile.TemporaryDirectory(prefix="beamsplitter-") as folder:
+                code, metrics = _run_engine(
+                    job, events, workers, given_up, Path(folder), state, show
+                )
+            if code == 0:
+                break
+            suspects = state.suspects()
+            if not suspects or code == 1:
+                raise LaunchError(metrics["log"])
+            crashes.update(suspects)
+            state.begin_again()
+    finally:
+        tree.clear_scratch()
+    tree.write_json(
+        summary_json(job, state, metrics, wall_s=time.monotonic() - started, workers=workers),
+        "run.json",
+    )
+    return state
+
+
+def _run_engine(
+    job: JobConfig,
+    events: EventList,
+    workers: int,
+    given_up: dict[str, str],
+    folder: Path,
+    state: RunState,
+    show: Callable[[RunState, dict[str, Any] | None], None],
+) -> tuple[int, dict[str, Any]]:
+    """One run of the engine: its exit code, and its metrics or, if it failed, its `log`."""
+    progress_path, result_path, log_path = folder / "progress", folder / "result", folder / "log"
+    progress_path.touch()
+    EngineSpec(
+        job=job.model_dump(mode="json"),
+        location=events.location,
+        suffix=events.suffix,
+        elements=list(events.elements),
+        workers=workers,
+        progress_path=str(progress_path),
+        result_path=str(result_path),
+        given_up=given_up,
+    ).write(folder / "spec.json")
+    environment = {**os.environ, **dict.fromkeys(THREADS_OF_LIBRARIES, "1")}
+    environment["PYTHONWARNINGS"] = "ignore"
+    command = [sys.executable, "-m", "beamsplitter.pipelines.engine", str(folder / "spec.json")]
+    with open(log_path, "wb") as log, open(progress_path, encoding="utf-8") as progress:
+        engine = subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+        try:
+            while engine.poll() is None:
+                _follow(progress, state, show)
+                time.sleep(POLL_S)
+        finally:
+            # The workers are in the engine's process group; none may publish after this.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(engine.pid, signal.SIGKILL)
+            engine.wait()
+        _follow(progress, state, show)
+    if engine.returncode:
+        text = log_path.read_text(errors="replace")
+        return engine.returncode, {"log": text[-4000:]}
+    return 0, json.loads(result_path.read_text())
+
+
+def _follow(
+    progress: Any, state: RunState, show: Callable[[RunState, dict[str, Any] | None], None]
+) -> None:
+    for line in _complete_lines(progress):
+        plain = json.loads(line)
+        state.take(plain)
+        show(state, plain)
+    show(state, None)
+
+
+def _complete_lines(progress: Any) -> Iterator[str]:
+    while True:
+        position = progress.tell()
+        line = progress.readline()
+        if not line.endswith("\n"):
+            progress.seek(position)
+            return
+        yield line
+
+
+def summary_json(
+    job: JobConfig, state: RunState, metrics: dict[str, Any], *, wall_s: float, workers: int
+) -> dict[str, Any]:
+    """The content of `run.json`."""
+    return {
+        "job_name": job.job_name,
+        "recordings": {
+            "finished": len(state.finished),
+            "skipped": len(state.skipped - state.finished),
+            "failed": len(state.failures),
+            "total": state.total,
+        },
+        "audio_s": round(sum(state.done_s.values()), 3),
+        "wall_s": round(wall_s, 3),
+        "workers": workers,
+        "steps": metrics,
+        "versions": {
+            "beamsplitter": version("beamsplitter"),
+            "python": platform.python_version(),
+            **{package: version(package) for package in REPORTED_PACKAGES},
+        },
+        "digests": job.settings.digests(),
+    }
+
+
+def require_writable(location: str) -> None:
+    """Find out before any work whether results can be written.
+
+    Raises
+    ------
+    StorageError : they can't
+    """
+    tree = OutputTree(location)
+    try:
+        with tree.writing(".write-test") as file:
+            file.write(b"")
+        tree.remove(".write-test")
+    except StorageError:
+        raise

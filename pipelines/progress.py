@@ -1,0 +1,94 @@
+"""What a person sees of a run: a progress bar, or lines; and the closing summary."""
+
+import json
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+from .launch import RunState
+
+
+class JsonLog:
+    """One JSON object a line on standard output for each thing that happens."""
+
+    def __call__(self, state: RunState, line: dict[str, Any] | None) -> None:
+        """Print a line of progress."""
+        if line is not None:
+            print(json.dumps({"time": round(time.time(), 3), **line}), flush=True)
+
+
+class Bar:
+    """A live progress bar on a terminal; elsewhere only failures, as they come."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.started = time.monotonic()
+        self.progress = Progress(
+            TextColumn("{task.completed:.0f}/{task.total:.0f} recordings"),
+            BarColumn(),
+            _AudioColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.progress.add_task("", total=None, audio="")
+
+    def __enter__(self) -> "Bar":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, state: RunState, line: dict[str, Any] | None) -> None:
+        """Show the state; print a failure when it comes."""
+        if line is not None and line["event"] == "failed":
+            self.console.print(failure_text(line))
+        done = len(state.finished | state.skipped | set(state.failures))
+        self.progress.update(self.task, total=state.total, completed=done, audio=self._audio(state))
+
+    def _audio(self, state: RunState) -> str:
+        elapsed_s = time.monotonic() - self.started
+        done_s, planned_s = sum(state.done_s.values()), sum(state.planned_s.values())
+        speed = done_s / elapsed_s
+        left = f", {_clock((planned_s - done_s) / speed)} left" if speed else ""
+        return (
+            f"{_clock(done_s)} of {_clock(planned_s)} of audio, {speed:.1f}x real time, "
+            f"{len(state.failures)} failed{left}"
+        )
+
+
+class _AudioColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["audio"])
+
+
+def failure_text(line: dict[str, Any]) -> Text:
+    """A dead letter for a person to read."""
+    message = line["message"]
+    element = line["element"]
+    text = message if element in message else f"{element}: {message}"
+    return Text.assemble(("failed ", "bold red"), text)
+
+
+def print_summary(console: Console, state: RunState, *, wall_s: float, location: str) -> None:
+    """The closing lines of a run."""
+    done_s = sum(state.done_s.values())
+    speed = f", {done_s / wall_s:.1f}x real time" if done_s else ""
+    console.print(
+        f"{len(state.finished)} finished, {len(state.skipped - state.finished)} already done, "
+        f"{len(state.failures)} failed; {_clock(done_s)} of audio in {_clock(wall_s)}{speed}",
+        highlight=False,
+    )
+    console.print(Text(f"results in {location}"))
+    if state.failures:
+        console.print(Text(f"why some failed: {location}/failures.jsonl"))
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

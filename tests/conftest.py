@@ -1,0 +1,107 @@
+"""Fixtures: real recordings, made recordings, and ways to run a job."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+# Workers are processes, in tests as in jobs: one thread each.
+for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+SHARED_AUDIO = Path(__file__).parents[2] / "shared" / "audio"
+
+
+@pytest.fixture(scope="session")
+def shared_audio() -> Path:
+    """The folder of real recordings."""
+    assert SHARED_AUDIO.is_dir(), f"the tests need the recordings of {SHARED_AUDIO}"
+    return SHARED_AUDIO
+
+
+@pytest.fixture
+def write_audio(tmp_path: Path) -> Callable[..., Path]:
+    """`write_audio("music/a.wav", seconds=3, …)`: a repeating tone with a varying one over it."""
+
+    def write(
+        name: str,
+        *,
+        seconds: float = 3.0,
+        sample_rate: int = 16000,
+        channels: int = 1,
+        subtype: str | None = None,
+        seed: int = 0,
+        samples: np.ndarray | None = None,
+    ) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if samples is None:
+            samples = made_signal(seconds, sample_rate, channels, seed)
+        soundfile.write(path, samples.T, sample_rate, subtype=subtype)
+        return path
+
+    return write
+
+
+def made_signal(seconds: float, sample_rate: int, channels: int, seed: int = 0) -> np.ndarray:
+    """float32 `(channels, samples)`: a beat that repeats, a sweep and some noise."""
+    time_s = np.arange(round(seconds * sample_rate)) / sample_rate
+    generator = np.random.default_rng(seed)
+    beat = np.sin(2 * np.pi * 220 * time_s) * (time_s % 0.5 < 0.2)
+    sweep = np.sin(2 * np.pi * (400 + 150 * np.sin(time_s + seed)) * time_s)
+    noise = generator.standard_normal((channels, time_s.size)) * 0.01
+    return (0.3 * beat + 0.2 * sweep + noise).astype(np.float32)
+
+
+class Command:
+    """Runs `beamsplitter` as a user does, in a process of its own."""
+
+    def __call__(
+        self, *arguments: object, timeout_s: float = 300, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run to the end; never raises for an exit code."""
+        return subprocess.run(
+            self.line(*arguments),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            env={**os.environ, **environment},
+        )
+
+    @staticmethod
+    def line(*arguments: object) -> list[str]:
+        """The command line."""
+        return [
+            sys.executable,
+            "-m",
+            "beamsplitter.pipelines.command_line",
+            *map(str, arguments),
+        ]
+
+
+@pytest.fixture(scope="session")
+def command() -> Command:
+    """`command("separate", folder, "-o", out)`."""
+    return Command()
+
+
+def dead_letters(out: Path) -> dict[str, dict[str, Any]]:
+    """The failures of a run by element."""
+    lines = (out / "failures.jsonl").read_text().splitlines()
+    return {letter["element"]: letter for letter in map(json.loads, lines)}
+
+
+def result_files(out: Path) -> dict[str, bytes]:
+    """All published files by path, but for `run.json`, which holds times."""
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.name != "run.json"
+    }

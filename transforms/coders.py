@@ -1,0 +1,152 @@
+"""Coders of the records: JSON for what is small, npy for arrays, never pickle."""
+
+import dataclasses
+import io
+import json
+import struct
+import types
+import typing
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+
+from .records import (
+    Failure,
+    PartReceipt,
+    PartReference,
+    PendingRecording,
+    Receipt,
+    Recording,
+    Track,
+)
+
+T = typing.TypeVar("T")
+
+
+def to_plain(record: Any) -> dict[str, Any]:
+    """A record as dicts, lists and scalars, ready for JSON."""
+    return dataclasses.asdict(record)
+
+
+def from_plain(record_type: type[T], plain: Any) -> T:
+    """The record of `to_plain`; unknown keys are an error.
+
+    Raises
+    ------
+    TypeError : keys are missing or unknown
+    """
+    return typing.cast(T, _restore(record_type, plain))
+
+
+def _restore(hint: Any, plain: Any) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        hints = typing.get_type_hints(hint)
+        return hint(**{name: _restore(hints.get(name), value) for name, value in plain.items()})
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return tuple(_restore(arguments[0], value) for value in plain)
+    if origin is tuple:
+        return tuple(_restore(each, value) for each, value in zip(arguments, plain, strict=True))
+    if origin in (types.UnionType, typing.Union) and plain is not None:
+        return _restore(next(each for each in arguments if each is not type(None)), plain)
+    return plain
+
+
+class RecordCoder(beam.coders.Coder):
+    """Small records as JSON."""
+
+    def __init__(self, record_type: type) -> None:
+        self.record_type = record_type
+
+    @classmethod
+    def from_type_hint(cls, type_hint: type, registry: Any) -> "RecordCoder":
+        """How Beam's registry makes one for a type."""
+        return cls(type_hint)
+
+    def encode(self, value: Any) -> bytes:
+        """JSON bytes of a record."""
+        return json.dumps(to_plain(value), separators=(",", ":")).encode()
+
+    def decode(self, encoded: bytes) -> Any:
+        """The record of JSON bytes."""
+        return from_plain(self.record_type, json.loads(encoded))
+
+    def is_deterministic(self) -> bool:
+        """Same record, same bytes."""
+        return True
+
+    def to_type_hint(self) -> type:
+        """The type that it encodes."""
+        return self.record_type
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.record_type is self.record_type
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.record_type))
+
+
+class TrackCoder(RecordCoder):
+    """Tracks: a JSON header, then each array as npy."""
+
+    def encode(self, value: Track) -> bytes:
+        """Header length, header, arrays."""
+        arrays = dict(_arrays_of(value))
+        small = Track(value.reference)
+        for name in _SMALL_FIELDS:
+            setattr(small, name, getattr(value, name))
+        header = {"track": to_plain(small), "arrays": [list(key) for key in arrays]}
+        output = io.BytesIO()
+        _write_block(output, json.dumps(header).encode())
+        _write_block(output, b"" if value.binary is None else b"b" + value.binary)
+        for array in arrays.values():
+            np.lib.format.write_array(output, array, allow_pickle=False)
+        return output.getvalue()
+
+    def decode(self, encoded: bytes) -> Track:
+        """The track, with arrays of its own."""
+        data = io.BytesIO(encoded)
+        header = json.loads(_read_block(data))
+        track = from_plain(Track, header["track"])
+        binary = _read_block(data)
+        track.binary = binary[1:] if binary else None
+        for name, key in header["arrays"]:
+            array = np.lib.format.read_array(data, allow_pickle=False)
+            if key is None:
+                setattr(track, name, array)
+            else:
+                getattr(track, name)[key] = array
+        return track
+
+    def estimate_size(self, value: Track) -> int:
+        """Bytes of the arrays: Beam asks for it often, and encoding them would cost far more."""
+        return len(value.binary or b"") + sum(array.nbytes for _, array in _arrays_of(value))
+
+
+_ARRAY_FIELDS = ("samples", "stft", "magnitude", "phase", "nearest")
+_SMALL_FIELDS = ("source_sha256", "files", "part_files")
+_ARRAY_DICT_FIELDS = ("masks", "stems", "powers")
+
+
+def _arrays_of(track: Track) -> typing.Iterator[tuple[tuple[str, str | None], np.ndarray]]:
+    for name in _ARRAY_FIELDS:
+        if getattr(track, name) is not None:
+            yield (name, None), getattr(track, name)
+    for name in _ARRAY_DICT_FIELDS:
+        for key, array in getattr(track, name).items():
+            yield (name, key), array
+
+
+def _write_block(output: io.BytesIO, block: bytes) -> None:
+    output.write(struct.pack("<Q", len(block)) + block)
+
+
+def _read_block(data: io.BytesIO) -> bytes:
+    (length,) = struct.unpack("<Q", data.read(8))
+    return data.read(length)
+
+
+for _record_type in (PendingRecording, Recording, PartReference, PartReceipt, Receipt, Failure):
+    beam.coders.registry.register_coder(_record_type, RecordCoder)
+beam.coders.registry.register_coder(Track, TrackCoder)

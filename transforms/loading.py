@@ -1,0 +1,78 @@
+"""From a reference to samples: LoadBinary, LoadAudio, LoadStems."""
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from ..audio.decoding import AudioSource, read_audio
+from .records import PartReference, Track
+from .settings import SplitSettings
+from .steps import Step
+from .storage import OutputTree, StorageError, open_for_reading, read_bytes, stat_file
+
+# Larger files are read where they lie, part by part.
+BINARY_LIMIT_BYTES = 64 << 20
+
+
+class LoadBinary(Step):
+    """A part's reference to a track with the bytes of its file, if it is small and one part."""
+
+    def apply(self, record: PartReference) -> Iterable[Track]:
+        """One reference to one track."""
+        recording = record.recording
+        if stat_file(recording.uri).generation != recording.generation:
+            raise StorageError(
+                None, "changed while the job was running: run it again", recording.uri
+            )
+        if not record.part.is_whole or recording.size_bytes > BINARY_LIMIT_BYTES:
+            return [Track(record)]
+        binary = read_bytes(recording.uri)
+        return [Track(record, binary=binary, source_sha256=hashlib.sha256(binary).hexdigest())]
+
+
+class LoadAudio(Step):
+    """Decodes a track's part, with its context, and no more than that."""
+
+    def apply(self, record: Track) -> Iterable[Track]:
+        """Sets `samples`."""
+        if record.binary is not None:
+            record.samples = _samples_of(record, record.binary)
+        else:
+            with open_for_reading(record.recording.uri) as file:
+                record.samples = _samples_of(record, file)
+        return [record]
+
+
+def _samples_of(track: Track, source: AudioSource) -> np.ndarray:
+    recording, part = track.recording, track.part
+    return read_audio(
+        source,
+        name=recording.element,
+        start_sample=recording.start_sample + part.context_start_sample,
+        frames=part.context_stop_sample - part.context_start_sample,
+        info=recording.info,
+    )
+
+
+class LoadStems(Step):
+    """Reads published stems back, for branches that were asked for after the separation."""
+
+    def __init__(self, settings: SplitSettings, output_location: str) -> None:
+        self.settings = settings
+        self.tree = OutputTree(output_location)
+
+    def apply(self, record: Track) -> Iterable[Track]:
+        """Sets `stems` where the stems are not made in this run."""
+        recording, part = record.recording, record.part
+        for file in recording.kept if "stems" not in recording.todo else ():
+            if file.branch != "stems" or file.stem is None:
+                continue
+            with open_for_reading(self.tree.path(recording.folder, file.name)) as stream:
+                record.stems[file.stem] = read_audio(
+                    stream,
+                    name=file.name,
+                    start_sample=part.stem_start_sample,
+                    frames=part.stem_stop_sample - part.stem_start_sample,
+                )
+        return [record]

@@ -1,0 +1,108 @@
+"""The manifest of a finished recording: what was made, of what, by which job."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from .. import __version__
+from .coders import from_plain, to_plain
+from .records import FileReceipt, Recording
+from .storage import OutputTree, StorageError, exists_with_size, read_bytes
+
+NAME = "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says: the input's generation, digests by branch, and the files."""
+
+    generation: str
+    duration_s: float
+    digests: dict[str, str]
+    files: tuple[FileReceipt, ...]
+
+
+def manifest_json(
+    recording: Recording,
+    files: tuple[FileReceipt, ...],
+    *,
+    source_sha256: str,
+    digests: dict[str, str],
+) -> dict[str, Any]:
+    """The content of a finished recording's manifest."""
+    info = recording.info
+    return {
+        "format": FORMAT,
+        "beamsplitter": __version__,
+        "input": {
+            "element": recording.element,
+            "uri": recording.uri,
+            "generation": recording.generation,
+            "sha256": source_sha256,
+            "size_bytes": recording.size_bytes,
+            "container": info.container,
+            "codec": info.codec,
+            "sample_rate": info.sample_rate,
+            "channels": info.channels,
+            "start_sample": recording.start_sample,
+            "frames": recording.total_samples,
+            "duration_s": recording.duration_s,
+        },
+        "digests": digests,
+        "files": [to_plain(file) for file in files],
+    }
+
+
+def read_manifest(tree: OutputTree, folder: str) -> Manifest | None:
+    """The manifest in a recording's folder; None where there is none that can be read."""
+    try:
+        plain = json.loads(read_bytes(tree.path(folder, NAME)))
+        if plain["format"] != FORMAT:
+            return None
+        return Manifest(
+            generation=plain["input"]["generation"],
+            duration_s=plain["input"]["duration_s"],
+            digests=dict(plain["digests"]),
+            files=tuple(from_plain(FileReceipt, file) for file in plain["files"]),
+        )
+    except (StorageError, ValueError, KeyError, TypeError):
+        return None
+
+
+def finished_branches(
+    manifest: Manifest, tree: OutputTree, folder: str, digests: dict[str, str], generation: str
+) -> set[str]:
+    """The branches whose settings are those of the manifest and whose files are all there."""
+    if manifest.generation != generation:
+        return set()
+    complete = {
+        branch for branch, digest in digests.items() if manifest.digests.get(branch) == digest
+    }
+    return {
+        branch
+        for branch in complete
+        if all(
+            exists_with_size(tree.path(folder, file.name), file.size_bytes)
+            for file in manifest.files
+            if file.branch == branch
+        )
+    }
+
+
+def is_result_folder(path: str) -> bool:
+    """Whether a folder holds a recording's results rather than recordings."""
+    try:
+        plain = json.loads(read_bytes(f"{path}/{NAME}"))
+        return isinstance(plain, dict) and plain.get("format") == FORMAT and "digests" in plain
+    except (StorageError, ValueError):
+        return False
+
+
+def merged_files(
+    recording: Recording, new_files: tuple[FileReceipt, ...]
+) -> tuple[FileReceipt, ...]:
+    """Kept and new files, in the order of their branches and names."""
+    files = [dataclasses.replace(file) for file in (*recording.kept, *new_files)]
+    return tuple(sorted(files, key=lambda file: (file.branch != "stems", file.branch, file.name)))

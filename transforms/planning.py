@@ -1,0 +1,251 @@
+"""From an event to the parts that are to be done: SkipFinished, PlanParts, Spread."""
+
+import functools
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
+
+from ..audio.decoding import probe
+from ..audio.encoding import choose_format
+from ..audio.parts import plan_parts
+from ..models.separators.nearest_neighbors import require_duration
+from .klio_message import parse_message
+from .manifest import Manifest, finished_branches, read_manifest
+from .records import PartReference, PendingRecording, Receipt, Recording
+from .settings import SplitSettings
+from .steps import Step
+from .storage import OutputTree, open_for_reading, stat_file
+
+SKIPPED = "skipped"
+AUDIO_EXTENSIONS = frozenset(
+    ".wav .wave .rf64 .w64 .aif .aiff .aifc .flac .ogg .oga .opus .mp3 .mp2 .m4a .m4b .mp4 .aac "
+    ".alac .wma .webm .mka .ac3 .caf .au".split()
+)
+
+
+class GivenUpError(RuntimeError):
+    """A recording that ended its worker process when it was tried before."""
+
+
+class SkipFinished(Step):
+    """Message bytes to recordings, with the branches that are still to do.
+
+    What is finished goes to the output `skipped`, as a receipt.
+
+    Parameters
+    ----------
+    location : folder of the recordings; a message's element is a path below it
+    suffix : added to each element
+    output_location : folder of the output tree
+    settings : what is to be made of each recording
+    force : do finished recordings again
+    given_up : reasons by element of recordings that are not to be tried again
+    """
+
+    def __init__(
+        self,
+        location: str,
+        output_location: str,
+        settings: SplitSettings,
+        *,
+        suffix: str = "",
+        force: bool = False,
+        given_up: dict[str, str] | None = None,
+    ) -> None:
+        self.location = location
+        self.suffix = suffix
+        self.tree = OutputTree(output_location)
+        self.settings = settings
+        self.force = force
+        self.given_up = given_up or {}
+
+    def apply(self, record: Any) -> Iterable[Any]:
+        """One message to one pending recording, or to a receipt."""
+        yield self.pending_or_receipt(_element_of(record))
+
+    def identify(self, record: Any) -> dict[str, Any]:
+        """The element of a message."""
+        return {"element": _element_of(record)}
+
+    def pending_or_receipt(self, element: str) -> Any:
+        """The pending recording of an element, or the tagged receipt of a finished one."""
+        if element in self.given_up:
+            raise GivenUpError(self.given_up[element])
+        OutputTree(self.location).path(element)  # refuses what leads out of the folder
+        uri = os.path.join(self.location, element + self.suffix)
+        found = stat_file(uri)
+        folder = folder_of(element, uri)
+        digests = {
+            branch: digest
+            for branch, digest in self.settings.digests().items()
+            if branch in self.settings.branches
+        }
+        manifest = read_manifest(self.tree, folder)
+        finished: set[str] = set()
+        if manifest and not self.force:
+            finished = finished_branches(manifest, self.tree, folder, digests, found.generation)
+        todo = tuple(branch for branch in digests if branch not in finished)
+        # Plots show what the stems hold: new stems, new plots.
+        if "stems" in todo:
+            todo = tuple(digests)
+        if manifest and not todo:
+            receipt = Receipt(element, folder, manifest.duration_s, manifest.files, skipped=True)
+            return TaggedOutput(SKIPPED, receipt)
+        kept, stale = _kept_and_stale(manifest, todo)
+        return PendingRecording(
+            element=element,
+            uri=uri,
+            folder=folder,
+            size_bytes=found.size_bytes,
+            generation=found.generation,
+            todo=todo,
+            kept=kept,
+            stale=stale,
+        )
+
+
+def _element_of(message: bytes) -> str:
+    return os.fsdecode(parse_message(message).data.element)
+
+
+def _kept_and_stale(manifest: Manifest | None, todo: tuple[str, ...]) -> tuple[Any, Any]:
+    if manifest is None:
+        return (), ()
+    kept = tuple(file for file in manifest.files if file.branch not in todo and "stems" not in todo)
+    stale = tuple(file.name for file in manifest.files if file not in kept)
+    return kept, stale
+
+
+def folder_of(element: str, uri: str) -> str:
+    """The folder of a recording in the output tree: its path without the extension.
+
+    The extension stays where another recording beside it would have the same folder.
+    """
+    stem, extension = os.path.splitext(element)
+    if extension.lower() not in AUDIO_EXTENSIONS:
+        return element
+    name = os.path.splitext(os.path.basename(uri))[0]
+    if name in _shared_names(os.path.dirname(uri), os.stat(os.path.dirname(uri)).st_mtime_ns):
+        return element
+    return stem
+
+
+@functools.lru_cache(maxsize=64)
+def _shared_names(folder: str, _changed_ns: int) -> frozenset[str]:
+    """Names without extension that more than one recording of a folder has."""
+    seen: set[str] = set()
+    shared: set[str] = set()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name, extension = os.path.splitext(entry.name)
+            # A folder `x` beside `x.wav` shares no file with it, a folder `x.flac` is no file.
+            if extension.lower() in AUDIO_EXTENSIONS and entry.is_file():
+                (shared if name in seen else seen).add(name)
+    return frozenset(shared)
+
+
+class PlanParts(Step):
+    """Pending recordings to their parts: reads the header, cuts what is longer than a part."""
+
+    def __init__(self, settings: SplitSettings) -> None:
+        self.settings = settings
+
+    def apply(self, record: Any) -> Iterable[PartReference]:
+        """One pending recording to one reference a part."""
+        recording = self.recording_of(record)
+        parts = plan_parts(
+            recording.total_samples,
+            recording.info.sample_rate,
+            recording.info.channels,
+            part_seconds=self.settings.separation.part_seconds,
+        )
+        return [PartReference(recording, part) for part in parts]
+
+    def recording_of(self, pending: PendingRecording) -> Recording:
+        """The recording of a pending one.
+
+        Raises
+        ------
+        AudioError : it can't be decoded, is empty, or too short
+        """
+        with open_for_reading(pending.uri) as file:
+            info = probe(file, name=pending.element)
+        separation = self.settings.separation
+        start_sample = round(separation.start_s * info.sample_rate)
+        total_samples = info.frames - start_sample
+        if separation.duration_s is not None:
+            total_samples = min(total_samples, round(separation.duration_s * info.sample_rate))
+        bit_depth = self.settings.stems.bit_depth
+        # Found out now rather than after the separation.
+        choose_format(
+            self.settings.stems.format,
+            bit_depth=None if bit_depth == "source" else bit_depth,
+            info=info,
+        )
+        require_duration(max(total_samples, 0) / info.sample_rate)
+        fields = {name: getattr(pending, name) for name in pending.__dataclass_fields__}
+        return Recording(
+            **fields, info=info, start_sample=start_sample, total_samples=total_samples
+        )
+
+
+class Spread(beam.PTransform):
+    """Spread the parts over the workers: references only.
+
+    Elsewhere that is a Reshuffle. FnApiRunner deals out the keys of a GroupByKey once and for all,
+    in turn; so for it the parts are dealt out beforehand, one key a worker, the costliest first.
+    """
+
+    def __init__(self, *, local_workers: int | None) -> None:
+        super().__init__()
+        self.local_workers = local_workers
+
+    def expand(self, parts: beam.PCollection) -> beam.PCollection:
+        """Same parts, elsewhere."""
+        if self.local_workers is None:
+            return parts | beam.Reshuffle()
+        spread = (
+            parts
+            | "OneKey" >> beam.WithKeys(0).with_output_types(tuple[int, PartReference])
+            | "Gather" >> beam.GroupByKey()
+            | "Deal"
+            >> beam.FlatMapTuple(
+                lambda _, gathered: deal(list(gathered), self.local_workers or 1)
+            ).with_output_types(tuple[int, PartReference])
+            | "Reshuffle" >> beam.GroupByKey()
+        )
+        return spread | "Parts" >> beam.FlatMapTuple(lambda _, dealt: dealt).with_output_types(
+            PartReference
+        )
+
+
+def deal(parts: list[PartReference], workers: int) -> Iterator[tuple[int, PartReference]]:
+    """Deal parts out so that the workers' costs are even: the costliest first, to the least busy.
+
+    Yields `(worker, part)`, each worker's first part before any second, so that a runner that
+    takes keys as they come gives each worker its own.
+    """
+    costs = [0.0] * workers
+    hands: list[list[PartReference]] = [[] for _ in range(workers)]
+    by_cost = sorted(
+        parts, key=lambda each: (-_cost(each), each.recording.element, each.part.index)
+    )
+    for part in by_cost:
+        worker = costs.index(min(costs))
+        costs[worker] += _cost(part)
+        hands[worker].append(part)
+    for turn in range(max(map(len, hands), default=0)):
+        for worker, hand in enumerate(hands):
+            if turn < len(hand):
+                yield worker, hand[turn]
+
+
+def _cost(reference: PartReference) -> float:
+    """Work of a part in arbitrary units: similarity grows with the square of the length."""
+    info = reference.recording.info
+    part = reference.part
+    seconds = (part.context_stop_sample - part.context_start_sample) / info.sample_rate
+    return 1.0 + seconds * info.sample_rate * info.channels / 44100 * (1 + seconds / 120)

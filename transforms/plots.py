@@ -1,0 +1,94 @@
+"""Plots of a track: GetSpec, SpecToPlot."""
+
+import io
+from collections.abc import Iterable
+
+import numpy as np
+
+from ..audio.drawing import PlotGrid, draw_spectrogram, plot_grid, pool_power
+from .files import part_file_names, published
+from .records import FileReceipt, Recording, Track
+from .settings import MIXTURE_PLOT, SplitSettings
+from .steps import Step
+from .storage import OutputTree
+
+MIXTURE = "mixture"
+
+
+class GetSpec(Step):
+    """The powers of the pixels of the mixture's and the stems' plots."""
+
+    branch = "plots"
+
+    def apply(self, record: Track) -> Iterable[Track]:
+        """Sets `powers`, releases `samples` and `stems`."""
+        grid = grid_of(record.recording)
+        part = record.part
+        core = (part.start_sample, part.stop_sample)
+        if record.samples is None:
+            raise RuntimeError("LoadAudio did not run")
+        record.powers[MIXTURE] = pool_power(
+            record.samples, grid, start_sample=part.context_start_sample, core=core
+        )
+        for stem, samples in record.stems.items():
+            record.powers[stem] = pool_power(
+                samples, grid, start_sample=part.stem_start_sample, core=core
+            )
+        record.samples = None
+        record.stems = {}
+        return [record]
+
+
+class SpecToPlot(Step):
+    """Powers to PNG files; of a part of a long recording, to files for JoinParts."""
+
+    branch = "plots"
+
+    def __init__(self, settings: SplitSettings, output_location: str) -> None:
+        self.settings = settings
+        self.tree = OutputTree(output_location)
+
+    def apply(self, record: Track) -> Iterable[Track]:
+        """Adds to `files`, or to `part_files`; releases `powers`."""
+        if record.part.is_whole:
+            record.files += draw_plots(record.powers, record.recording, self.settings, self.tree)
+        else:
+            for name, power in record.powers.items():
+                names = part_file_names(record.recording, record.part, "plots", name)
+                data = io.BytesIO()
+                np.save(data, power, allow_pickle=False)
+                self.tree.write(data.getvalue(), *names)
+                record.part_files += (("plots", name, "/".join(names)),)
+        record.powers = {}
+        return [record]
+
+
+def draw_plots(
+    powers: dict[str, np.ndarray], recording: Recording, settings: SplitSettings, tree: OutputTree
+) -> tuple[FileReceipt, ...]:
+    """Draw and write a recording's plots, all on one colour scale."""
+    grid = grid_of(recording)
+    peak_db = _peak_db(powers)
+    receipts = []
+    for name, power in powers.items():
+        title = recording.element
+        if name != MIXTURE:
+            title += f" – {settings.stems.name_of(name)}"
+        png = draw_spectrogram(
+            power, grid, title=title, peak_db=peak_db, range_db=settings.plots.range_db
+        )
+        file_name = (MIXTURE_PLOT if name == MIXTURE else settings.stems.name_of(name)) + ".png"
+        tree.write(png, recording.folder, file_name)
+        stem = None if name == MIXTURE else name
+        receipts.append(published(png, file_name, branch="plots", stem=stem))
+    return tuple(receipts)
+
+
+def grid_of(recording: Recording) -> PlotGrid:
+    """The pixels of a recording's plots."""
+    return plot_grid(recording.total_samples, recording.info.sample_rate)
+
+
+def _peak_db(powers: dict[str, np.ndarray]) -> float | None:
+    peak = max(float(power.max(initial=0)) for power in powers.values())
+    return 10 * float(np.log10(peak)) if peak > 0 else None

@@ -1,0 +1,248 @@
+"""From stems to a finished recording: EncodeStems, PublishTrack, JoinParts."""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+from apache_beam.metrics import Metrics
+from apache_beam.pvalue import TaggedOutput
+
+from ..audio.encoding import StemWriter, choose_format, quantize
+from ..audio.parts import Part, join_parts
+from ..audio.tags import Tags, read_tags, write_tags
+from .files import part_file_names
+from .manifest import NAME, manifest_json, merged_files
+from .plots import draw_plots
+from .records import FileReceipt, PartReceipt, PartReference, Receipt, Recording, Track
+from .settings import SplitSettings
+from .steps import Step
+from .storage import OutputTree, StorageError, open_for_reading, sha256_of
+
+PARTS = "parts"
+
+
+class EncodeStems(Step):
+    """Stems to files: of a whole recording to the published ones, of a part to scratch files."""
+
+    branch = "stems"
+
+    def __init__(self, settings: SplitSettings, output_location: str) -> None:
+        self.settings = settings
+        self.tree = OutputTree(output_location)
+
+    def apply(self, record: Track) -> Iterable[Track]:
+        """Adds to `files`, or to `part_files`; `stems` becomes what the files hold."""
+        if not record.part.is_whole:
+            for stem, samples in record.stems.items():
+                names = part_file_names(record.recording, record.part, "stems", stem)
+                self.tree.write(np.ascontiguousarray(samples.T).tobytes(), *names)
+                record.part_files += (("stems", stem, "/".join(names)),)
+            return [record]
+        recording = record.recording
+        stem_format = _format_of(recording, self.settings)
+        tags = _tags_of(recording, record.binary, self.settings)
+        record.binary = None
+        for stem in list(record.stems):
+            receipt = write_stem(
+                [record.stems[stem]], stem, recording, tags, self.settings, self.tree
+            )
+            record.files += (receipt,)
+            record.stems[stem], _ = quantize(record.stems[stem], stem_format)
+        return [record]
+
+
+def write_stem(
+    blocks: Iterable[np.ndarray],
+    stem: str,
+    recording: Recording,
+    tags: Tags | None,
+    settings: SplitSettings,
+    tree: OutputTree,
+) -> FileReceipt:
+    """Encode blocks of float32 `(channels, samples)` to one published stem."""
+    stem_format = _format_of(recording, settings)
+    name = settings.stems.name_of(stem)
+    file_name = name + stem_format.extension
+    with tree.writing(recording.folder, file_name) as file:
+        with StemWriter(
+            file,
+            stem_format=stem_format,
+            sample_rate=recording.info.sample_rate,
+            channels=recording.info.channels,
+        ) as writer:
+            for block in blocks:
+                writer.write(block)
+        if tags:
+            title = tags.title or os.path.basename(recording.folder)
+            stem_tags = dataclasses.replace(tags, title=f"{title} ({name})")
+            write_tags(file, stem_tags, container=stem_format.container)
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size_bytes = file.seek(0, os.SEEK_END)
+    if writer.clipped:
+        Metrics.counter("EncodeStems", "clipped_samples").inc(writer.clipped)
+    return FileReceipt(
+        name=file_name,
+        branch="stems",
+        stem=stem,
+        sha256=sha256,
+        size_bytes=size_bytes,
+        frames=writer.frames,
+        duration_s=writer.frames / recording.info.sample_rate,
+        clipped_samples=writer.clipped,
+    )
+
+
+class PublishTrack(Step):
+    """Writes the manifest of a whole recording; of a part, hands on the receipts.
+
+    Gives a `Receipt`, or `PartReceipt`s in the output `parts`.
+    """
+
+    def __init__(self, settings: SplitSettings, output_location: str) -> None:
+        self.settings = settings
+        self.tree = OutputTree(output_location)
+
+    def apply(self, record: Track) -> Iterable[Any]:
+        """One track to one receipt, or one part's track to a receipt for each branch."""
+        if record.part.is_whole:
+            return [self.publish(record)]
+        return [
+            TaggedOutput(
+                PARTS,
+                PartReceipt(
+                    recording=record.recording,
+                    part=record.part,
+                    branch=branch,
+                    files=tuple(
+                        (stem, name) for owner, stem, name in record.part_files if owner == branch
+                    ),
+                ),
+            )
+            for branch in record.recording.todo
+        ]
+
+    def publish(self, track: Track) -> Receipt:
+        """Remove what an earlier manifest left over, then write the manifest."""
+        recording = track.recording
+        files = merged_files(recording, track.files)
+        names = {file.name for file in files}
+        for name in recording.stale:
+            if name not in names:
+                self.tree.remove(recording.folder, name)
+        manifest = manifest_json(
+            recording,
+            files,
+            source_sha256=track.source_sha256 or sha256_of(recording.uri),
+            digests={
+                branch: digest
+                for branch, digest in self.settings.digests().items()
+                if branch in {file.branch for file in files}
+            },
+        )
+        self.tree.write_json(manifest, recording.folder, NAME)
+        return Receipt(recording.element, recording.folder, recording.duration_s, files)
+
+
+class JoinParts(Step):
+    """The receipts of a long recording's parts to its published files.
+
+    The input is what a CoGroupByKey gives: `(key, {"stems": …, "plots": …, "failures": …})`. A
+    recording of which a part failed is cleaned up; its dead letters are out already.
+    """
+
+    def __init__(self, settings: SplitSettings, output_location: str) -> None:
+        self.settings = settings
+        self.tree = OutputTree(output_location)
+
+    def apply(self, record: tuple[bytes, dict[str, list[Any]]]) -> Iterable[Track]:
+        """One group of receipts to one track of a whole recording."""
+        receipts: dict[str, list[PartReceipt]] = {
+            branch: sorted(record[1].get(branch, ()), key=lambda receipt: receipt.part.index)
+            for branch in self.settings.branches
+        }
+        all_receipts = [receipt for group in receipts.values() for receipt in group]
+        files: tuple[FileReceipt, ...] = ()
+        if not record[1]["failures"]:
+            files = self._join(receipts, all_receipts[0].recording)
+        for receipt in all_receipts:
+            for _, name in receipt.files:
+                self.tree.remove(name)
+        if record[1]["failures"]:
+            return []
+        recording = all_receipts[0].recording
+        whole = Part(0, 1, *(0, recording.total_samples) * 3)
+        return [Track(PartReference(recording, whole), files=files)]
+
+    def identify(self, record: tuple[bytes, dict[str, list[Any]]]) -> dict[str, Any]:
+        """The recording of the receipts."""
+        recordings = [
+            receipt.recording for branch in self.settings.branches for receipt in record[1][branch]
+        ]
+        element = os.fsdecode(record[0])
+        return {"element": element, "uri": recordings[0].uri if recordings else None}
+
+    def _join(
+        self, receipts: dict[str, list[PartReceipt]], recording: Recording
+    ) -> tuple[FileReceipt, ...]:
+        for branch in recording.todo:
+            parts = [receipt.part for receipt in receipts[branch]]
+            if not parts or [part.index for part in parts] != list(range(parts[0].count)):
+                raise StorageError(None, f"{branch} of some parts are missing", recording.uri)
+        files: tuple[FileReceipt, ...] = ()
+        if "stems" in recording.todo:
+            tags = _tags_of(recording, None, self.settings)
+            for stem, _ in receipts["stems"][0].files:
+                with self._part_reader(receipts["stems"], stem, recording) as read:
+                    blocks = join_parts([receipt.part for receipt in receipts["stems"]], read)
+                    files += (write_stem(blocks, stem, recording, tags, self.settings, self.tree),)
+        if "plots" in recording.todo:
+            powers: dict[str, np.ndarray] = {}
+            for receipt in receipts["plots"]:
+                for name, file_name in receipt.files:
+                    power = self._load(file_name)
+                    powers[name] = np.maximum(powers[name], power) if name in powers else power
+            files += draw_plots(powers, recording, self.settings, self.tree)
+        return files
+
+    def _load(self, name: str) -> np.ndarray:
+        with open_for_reading(self.tree.path(name)) as file:
+            return np.load(file, allow_pickle=False)
+
+    @contextlib.contextmanager
+    def _part_reader(
+        self, receipts: list[PartReceipt], stem: str, recording: Recording
+    ) -> Iterator[Any]:
+        frame_bytes = 4 * recording.info.channels
+        with contextlib.ExitStack() as stack:
+            opened: dict[int, BinaryIO] = {}
+
+            def read(part: Part, start_sample: int, stop_sample: int) -> np.ndarray:
+                if part.index not in opened:
+                    name = dict(receipts[part.index].files)[stem]
+                    opened[part.index] = stack.enter_context(open_for_reading(self.tree.path(name)))
+                file = opened[part.index]
+                file.seek((start_sample - part.stem_start_sample) * frame_bytes)
+                data = file.read((stop_sample - start_sample) * frame_bytes)
+                return np.frombuffer(data, "<f4").reshape(-1, recording.info.channels).T
+
+            yield read
+
+
+def _format_of(recording: Recording, settings: SplitSettings) -> Any:
+    bit_depth = None if settings.stems.bit_depth == "source" else settings.stems.bit_depth
+    return choose_format(settings.stems.format, bit_depth=bit_depth, info=recording.info)
+
+
+def _tags_of(recording: Recording, binary: bytes | None, settings: SplitSettings) -> Tags | None:
+    if not settings.stems.tags:
+        return None
+    if binary is not None:
+        return read_tags(io.BytesIO(binary))
+    with open_for_reading(recording.uri) as file:
+        return read_tags(file)

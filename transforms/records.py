@@ -1,0 +1,141 @@
+"""What moves between the steps.
+
+Only `Recording`, `PartReference`, `PartReceipt`, `Receipt` and `Failure` cross a shuffle: they
+are small and hold no samples. `Track` holds the arrays and stays inside the fused stage: there a
+step may change the record that it is given, and whoever fans a track out copies it first
+(`copy.copy`), so that one branch's release of an array does not take it from another.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..audio.decoding import AudioInfo
+from ..audio.parts import Part
+
+
+@dataclass(frozen=True)
+class FileReceipt:
+    """One published file: `name` is its name in the recording's folder."""
+
+    name: str
+    branch: str
+    stem: str | None
+    sha256: str
+    size_bytes: int
+    frames: int | None = None
+    duration_s: float | None = None
+    clipped_samples: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PendingRecording:
+    """A recording of which something is still to be done: a reference, no samples.
+
+    `folder` is its folder in the output tree, `generation` changes with the file's content,
+    `todo` are the branches that are still to be done, `kept` the published files of the branches
+    that are done, `stale` the names of the other files that an earlier manifest names.
+    """
+
+    element: str
+    uri: str
+    folder: str
+    size_bytes: int
+    generation: str
+    todo: tuple[str, ...]
+    kept: tuple[FileReceipt, ...] = ()
+    stale: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording(PendingRecording):
+    """A recording whose header was read.
+
+    `start_sample` and `total_samples` are the range of the file that the job asks for.
+    """
+
+    info: AudioInfo
+    start_sample: int
+    total_samples: int
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the range that is done, in seconds."""
+        return self.total_samples / self.info.sample_rate
+
+
+@dataclass(frozen=True)
+class PartReference:
+    """One part of one recording to do."""
+
+    recording: Recording
+    part: Part
+
+
+@dataclass(frozen=True)
+class PartReceipt:
+    """What one part of a long recording left in the scratch files of its branch."""
+
+    recording: Recording
+    part: Part
+    branch: str
+    files: tuple[tuple[str, str], ...]  # (stem or "mixture", name of the scratch file)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A recording that is finished: its manifest is written (or was there before)."""
+
+    element: str
+    folder: str
+    duration_s: float
+    files: tuple[FileReceipt, ...]
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A dead letter: what failed, in which step, and why."""
+
+    element: str
+    step: str
+    exception: str
+    message: str
+    uri: str | None = None
+    part_index: int | None = None
+    traceback: str | None = None
+
+
+@dataclass
+class Track:
+    """One part in flight through the fused stage, with the arrays that later steps need.
+
+    Shapes: `samples` float32 `(channels, samples)` of the part with its context; `stft` and
+    `phase` complex64, `magnitude` and `nearest` float32 `(channels, bins, frames)`; `masks` the
+    same by stem name; `stems` float32 `(channels, samples)` of the part's stem range by name;
+    `powers` float32 `(rows, columns)` of a plot by name (stems and "mixture").
+    """
+
+    reference: PartReference
+    binary: bytes | None = None
+    samples: np.ndarray | None = None
+    stft: np.ndarray | None = None
+    magnitude: np.ndarray | None = None
+    phase: np.ndarray | None = None
+    nearest: np.ndarray | None = None
+    masks: dict[str, np.ndarray] = field(default_factory=dict)
+    stems: dict[str, np.ndarray] = field(default_factory=dict)
+    powers: dict[str, np.ndarray] = field(default_factory=dict)
+    source_sha256: str | None = None
+    files: tuple[FileReceipt, ...] = ()
+    part_files: tuple[tuple[str, str, str], ...] = ()  # (branch, stem, name of the scratch file)
+
+    @property
+    def recording(self) -> Recording:
+        """The recording that this part is of."""
+        return self.reference.recording
+
+    @property
+    def part(self) -> Part:
+        """Where this part lies in its recording."""
+        return self.reference.part

@@ -1,0 +1,93 @@
+"""What a run tells: progress while it goes on, and the dead letters."""
+
+import json
+import os
+from typing import Any
+
+import apache_beam as beam
+
+from .coders import to_plain
+from .records import Failure, PartReceipt, PartReference, PendingRecording, Receipt
+from .storage import OutputTree
+
+DEAD_LETTERS = "failures.jsonl"
+
+
+class ReportProgress(beam.PTransform):
+    """Appends a line for each element to a local file that the launcher follows; hands it on.
+
+    Parameters
+    ----------
+    path : the file
+    event : what happened to the element
+    """
+
+    def __init__(self, path: str, event: str) -> None:
+        super().__init__()
+        self.path = path
+        self.event = event
+
+    def expand(self, elements: beam.PCollection) -> beam.PCollection:
+        """The same elements."""
+        return elements | beam.Map(self.append).with_output_types(elements.element_type)
+
+    def append(self, element: Any) -> Any:
+        """Append one line, in one write, which is atomic."""
+        line = json.dumps({"event": self.event, "process": os.getpid(), **_progress_of(element)})
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(handle, line.encode() + b"\n")
+        finally:
+            os.close(handle)
+        return element
+
+
+def _progress_of(element: Any) -> dict[str, Any]:
+    if isinstance(element, Failure):
+        return to_plain(element)
+    if isinstance(element, PendingRecording):
+        return {"element": element.element}
+    if isinstance(element, Receipt):
+        return {
+            "element": element.element,
+            "duration_s": element.duration_s,
+            "skipped": element.skipped,
+        }
+    if isinstance(element, PartReference | PartReceipt):
+        part = element.part
+        seconds = (part.stop_sample - part.start_sample) / element.recording.info.sample_rate
+        return {
+            "element": element.recording.element,
+            "duration_s": seconds,
+            "part_index": part.index,
+            "part_count": part.count,
+        }
+    raise TypeError(f"no progress of {type(element).__name__}")
+
+
+class WriteDeadLetters(beam.PTransform):
+    """All failures of a batch to `failures.jsonl`, one a line, in order of element."""
+
+    def __init__(self, output_location: str) -> None:
+        super().__init__()
+        self.tree = OutputTree(output_location)
+
+    def expand(self, failures: beam.PCollection) -> beam.PCollection:
+        """Nothing worth having comes out."""
+        return (
+            failures
+            | "Line" >> beam.Map(line_of).with_output_types(str)
+            | "Together" >> beam.combiners.ToList()
+            | "Write" >> beam.Map(self.write)
+        )
+
+    def write(self, lines: list[str]) -> None:
+        """Write the file."""
+        text = "".join(line + "\n" for line in sorted(lines))
+        self.tree.write(text.encode(), DEAD_LETTERS)
+
+
+def line_of(failure: Failure) -> str:
+    """A dead letter as a line of JSON."""
+    plain = {name: value for name, value in to_plain(failure).items() if value is not None}
+    return json.dumps(plain)

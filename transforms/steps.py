@@ -1,0 +1,109 @@
+"""What every step of the graph shares: counting, timing, and failures that cost one recording."""
+
+import logging
+import time
+import traceback
+from collections.abc import Iterable
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.pvalue import TaggedOutput
+
+from ..audio.errors import AudioError
+from .records import Failure, PartReceipt, PartReference, PendingRecording, Track
+from .storage import StorageError
+
+FAILURES = "failures"
+logger = logging.getLogger("beamsplitter")
+
+
+class Step(beam.DoFn):
+    """One step: `apply` does the work, an exception in it becomes a dead letter.
+
+    All exceptions are taken, not just those of bad input: whatever one recording sets off, the
+    rest of the batch goes on. What is no error of the input carries its traceback.
+    """
+
+    branch: str | None = None
+    """The step is for tracks that still need this branch; others pass."""
+    main_tag: str | None = None
+    """The tag of the output that goes on, where it has one."""
+
+    def apply(self, record: Any) -> Iterable[Any]:
+        """The work on one record: gives the records that go on."""
+        raise NotImplementedError
+
+    def process(self, record: Any) -> Iterable[Any]:
+        """Beam's entry: `apply`, counted and timed, with failures in their own output."""
+        name = type(self).__name__
+        if self.branch and self.branch not in record.recording.todo:
+            yield self._tagged(record)
+            return
+        Metrics.counter(name, "in").inc()
+        started = time.perf_counter_ns()
+        try:
+            outputs = list(self.apply(record))
+        except Exception as error:
+            Metrics.counter(name, "failures").inc()
+            expected = isinstance(error, AudioError | StorageError)
+            failure = Failure(
+                **self.identify(record),
+                step=name,
+                exception=type(error).__name__,
+                message=str(error) or type(error).__name__,
+                traceback=None if expected else traceback.format_exc(),
+            )
+            logger.warning("%s: %s: %s", failure.element, name, failure.message)
+            yield TaggedOutput(FAILURES, failure)
+            return
+        elapsed_ms = (time.perf_counter_ns() - started) // 1_000_000
+        Metrics.distribution(name, "milliseconds").update(elapsed_ms)
+        Metrics.counter(name, "out").inc(len(outputs))
+        yield from outputs
+
+    def identify(self, record: Any) -> dict[str, Any]:
+        """`element` and what else a dead letter says of a record."""
+        return identity_of(record)
+
+    def _tagged(self, record: Any) -> Any:
+        return TaggedOutput(self.main_tag, record) if self.main_tag else record
+
+
+def identity_of(record: Any) -> dict[str, Any]:
+    """The fields of a dead letter that say which recording, and which part, a record is of."""
+    if isinstance(record, Track):
+        record = record.reference
+    identity: dict[str, Any] = {}
+    if isinstance(record, PartReceipt | PartReference):
+        identity["part_index"] = None if record.part.is_whole else record.part.index
+        record = record.recording
+    if isinstance(record, PendingRecording):
+        return {**identity, "element": record.element, "uri": record.uri}
+    return {"element": str(record)}
+
+
+def run_step(
+    collection: beam.PCollection,
+    step: Step,
+    output_type: type,
+    failures: list[beam.PCollection],
+    *,
+    label: str | None = None,
+    tags: Iterable[str] = (),
+) -> Any:
+    """Apply a step, and put the PCollection of its failures into the list.
+
+    Returns the PCollection of its output, or, with `tags`, an object with one attribute a tag.
+    """
+    tags = tuple(tags)
+    main = None if step.main_tag else "main"
+    outputs = collection | (label or type(step).__name__) >> beam.ParDo(step).with_outputs(
+        FAILURES, *tags, **({"main": main} if main else {})
+    )
+    # Beam does not carry type hints to tagged outputs; without them it would pickle the arrays.
+    outputs[FAILURES].element_type = Failure
+    for tag in (*tags, *([main] if main else [])):
+        outputs[tag].element_type = output_type
+    failures.append(outputs[FAILURES])
+    return outputs if tags else outputs[main]
