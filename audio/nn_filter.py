@@ -80,7 +80,7 @@ def nn_filter(
 
     Returns
     -------
-    ndarray of float32, same shape as `S`, C-contiguous
+    ndarray of float32, same shape and memory order as `S`
         A frame that has no neighbours is copied.
 
     Raises
@@ -179,7 +179,7 @@ def median_over_neighbors(
 
     Returns
     -------
-    ndarray of float32, same shape as `S`, C-contiguous
+    ndarray of float32, same shape and memory order as `S`
 
     Raises
     ------
@@ -190,7 +190,7 @@ def median_over_neighbors(
     _check_shape(S)
     frames = S.shape[-1]
     _check_neighbors(frames, indices, counts)
-    result = np.empty(S.shape, np.float32)
+    result = np.empty_like(S)
     ranks = np.zeros((frames, _BINS), np.uint16 if frames <= 2**16 - 1 else np.uint32)
     values = np.zeros((_BINS, frames), np.float32)
     medians = np.empty((frames, _BINS), np.float32)

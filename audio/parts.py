@@ -16,7 +16,8 @@ BORDER_GRID_SAMPLES = 4096
 # A part's memory grows with channels times samples: 300 s of stereo at 44.1 kHz is the most.
 PART_CHANNEL_SAMPLES = 300 * 44100 * 2
 CONTEXT_S = 5.0
-CROSS_FADE_S = 0.1
+# Half of it is also the context of the plots at the border, which is half their window.
+CROSS_FADE_S = 0.2
 JOIN_BLOCK_SAMPLES = 1 << 18
 
 

@@ -1,13 +1,16 @@
 """The command `beamsplitter`."""
 
 import glob
+import io
 import os
+import signal
 import sys
 import time
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from .events import InputError, list_events
 from .job_config import JobConfig, JobFileError, load_job, parse_job
@@ -197,7 +200,8 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
         console.print("interrupted; run it again to go on where it stopped")
         return INTERRUPTED
     except (LaunchError, OSError) as error:
-        console.print(f"[bold red]the job could not go on[/]: run it again to go on\n{error}")
+        console.print("[bold red]the job could not go on[/]: run it again to go on")
+        console.print(Text(str(error)))
         return USAGE_ERROR
     if log_format == "text":
         print_summary(
@@ -239,6 +243,11 @@ def _cores() -> int:
 
 def main() -> None:
     """Entry point of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files may hold what the terminal's encoding does not.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
 
 

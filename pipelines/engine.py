@@ -6,9 +6,11 @@ the job is interrupted, and starts it again when a recording took a worker down.
 
 import json
 import os
+import shutil
+import signal
 import sys
 import threading
-from dataclasses import asdict, dataclass
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +18,13 @@ import apache_beam as beam
 import psutil
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from .engine_spec import EngineSpec
 from .events import EventList
 from .job_config import JobConfig, parse_job
 from .run import build
 
 WORKER_DIED = 70
-
-
-@dataclass(frozen=True)
-class EngineSpec:
-    """What the launcher tells the engine."""
-
-    job: dict[str, Any]
-    location: str
-    suffix: str
-    elements: list[str]
-    workers: int
-    progress_path: str
-    result_path: str
-    given_up: dict[str, str]
-
-    def write(self, path: Path) -> None:
-        """Write it for the engine to read."""
-        path.write_text(json.dumps(asdict(self)))
+LAUNCHER_POLL_S = 0.2
 
 
 def run(spec: EngineSpec) -> dict[str, Any]:
@@ -105,9 +91,22 @@ def _end_when_a_worker_ends(progress_path: str) -> None:
     threading.excepthook = end
 
 
+def _end_with_the_launcher(launcher: int, folder: Path) -> None:
+    """End the engine and its workers, a process group, when the launcher was killed."""
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(LAUNCHER_POLL_S)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="watch_launcher", daemon=True).start()
+
+
 def main() -> None:
     """Run the spec that the first argument names."""
     spec = EngineSpec(**json.loads(Path(sys.argv[1]).read_text()))
+    _end_with_the_launcher(spec.launcher, Path(sys.argv[1]).parent)
     _end_when_a_worker_ends(spec.progress_path)
     metrics = run(spec)
     Path(spec.result_path).write_text(json.dumps(metrics))

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..transforms.manifest import is_result_folder
-from ..transforms.planning import AUDIO_EXTENSIONS
+from ..audio.extensions import AUDIO_EXTENSIONS
+from ..transforms.manifest import result_names
 from .job_config import FileEvents, FolderEvents, GlobEvents, JobConfig, RecordingEvents
 
 
@@ -41,7 +41,7 @@ def list_events(job: JobConfig) -> EventList:
         return _lines_of_files(job)
     found: list[str] = []
     for each in inputs:
-        found += _recordings_of(each, job.output_location)
+        found += _recordings_of(each, job)
     if not found:
         places = ", ".join(each.location for each in inputs)
         raise InputError(
@@ -75,7 +75,7 @@ def _lines_of_files(job: JobConfig) -> EventList:
 
 
 def _recordings_of(
-    each: FolderEvents | GlobEvents | RecordingEvents | FileEvents, output_location: str
+    each: FolderEvents | GlobEvents | RecordingEvents | FileEvents, job: JobConfig
 ) -> list[str]:
     path = os.path.abspath(each.location)
     if isinstance(each, GlobEvents):
@@ -87,29 +87,52 @@ def _recordings_of(
         return [path]
     if not os.path.isdir(path):
         raise InputError(f"{each.location}: is not a folder")
-    return list(_walk(path, output_location))
+    stems = {job.stems.name_of(stem) for stem in job.settings.wanted_stems}
+    return list(_walk(path, job.output_location, stems))
 
 
-def _walk(root: str, output_location: str) -> Iterator[str]:
-    seen: set[tuple[int, int]] = set()
+def _walk(root: str, output_location: str, stems: set[str]) -> Iterator[str]:
+    """The recordings below a folder, but for results.
+
+    Results are the output folder, unless it is the folder itself, and the stems in any folder with
+    a manifest. Where a folder is input and output at once, a stopped run has left stems without
+    a manifest beside it: files named as stems, in a folder named as a recording beside that.
+    """
+    seen = set() if _same_folder(root, output_location) else {_identity(output_location)}
+    recordings: dict[str, set[str]] = {}
     for folder, folders, files in os.walk(root, followlinks=True, onerror=_refuse):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
+        if _identity(folder) in seen:
             folders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
-        results = folder != root and (folder == output_location or is_result_folder(folder))
-        if results:
-            # Recordings may lie deeper, where the input's folders are the output's as well.
-            if folder == output_location:
-                folders.clear()
-            continue
+        seen.add(_identity(folder))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (
-            os.path.join(folder, name)
-            for name in sorted(files)
-            if not name.startswith(".") and _is_audio(name)
-        )
+        audio = [name for name in sorted(files) if not name.startswith(".") and _is_audio(name)]
+        recordings[folder] = {_stem_of(name) for name in audio}
+        results = result_names(folder)
+        if os.path.basename(folder) in recordings.get(os.path.dirname(folder), ()):
+            results |= stems if _lies_in(folder, output_location) else set()
+        yield from (os.path.join(folder, name) for name in audio if _stem_of(name) not in results)
+
+
+def _identity(folder: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _same_folder(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    real = os.path.realpath(folder)
+    return os.path.commonpath([os.path.realpath(path), real]) == real
+
+
+def _stem_of(name: str) -> str:
+    return os.path.splitext(name)[0]
 
 
 def _refuse(error: OSError) -> None:

@@ -16,13 +16,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..transforms.storage import RUN_IDENTITY_VARIABLE, OutputTree, StorageError, run_identity
-from .engine import EngineSpec
+from ..transforms.storage import RUN_IDENTITY_VARIABLE, OutputTree, run_identity
+from .engine_spec import EngineSpec
 from .events import EventList
 from .job_config import JobConfig
 
 CRASHES_BEFORE_GIVING_UP = 2
+NO_RECORDING = ""
 POLL_S = 0.1
+WRITE_TEST = ".write-test"
 THREADS_OF_LIBRARIES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -132,17 +134,16 @@ def run_local(
                 )
             if code == 0:
                 break
-            suspects = state.suspects()
-            if not suspects or code == 1:
-                raise LaunchError(metrics["log"])
+            suspects = state.suspects() or [NO_RECORDING]
             crashes.update(suspects)
+            if code == 1 or crashes[NO_RECORDING] >= CRASHES_BEFORE_GIVING_UP:
+                raise LaunchError(metrics["log"])
             state.begin_again()
+        wall_s = time.monotonic() - started
+        summary = summary_json(job, state, metrics, wall_s=wall_s, workers=workers)
+        tree.write_json(summary, "run.json")
     finally:
         tree.clear_scratch()
-    tree.write_json(
-        summary_json(job, state, metrics, wall_s=time.monotonic() - started, workers=workers),
-        "run.json",
-    )
     return state
 
 
@@ -167,9 +168,12 @@ def _run_engine(
         progress_path=str(progress_path),
         result_path=str(result_path),
         given_up=given_up,
+        launcher=os.getpid(),
     ).write(folder / "spec.json")
     environment = {**os.environ, **dict.fromkeys(THREADS_OF_LIBRARIES, "1")}
     environment["PYTHONWARNINGS"] = "ignore"
+    # Beam leaves temporary folders behind; they go with this one.
+    environment["TMPDIR"] = str(folder)
     command = [sys.executable, "-m", "beamsplitter.pipelines.engine", str(folder / "spec.json")]
     with open(log_path, "wb") as log, open(progress_path, encoding="utf-8") as progress:
         engine = subprocess.Popen(
@@ -244,9 +248,6 @@ def require_writable(location: str) -> None:
     StorageError : they can't
     """
     tree = OutputTree(location)
-    try:
-        with tree.writing(".write-test") as file:
-            file.write(b"")
-        tree.remove(".write-test")
-    except StorageError:
-        raise
+    tree.write(b"", WRITE_TEST)
+    tree.remove(WRITE_TEST)
+    tree.clear_scratch()

@@ -9,6 +9,7 @@ ReadEvents - SkipFinished - PlanParts - Spread
 """
 
 import os
+from collections.abc import Iterable
 
 import apache_beam as beam
 
@@ -88,7 +89,7 @@ def build(
     failures += separated["failures"]
     stems = run_step(separated["tracks"], LoadStems(settings, out), Track, failures)
     encoded = run_step(stems, EncodeStems(settings, out), Track, failures)
-    powers = run_step(encoded, GetSpec(), Track, failures)
+    powers = run_step(encoded, GetSpec(settings, out), Track, failures)
     plotted = run_step(powers, SpecToPlot(settings, out), Track, failures)
     published = run_step(plotted, PublishTrack(settings, out), Receipt, failures, tags=(PARTS,))
     published[PARTS].element_type = PartReceipt
@@ -100,10 +101,11 @@ def build(
         joined, PublishTrack(settings, out), Receipt, failures, label="PublishJoined"
     )
 
-    receipts = (published.main, finished, pending[SKIPPED]) | "Receipts" >> beam.Flatten()
-    dead_letters = report(failures | "DeadLetters" >> beam.Flatten(), "failed")
+    # Reported one by one: a Flatten waits for the whole batch.
+    receipts = report_each((published.main, finished, pending[SKIPPED]), "finished", report)
+    dead_letters = report_each(failures, "failed", report)
     dead_letters | WriteDeadLetters(out)
-    return {"receipts": report(receipts, "finished"), "failures": dead_letters}
+    return {"receipts": receipts, "failures": dead_letters}
 
 
 class ReadEvents(beam.PTransform):
@@ -152,14 +154,27 @@ def receipts_by_recording(
     return tagged | "ReceiptsByRecording" >> beam.CoGroupByKey()
 
 
+def report_each(
+    collections: Iterable[beam.PCollection], event: str, report: "Reporter"
+) -> beam.PCollection:
+    """Report the elements of each collection where they arise; gives all of them."""
+    reported = [
+        report(collection, event, label=f"Report-{event}-{index}")
+        for index, collection in enumerate(collections)
+    ]
+    return reported | f"All-{event}" >> beam.Flatten()
+
+
 class Reporter:
     """Puts `ReportProgress` behind a collection, where there is a file to report to."""
 
     def __init__(self, path: str | None) -> None:
         self.path = path
 
-    def __call__(self, elements: beam.PCollection, event: str) -> beam.PCollection:
+    def __call__(
+        self, elements: beam.PCollection, event: str, *, label: str | None = None
+    ) -> beam.PCollection:
         """The same elements."""
         if self.path is None:
             return elements
-        return elements | f"Report-{event}" >> ReportProgress(self.path, event)
+        return elements | (label or f"Report-{event}") >> ReportProgress(self.path, event)

@@ -34,7 +34,7 @@ class SeparateByFanOut(beam.PTransform):
         self.recipe = recipe
         self.stems = tuple(stems)
 
-    def expand(self, tracks: beam.PCollection) -> dict[str, Any]:
+    def expand(self, tracks: beam.PCollection) -> Any:
         """A dict: `tracks`, and `failures`, a list."""
         recipe = self.recipe
         failures: list[beam.PCollection] = []
@@ -85,7 +85,7 @@ class Merged(beam.PTransform):
     A recording that failed in one of the branches is left out: its dead letter is on its way.
     """
 
-    def expand(self, branches: dict[str, beam.PCollection]) -> beam.PCollection:
+    def expand(self, branches: Any) -> beam.PCollection:
         """One track with the arrays of all."""
         return (
             branches

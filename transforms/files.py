@@ -1,10 +1,41 @@
-"""Receipts and names of the files that the branches leave."""
+"""Receipts and names of the files that the branches leave, and their removal."""
 
+import contextlib
 import hashlib
+from typing import Any
 
 from ..audio.parts import Part
 from .records import FileReceipt, Recording
-from .storage import WORK_FOLDER
+from .settings import MIXTURE_PLOT, SplitSettings
+from .steps import Step
+from .storage import OutputTree, StorageError, scratch_names
+
+
+class PublishingStep(Step):
+    """A step of tracks of which files are published; those of a failed one are removed."""
+
+    def __init__(self, settings: SplitSettings, output_location: str) -> None:
+        self.settings = settings
+        self.tree = OutputTree(output_location)
+
+    def clean_up(self, record: Any) -> None:
+        """Remove the files that the failed recording was to have, but for finished branches."""
+        if not record.part.is_whole:
+            return
+        with contextlib.suppress(StorageError):
+            remove_unfinished(record.recording, self.settings, self.tree)
+
+
+def remove_unfinished(recording: Recording, settings: SplitSettings, tree: OutputTree) -> None:
+    """Remove the files of the branches that are still to do."""
+    stems = [settings.stems.name_of(stem) for stem in settings.wanted_stems]
+    names = {
+        "stems": [f"{stem}.{settings.stems.format}" for stem in stems],
+        "plots": [f"{name}.png" for name in (MIXTURE_PLOT, *stems)],
+    }
+    for branch in recording.todo:
+        for name in names[branch]:
+            tree.remove(recording.folder, name)
 
 
 def published(
@@ -34,7 +65,7 @@ def part_file_names(recording: Recording, part: Part, branch: str, name: str) ->
     """Where a part of a long recording leaves a stem or a plot until the parts are joined."""
     extension = "f32" if branch == "stems" else "npy"
     return (
-        WORK_FOLDER,
+        *scratch_names(),
         "parts",
         *recording.folder.split("/"),
         f"{part.index:05d}-{name}.{extension}",

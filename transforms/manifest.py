@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from .. import __version__
-from .coders import from_plain, to_plain
+from .plain import from_plain, to_plain
 from .records import FileReceipt, Recording
 from .storage import OutputTree, StorageError, exists_with_size, read_bytes
 
@@ -91,13 +92,15 @@ def finished_branches(
     }
 
 
-def is_result_folder(path: str) -> bool:
-    """Whether a folder holds a recording's results rather than recordings."""
+def result_names(path: str) -> set[str]:
+    """Names without extension of a recording's results in a folder; none without a manifest."""
     try:
         plain = json.loads(read_bytes(f"{path}/{NAME}"))
-        return isinstance(plain, dict) and plain.get("format") == FORMAT and "digests" in plain
-    except (StorageError, ValueError):
-        return False
+        if plain["format"] != FORMAT or "digests" not in plain:
+            return set()
+        return {os.path.splitext(file["name"])[0] for file in plain["files"]}
+    except (StorageError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def merged_files(

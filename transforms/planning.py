@@ -10,6 +10,8 @@ from apache_beam.pvalue import TaggedOutput
 
 from ..audio.decoding import probe
 from ..audio.encoding import choose_format
+from ..audio.extensions import AUDIO_EXTENSIONS
+from ..audio.errors import AudioError
 from ..audio.parts import plan_parts
 from ..models.separators.nearest_neighbors import require_duration
 from .klio_message import parse_message
@@ -20,13 +22,9 @@ from .steps import Step
 from .storage import OutputTree, open_for_reading, stat_file
 
 SKIPPED = "skipped"
-AUDIO_EXTENSIONS = frozenset(
-    ".wav .wave .rf64 .w64 .aif .aiff .aifc .flac .ogg .oga .opus .mp3 .mp2 .m4a .m4b .mp4 .aac "
-    ".alac .wma .webm .mka .ac3 .caf .au".split()
-)
 
 
-class GivenUpError(RuntimeError):
+class GivenUpError(AudioError):
     """A recording that ended its worker process when it was tried before."""
 
 

@@ -6,16 +6,15 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..audio.drawing import PlotGrid, draw_spectrogram, plot_grid, pool_power
-from .files import part_file_names, published
+from .files import PublishingStep, part_file_names, published
 from .records import FileReceipt, Recording, Track
 from .settings import MIXTURE_PLOT, SplitSettings
-from .steps import Step
 from .storage import OutputTree
 
 MIXTURE = "mixture"
 
 
-class GetSpec(Step):
+class GetSpec(PublishingStep):
     """The powers of the pixels of the mixture's and the stems' plots."""
 
     branch = "plots"
@@ -30,7 +29,9 @@ class GetSpec(Step):
         record.powers[MIXTURE] = pool_power(
             record.samples, grid, start_sample=part.context_start_sample, core=core
         )
-        for stem, samples in record.stems.items():
+        # What is made in parts is plotted when it is joined, so that the plots show the files.
+        joined_later = not part.is_whole and "stems" in record.recording.todo
+        for stem, samples in () if joined_later else record.stems.items():
             record.powers[stem] = pool_power(
                 samples, grid, start_sample=part.stem_start_sample, core=core
             )
@@ -39,14 +40,10 @@ class GetSpec(Step):
         return [record]
 
 
-class SpecToPlot(Step):
+class SpecToPlot(PublishingStep):
     """Powers to PNG files; of a part of a long recording, to files for JoinParts."""
 
     branch = "plots"
-
-    def __init__(self, settings: SplitSettings, output_location: str) -> None:
-        self.settings = settings
-        self.tree = OutputTree(output_location)
 
     def apply(self, record: Track) -> Iterable[Track]:
         """Adds to `files`, or to `part_files`; releases `powers`."""

@@ -12,28 +12,25 @@ import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 
+from ..audio.decoding import read_audio
+from ..audio.drawing import pool_power
 from ..audio.encoding import StemWriter, choose_format, quantize
 from ..audio.parts import Part, join_parts
 from ..audio.tags import Tags, read_tags, write_tags
-from .files import part_file_names
+from .files import PublishingStep, part_file_names, remove_unfinished
 from .manifest import NAME, manifest_json, merged_files
-from .plots import draw_plots
+from .plots import draw_plots, grid_of
 from .records import FileReceipt, PartReceipt, PartReference, Receipt, Recording, Track
 from .settings import SplitSettings
-from .steps import Step
 from .storage import OutputTree, StorageError, open_for_reading, sha256_of
 
 PARTS = "parts"
 
 
-class EncodeStems(Step):
+class EncodeStems(PublishingStep):
     """Stems to files: of a whole recording to the published ones, of a part to scratch files."""
 
     branch = "stems"
-
-    def __init__(self, settings: SplitSettings, output_location: str) -> None:
-        self.settings = settings
-        self.tree = OutputTree(output_location)
 
     def apply(self, record: Track) -> Iterable[Track]:
         """Adds to `files`, or to `part_files`; `stems` becomes what the files hold."""
@@ -44,6 +41,7 @@ class EncodeStems(Step):
                 record.part_files += (("stems", stem, "/".join(names)),)
             return [record]
         recording = record.recording
+        withdraw(recording, self.tree)
         stem_format = _format_of(recording, self.settings)
         tags = _tags_of(recording, record.binary, self.settings)
         record.binary = None
@@ -54,6 +52,17 @@ class EncodeStems(Step):
             record.files += (receipt,)
             record.stems[stem], _ = quantize(record.stems[stem], stem_format)
         return [record]
+
+
+def withdraw(recording: Recording, tree: OutputTree) -> None:
+    """Remove the stale files of a recording whose stems are made anew, then its manifest.
+
+    Otherwise the old manifest could match new files of the same size, if the job is killed before
+    it writes the new one.
+    """
+    if recording.stale:
+        for name in (*recording.stale, NAME):
+            tree.remove(recording.folder, name)
 
 
 def write_stem(
@@ -78,7 +87,7 @@ def write_stem(
             for block in blocks:
                 writer.write(block)
         if tags:
-            title = tags.title or os.path.basename(recording.folder)
+            title = tags.title or _printable(os.path.basename(recording.folder))
             stem_tags = dataclasses.replace(tags, title=f"{title} ({name})")
             write_tags(file, stem_tags, container=stem_format.container)
         file.seek(0)
@@ -98,15 +107,11 @@ def write_stem(
     )
 
 
-class PublishTrack(Step):
+class PublishTrack(PublishingStep):
     """Writes the manifest of a whole recording; of a part, hands on the receipts.
 
     Gives a `Receipt`, or `PartReceipt`s in the output `parts`.
     """
-
-    def __init__(self, settings: SplitSettings, output_location: str) -> None:
-        self.settings = settings
-        self.tree = OutputTree(output_location)
 
     def apply(self, record: Track) -> Iterable[Any]:
         """One track to one receipt, or one part's track to a receipt for each branch."""
@@ -149,16 +154,12 @@ class PublishTrack(Step):
         return Receipt(recording.element, recording.folder, recording.duration_s, files)
 
 
-class JoinParts(Step):
+class JoinParts(PublishingStep):
     """The receipts of a long recording's parts to its published files.
 
     The input is what a CoGroupByKey gives: `(key, {"stems": …, "plots": …, "failures": …})`. A
     recording of which a part failed is cleaned up; its dead letters are out already.
     """
-
-    def __init__(self, settings: SplitSettings, output_location: str) -> None:
-        self.settings = settings
-        self.tree = OutputTree(output_location)
 
     def apply(self, record: tuple[bytes, dict[str, list[Any]]]) -> Iterable[Track]:
         """One group of receipts to one track of a whole recording."""
@@ -168,11 +169,13 @@ class JoinParts(Step):
         }
         all_receipts = [receipt for group in receipts.values() for receipt in group]
         files: tuple[FileReceipt, ...] = ()
-        if not record[1]["failures"]:
-            files = self._join(receipts, all_receipts[0].recording)
-        for receipt in all_receipts:
-            for _, name in receipt.files:
-                self.tree.remove(name)
+        try:
+            if not record[1]["failures"]:
+                files = self._join(receipts, all_receipts[0].recording)
+        finally:
+            for receipt in all_receipts:
+                for _, name in receipt.files:
+                    self.tree.remove(name)
         if record[1]["failures"]:
             return []
         recording = all_receipts[0].recording
@@ -187,6 +190,13 @@ class JoinParts(Step):
         element = os.fsdecode(record[0])
         return {"element": element, "uri": recordings[0].uri if recordings else None}
 
+    def clean_up(self, record: tuple[bytes, dict[str, list[Any]]]) -> None:
+        """Remove what was joined already."""
+        groups = (record[1].get(branch, ()) for branch in self.settings.branches)
+        for receipt in [receipt for group in groups for receipt in group][:1]:
+            with contextlib.suppress(StorageError):
+                remove_unfinished(receipt.recording, self.settings, self.tree)
+
     def _join(
         self, receipts: dict[str, list[PartReceipt]], recording: Recording
     ) -> tuple[FileReceipt, ...]:
@@ -196,6 +206,7 @@ class JoinParts(Step):
                 raise StorageError(None, f"{branch} of some parts are missing", recording.uri)
         files: tuple[FileReceipt, ...] = ()
         if "stems" in recording.todo:
+            withdraw(recording, self.tree)
             tags = _tags_of(recording, None, self.settings)
             for stem, _ in receipts["stems"][0].files:
                 with self._part_reader(receipts["stems"], stem, recording) as read:
@@ -207,8 +218,24 @@ class JoinParts(Step):
                 for name, file_name in receipt.files:
                     power = self._load(file_name)
                     powers[name] = np.maximum(powers[name], power) if name in powers else power
+            parts = [receipt.part for receipt in receipts["plots"]]
+            for file in files:
+                powers[file.stem or ""] = self._power_of(file.name, recording, parts)
             files += draw_plots(powers, recording, self.settings, self.tree)
         return files
+
+    def _power_of(self, name: str, recording: Recording, parts: list[Part]) -> np.ndarray:
+        """The powers of the pixels of a joined stem, read part by part."""
+        grid = grid_of(recording)
+        power = np.zeros((0, 0), np.float32)
+        with open_for_reading(self.tree.path(recording.folder, name)) as file:
+            for part in parts:
+                start, stop = part.stem_start_sample, part.stem_stop_sample
+                samples = read_audio(file, name=name, start_sample=start, frames=stop - start)
+                core = (part.start_sample, part.stop_sample)
+                part_power = pool_power(samples, grid, start_sample=start, core=core)
+                power = np.maximum(power, part_power) if power.size else part_power
+        return power
 
     def _load(self, name: str) -> np.ndarray:
         with open_for_reading(self.tree.path(name)) as file:
@@ -237,6 +264,11 @@ class JoinParts(Step):
 def _format_of(recording: Recording, settings: SplitSettings) -> Any:
     bit_depth = None if settings.stems.bit_depth == "source" else settings.stems.bit_depth
     return choose_format(settings.stems.format, bit_depth=bit_depth, info=recording.info)
+
+
+def _printable(name: str) -> str:
+    """A file name without the bytes that are no UTF-8, which tags can't hold."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _tags_of(recording: Recording, binary: bytes | None, settings: SplitSettings) -> Tags | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from .coders import to_plain
+from .plain import to_plain
 from .records import Failure, PartReceipt, PartReference, PendingRecording, Receipt
 from .storage import OutputTree
 

@@ -34,6 +34,9 @@ class Step(beam.DoFn):
         """The work on one record: gives the records that go on."""
         raise NotImplementedError
 
+    def clean_up(self, record: Any) -> None:
+        """Remove what a record on which `apply` failed has left; never raises."""
+
     def process(self, record: Any) -> Iterable[Any]:
         """Beam's entry: `apply`, counted and timed, with failures in their own output."""
         name = type(self).__name__
@@ -55,6 +58,7 @@ class Step(beam.DoFn):
                 traceback=None if expected else traceback.format_exc(),
             )
             logger.warning("%s: %s: %s", failure.element, name, failure.message)
+            self.clean_up(record)
             yield TaggedOutput(FAILURES, failure)
             return
         elapsed_ms = (time.perf_counter_ns() - started) // 1_000_000

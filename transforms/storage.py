@@ -132,7 +132,7 @@ class OutputTree:
         An exception inside leaves what was at the path before.
         """
         path = self.path(*names)
-        scratch = self.path(WORK_FOLDER, f"scratch-{run_identity()}")
+        scratch = self.path(*scratch_names())
         temporary = os.path.join(scratch, secrets.token_hex(16))
         try:
             with explained(path):
@@ -192,6 +192,11 @@ class OutputTree:
                 # Another run may have removed the folder, empty as it was, just now.
                 if attempt == 2:
                     raise
+
+
+def scratch_names() -> tuple[str, str]:
+    """The scratch folder of this run below an output tree."""
+    return WORK_FOLDER, f"scratch-{run_identity()}"
 
 
 RUN_IDENTITY_VARIABLE = "BEAMSPLITTER_RUN"

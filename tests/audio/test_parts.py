@@ -93,7 +93,7 @@ def test_a_separator_with_a_finite_receptive_field_does_not_see_the_parts() -> N
     np.testing.assert_allclose(joined(samples, parts, separate), whole, atol=1e-5)
 
 
-@pytest.mark.parametrize("offset", [-401, -400, -1, 0, 1, 399, 400])
+@pytest.mark.parametrize("offset", [-801, -800, -1, 0, 1, 799, 800])
 def test_an_impulse_at_a_seam_stays_one_impulse(offset: int) -> None:
     samples = np.zeros((1, 25 * RATE), np.float32)
     parts = plan_parts(25 * RATE, RATE, 1, part_seconds=10)
@@ -111,4 +111,4 @@ def test_a_step_between_parts_is_faded_monotonically() -> None:
 
     out = np.concatenate(list(join_parts(parts, read)), axis=1)[0]
     steps = np.diff(out)
-    assert out.size == 25 * RATE and (steps >= 0).all() and steps.max() < 0.01
+    assert out.size == 25 * RATE and (steps >= 0).all() and steps.max() < 0.001

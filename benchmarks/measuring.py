@@ -1,0 +1,105 @@
+"""What the benchmarks share: made files, and the cost of a command."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import soundfile
+
+AUDIO_DIR = Path(__file__).parents[2] / "shared" / "audio"
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a command took: seconds, and the largest memory of one of its processes in MiB."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+
+
+def cost_of(*command: object) -> Cost:
+    """Run a command to its end, one thread a process; raises if it fails.
+
+    CPU seconds are those of the command and of the descendants that it waited for. Memory is the
+    unique set size, sampled, so that pages that processes share count for none of them.
+    """
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        env={**os.environ, **ONE_THREAD},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    peak = _Peak(process.pid)
+    peak.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall_s = time.monotonic() - started
+    peak.ended.set()
+    peak.join()
+    if os.waitstatus_to_exitcode(status):
+        raise RuntimeError(f"failed: {' '.join(map(str, command))}")
+    return Cost(wall_s, usage.ru_utime + usage.ru_stime, peak.mib)
+
+
+def beamsplitter(*arguments: object) -> list[object]:
+    """The command line of `beamsplitter`."""
+    return [sys.executable, "-m", "beamsplitter.pipelines.command_line", *arguments]
+
+
+def long_signal(audio_dir: Path, sample_rate: int, channels: int) -> np.ndarray:
+    """float32 `(channels, samples)`: three recordings one after the other, 5 minutes."""
+    import librosa
+
+    pieces = [
+        librosa.load(audio_dir / name, sr=sample_rate, mono=channels == 1)[0]
+        for name in ("fishin.ogg", "nutcracker.ogg", "vibeace.ogg")
+    ]
+    return np.concatenate([np.atleast_2d(piece) for piece in pieces], axis=1)
+
+
+def write_files(
+    folder: Path, signal: np.ndarray, sample_rate: int, durations_s: list[float]
+) -> None:
+    """Write FLAC files of these durations, each another stretch of the signal, repeated."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, duration_s in enumerate(durations_s):
+        start = index * 7 * sample_rate
+        wanted = np.arange(start, start + round(duration_s * sample_rate)) % signal.shape[1]
+        path = folder / f"{index:03d}.flac"
+        soundfile.write(path, signal[:, wanted].T, sample_rate, subtype="PCM_16")
+
+
+class _Peak(threading.Thread):
+    """Samples the memory of a process and its descendants, each by itself."""
+
+    def __init__(self, process_id: int) -> None:
+        super().__init__(daemon=True)
+        self.process_id = process_id
+        self.ended = threading.Event()
+        self.mib = 0.0
+
+    def run(self) -> None:
+        while not self.ended.wait(0.05):
+            for process in self._processes():
+                try:
+                    used = process.memory_full_info().uss / 2**20
+                except psutil.Error:
+                    continue
+                self.mib = max(self.mib, used)
+
+    def _processes(self) -> list[psutil.Process]:
+        try:
+            process = psutil.Process(self.process_id)
+            return [process, *process.children(recursive=True)]
+        except psutil.Error:
+            return []

@@ -1,0 +1,142 @@
+"""Job files: Klio's schema loads, mistakes are named with their fix."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from beamsplitter.pipelines.job_config import JobConfig, JobFileError, load_job, parse_job
+
+KLIO_JOB = """
+job_name: audio-spectrograms
+version: 2
+pipeline_options:
+  runner: DirectRunner
+  streaming: false
+  worker_harness_container_image: gcr.io/p/i
+job_config:
+  metrics:
+    logger: {level: debug}
+  allow_non_klio_messages: false
+  events:
+    inputs:
+      - type: file
+        location: ./audio_ids.txt
+  data:
+    inputs:
+      - type: file
+        location: ./inputs
+        file_suffix: .ogg
+    outputs:
+      - type: file
+        location: ./outputs
+        file_suffix: .png
+  my_own_key: 3
+"""
+
+
+def write(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_klio_v2_file_loads_unchanged(tmp_path: Path) -> None:
+    job = load_job(write(tmp_path, KLIO_JOB))
+    assert job.job_name == "audio-spectrograms"
+    assert job.job_config.data.inputs[0].file_suffix == ".ogg"
+    assert job.job_config.model_extra == {"my_own_key": 3}
+    assert job.pipeline_options.model_extra == {"worker_harness_container_image": "gcr.io/p/i"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"seperation": {}}, "seperation: unknown key; did you mean 'separation'?"),
+        ({"stems": {"formt": "wav"}}, "stems.formt: unknown key; did you mean 'format'?"),
+        ({"job_config": {"event": {}}}, "did you mean 'events'?"),
+        ({"version": 3}, "version: Input should be 2"),
+        ({"stems": {"format": "aac"}}, "stems.format: Input should be 'flac', 'wav', 'ogg'"),
+        ({"stems": {"select": ["vocals"]}}, "'vocals' is no stem of nn-filter, which gives"),
+        ({"stems": {"rename": {"foreground": "../x"}}}, "'../x' can't be a file name"),
+        ({"stems": {"rename": {"foreground": "spectrogram"}}}, "is taken by a file of the job"),
+        ({"stems": {"rename": {"foreground": "background"}}}, "two stems would share a name"),
+        ({"separation": {"part_seconds": 1}}, "greater than or equal to 10"),
+        ({"separation": {"options": {"marginn": 1}}}, "marginn: Extra inputs"),
+        ({"join": "cogbk"}, "set separation.duration_s to at most 60"),
+        ({"job_config": {"events": {"inputs": [{"type": "kafka"}]}}}, "'file', 'folder'"),
+    ],
+)
+def test_mistakes_name_place_and_fix(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(JobFileError) as error:
+        parse_job({"job_name": "j", "version": 2, **changes}, source="job.yaml")
+    assert complaint in str(error.value)
+    assert str(error.value).startswith("job.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("a: [", "is no YAML"), ("just text", "holds no keys"), ("", "holds no keys")],
+)
+def test_files_that_are_no_job_files(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(JobFileError, match=complaint):
+        load_job(write(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JobFileError, match="nowhere.yaml: can't be read"):
+        load_job(str(tmp_path / "nowhere.yaml"))
+
+
+def override(tmp_path: Path, *overrides: str) -> JobConfig:
+    return load_job(write(tmp_path, KLIO_JOB), overrides=overrides)
+
+
+def test_override_values_are_yaml(tmp_path: Path) -> None:
+    job = override(tmp_path, "pipeline_options.streaming=false", "separation.part_seconds=60")
+    assert job.pipeline_options.streaming is False
+    assert job.separation.part_seconds == 60
+
+
+def test_overrides_keep_case_and_equals_signs(tmp_path: Path) -> None:
+    job = override(tmp_path, "job_config.Own=A=b", "job_config.events.inputs.0.location=X/Y.txt")
+    assert job.job_config.model_extra == {"my_own_key": 3, "Own": "A=b"}
+    assert job.job_config.events.inputs[0].location == "X/Y.txt"
+
+
+@pytest.mark.parametrize("wrong", ["no-value", "=3", "job_name.x=1", "job_config.data.inputs.7=1"])
+def test_a_wrong_override_is_named(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(JobFileError, match="-O "):
+        override(tmp_path, wrong)
+
+
+def test_templates_fill_names_of_any_case(tmp_path: Path) -> None:
+    text = KLIO_JOB.replace("./inputs", "${IN_Folder}/a").replace("gcr.io/p/i", "$$5")
+    job = load_job(write(tmp_path, text), templates={"IN_Folder": "/x=1"})
+    assert job.job_config.data.inputs[0].location == "/x=1/a"
+    assert job.pipeline_options.model_extra == {"worker_harness_container_image": "$5"}
+
+
+def test_a_missing_template_value_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JobFileError, match="'FOO' is missing: give it with --template"):
+        load_job(write(tmp_path, KLIO_JOB + "\nx: ${FOO}"), templates={"BAR": "1"})
+
+
+def test_a_job_survives_a_round_trip_through_plain_values(tmp_path: Path) -> None:
+    job = override(tmp_path, "separation.options.power=1")
+    again = parse_job(yaml.safe_load(yaml.safe_dump(job.model_dump(mode="json"))), source="again")
+    assert again == job
+    assert again.settings.digests() == job.settings.digests()
+
+
+def test_digests_follow_what_changes_the_files() -> None:
+    def digests(**sections: Any) -> dict[str, str]:
+        return parse_job({"job_name": "j", **sections}, source="j").settings.digests()
+
+    plain = digests()
+    assert digests(job_config={"blocking": True}, job_name="other") == plain
+    wav = digests(stems={"format": "wav"})
+    assert wav["stems"] != plain["stems"] and wav["plots"] != plain["plots"]
+    dark = digests(plots={"range_db": 60})
+    assert dark["stems"] == plain["stems"] and dark["plots"] != plain["plots"]

@@ -1,0 +1,252 @@
+"""The graph as a whole, on FnApiRunner in this process and as a command."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import soundfile
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import execution
+from conftest import Command, dead_letters, made_signal, result_files
+
+from beamsplitter.pipelines import run as run_module
+from beamsplitter.pipelines.events import list_events
+from beamsplitter.pipelines.job_config import JobConfig, parse_job
+from beamsplitter.transforms import separation
+from beamsplitter.transforms.records import Track
+from beamsplitter.transforms.steps import Step, run_step
+
+WriteAudio = Callable[..., Path]
+SHUFFLE_LIMIT_BYTES = 64 << 10
+
+
+def job_for(folder: Path, out: Path, **sections: Any) -> JobConfig:
+    return parse_job(
+        {
+            "job_name": "test",
+            "pipeline_options": {"runner": "DirectRunner", "streaming": False},
+            "job_config": {
+                "events": {"inputs": [{"type": "folder", "location": str(folder)}]},
+                "data": {"outputs": [{"type": "file", "location": str(out)}]},
+            },
+            **sections,
+        },
+        source="test",
+    )
+
+
+def run_graph(job: JobConfig) -> None:
+    with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
+        run_module.build(pipeline, job, list_events(job), local_workers=1)
+
+
+def read_stem(path: Path) -> np.ndarray:
+    return soundfile.read(path, dtype="float32", always_2d=True)[0].T
+
+
+@pytest.fixture
+def folder(write_audio: WriteAudio, tmp_path: Path) -> Path:
+    write_audio("music/one.wav", seconds=2.5, channels=2)
+    write_audio("music/deeper/two.flac", seconds=31, seed=1)
+    write_audio("music/three.ogg", seconds=3, seed=2, sample_rate=22050)
+    return tmp_path / "music"
+
+
+def test_every_recording_gets_stems_plots_and_a_manifest(folder: Path, tmp_path: Path) -> None:
+    run_graph(job_for(folder, tmp_path / "out", separation={"part_seconds": 10}))
+    for name in ("one", "deeper/two", "three"):
+        made = {path.name for path in (tmp_path / "out" / name).iterdir()}
+        assert made == {
+            "background.flac",
+            "foreground.flac",
+            "spectrogram.png",
+            "background.png",
+            "foreground.png",
+            "manifest.json",
+        }
+    assert (tmp_path / "out" / "failures.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("part_seconds", [10, 300])
+def test_stems_have_the_length_of_the_recording_and_sum_to_it(
+    folder: Path, tmp_path: Path, part_seconds: int
+) -> None:
+    run_graph(job_for(folder, tmp_path / "out", separation={"part_seconds": part_seconds}))
+    for path, name in ((folder / "one.wav", "one"), (folder / "deeper/two.flac", "deeper/two")):
+        mixture = read_stem(path)
+        stems = [
+            read_stem(tmp_path / "out" / name / f"{stem}.flac")
+            for stem in ("background", "foreground")
+        ]
+        assert all(stem.shape == mixture.shape for stem in stems)
+        # Each stem is rounded to 16 bits once.
+        assert np.abs(sum(stems) - mixture).max() <= 1 / 32768 + 1e-6
+
+
+def test_float_stems_sum_to_the_mixture_below_minus_80_dbfs(folder: Path, tmp_path: Path) -> None:
+    stems = {"format": "wav", "bit_depth": "32f"}
+    run_graph(job_for(folder, tmp_path / "out", stems=stems, separation={"part_seconds": 10}))
+    out = tmp_path / "out" / "deeper" / "two"
+    total = read_stem(out / "background.wav") + read_stem(out / "foreground.wav")
+    assert np.abs(total - read_stem(folder / "deeper/two.flac")).max() < 1e-6
+
+
+def test_the_literal_fan_out_writes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    for recipe in ("default", "librosa"):
+        separation = {"duration_s": 5, "recipe": recipe}
+        outs = {join: tmp_path / f"{join}-{recipe}" for join in ("parts", "cogbk")}
+        for join, out in outs.items():
+            run_graph(job_for(folder, out, separation=separation, join=join))
+        assert result_files(outs["parts"]) == result_files(outs["cogbk"])
+        assert len(result_files(outs["parts"])) == 3 * 6 + 1
+
+
+def test_a_failed_recording_costs_only_itself_in_the_fan_out_too(
+    folder: Path, tmp_path: Path
+) -> None:
+    (folder / "text.mp3").write_text("no audio")
+    job = job_for(folder, tmp_path / "out", separation={"duration_s": 2}, join="cogbk")
+    run_graph(job)
+    assert set(dead_letters(tmp_path / "out")) == {"text.mp3"}
+    assert (tmp_path / "out" / "one" / "manifest.json").exists()
+
+
+@pytest.fixture
+def shuffled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Sizes of all that FnApiRunner keeps between stages: every shuffle goes through these."""
+    sizes: list[int] = []
+    for buffer in (execution.ListBuffer, execution.GroupingBuffer):
+        append = buffer.append
+
+        def counted(self: Any, elements: bytes, append: Any = append) -> None:
+            sizes.append(len(elements))
+            append(self, elements)
+
+        monkeypatch.setattr(buffer, "append", counted)
+    yield sizes
+
+
+def test_less_than_64_kib_a_recording_cross_the_shuffles(
+    folder: Path, tmp_path: Path, shuffled: list[int]
+) -> None:
+    run_graph(job_for(folder, tmp_path / "out", separation={"part_seconds": 10}))
+    assert 0 < sum(shuffled) < 3 * SHUFFLE_LIMIT_BYTES
+
+
+def test_the_shuffle_count_sees_arrays(folder: Path, tmp_path: Path, shuffled: list[int]) -> None:
+    run_graph(job_for(folder, tmp_path / "out", separation={"duration_s": 2}, join="cogbk"))
+    assert sum(shuffled) > 3 * SHUFFLE_LIMIT_BYTES
+
+
+class Identity(Step):
+    branch = "stems"
+
+    def apply(self, record: Track) -> list[Track]:
+        samples = separation.cut_to_stem_range(record.samples, record.part)
+        record.stems = {"background": samples, "foreground": np.zeros_like(samples)}
+        return [record]
+
+
+class SeparateNothing(beam.PTransform):
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__()
+
+    def expand(self, tracks: beam.PCollection) -> dict[str, Any]:
+        failures: list[beam.PCollection] = []
+        return {"tracks": run_step(tracks, Identity(), Track, failures), "failures": failures}
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 22050, 44100, 48000, 96000])
+def test_an_identity_separator_gives_every_sample_back(
+    write_audio: WriteAudio,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sample_rate: int,
+) -> None:
+    lengths = [10 * sample_rate + extra for extra in (-1, 0, 1)] + [sample_rate, 25 * 7919]
+    for index, samples in enumerate(lengths):
+        signal = made_signal(samples / sample_rate, sample_rate, 1, index)
+        write_audio(f"in/{index}.wav", samples=signal, sample_rate=sample_rate, subtype="PCM_24")
+    monkeypatch.setattr(run_module, "SeparateNearestNeighbors", SeparateNothing)
+    run_graph(
+        job_for(
+            tmp_path / "in",
+            tmp_path / "out",
+            separation={"part_seconds": 10},
+            plots={"enabled": False},
+        )
+    )
+    for index, _ in enumerate(lengths):
+        np.testing.assert_array_equal(
+            read_stem(tmp_path / "out" / str(index) / "background.flac"),
+            read_stem(tmp_path / "in" / f"{index}.wav"),
+        )
+
+
+def test_worker_count_and_file_order_do_not_change_a_byte(
+    folder: Path, tmp_path: Path, command: Command
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    arguments = ["--part-seconds", "10"]
+    assert command("separate", folder, "-o", one, "--workers", 1, *arguments).returncode == 0
+    files = [folder / "three.ogg", folder / "deeper" / "two.flac", folder / "one.wav"]
+    done = command("separate", *files, "-o", two, "--workers", 2, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert result_files(one) == result_files(two)
+
+
+def test_a_part_of_a_recording_is_the_cut_recording(folder: Path, tmp_path: Path) -> None:
+    signal = read_stem(folder / "deeper" / "two.flac")
+    (tmp_path / "cut").mkdir()
+    soundfile.write(tmp_path / "cut" / "two.flac", signal[:, 16000 : 16000 * 5].T, 16000)
+    cut, ranged = tmp_path / "out-cut", tmp_path / "out-ranged"
+    run_graph(job_for(tmp_path / "cut", cut))
+    run_graph(job_for(folder / "deeper", ranged, separation={"start_s": 1, "duration_s": 4}))
+    for name in ("background.flac", "foreground.flac", "spectrogram.png"):
+        assert (cut / "two" / name).read_bytes() == (ranged / "two" / name).read_bytes()
+
+
+def test_selected_and_renamed_stems(folder: Path, tmp_path: Path) -> None:
+    stems = {"select": ["foreground"], "rename": {"foreground": "vocals"}, "format": "ogg"}
+    run_graph(job_for(folder, tmp_path / "out", stems=stems))
+    made = {path.name for path in (tmp_path / "out" / "one").iterdir()}
+    assert made == {"vocals.ogg", "vocals.png", "spectrogram.png", "manifest.json"}
+
+
+def test_run_json_counts(folder: Path, tmp_path: Path, command: Command) -> None:
+    (folder / "text.mp3").write_text("no audio")
+    done = command("separate", folder, "-o", tmp_path / "out", "--workers", 1)
+    assert done.returncode == 1
+    summary = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert summary["recordings"] == {"finished": 3, "skipped": 0, "failed": 1, "total": 4}
+    assert summary["audio_s"] == pytest.approx(2.5 + 31 + 3, abs=0.01)
+    assert summary["steps"]["PublishTrack"]["out"] == 3
+    assert "3 finished, 0 already done, 1 failed" in done.stderr
+
+
+def test_json_log_lines(folder: Path, tmp_path: Path, command: Command) -> None:
+    done = command("separate", folder, "-o", tmp_path / "out", "--log-format", "json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    finished = {line["element"] for line in lines if line["event"] == "finished"}
+    assert finished == {"one.wav", "three.ogg", os.path.join("deeper", "two.flac")}
+
+
+def test_dry_run_does_nothing_and_tells_all(folder: Path, tmp_path: Path, command: Command) -> None:
+    (folder / "text.mp3").write_text("no audio")
+    out = tmp_path / "out"
+    run_graph(job_for(folder / "deeper", out))
+    (out / "failures.jsonl").unlink()
+    before = result_files(out)
+    done = command("separate", folder / "deeper" / "two.flac", "-o", out, "--dry-run")
+    assert done.returncode == 0 and "skip   two.flac: already done" in done.stdout
+    done = command("separate", folder, "-o", tmp_path / "new", "--dry-run")
+    assert done.returncode == 1
+    assert "do     one.wav: stems and plots, 2.5 s" in done.stdout
+    assert "refuse text.mp3:" in done.stdout
+    assert "3 to do, 0 already done, 1 refused" in done.stdout
+    assert result_files(out) == before and not (tmp_path / "new").exists()

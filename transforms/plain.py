@@ -1,0 +1,37 @@
+"""Records as plain dicts, lists and scalars, and back: for JSON files and for the coders."""
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+T = typing.TypeVar("T")
+
+
+def to_plain(record: Any) -> dict[str, Any]:
+    """A record as dicts, lists and scalars, ready for JSON."""
+    return dataclasses.asdict(record)
+
+
+def from_plain(record_type: type[T], plain: Any) -> T:
+    """The record of `to_plain`; unknown keys are an error.
+
+    Raises
+    ------
+    TypeError : keys are missing or unknown
+    """
+    return typing.cast(T, _restore(record_type, plain))
+
+
+def _restore(hint: Any, plain: Any) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        hints = typing.get_type_hints(hint)
+        return hint(**{name: _restore(hints.get(name), value) for name, value in plain.items()})
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return tuple(_restore(arguments[0], value) for value in plain)
+    if origin is tuple:
+        return tuple(_restore(each, value) for each, value in zip(arguments, plain, strict=True))
+    if origin in (types.UnionType, typing.Union) and plain is not None:
+        return _restore(next(each for each in arguments if each is not type(None)), plain)
+    return plain
