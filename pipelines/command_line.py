@@ -223,6 +223,7 @@ class _explained:
 
 
 def _event_input(path: str) -> dict[str, str]:
+    path = os.path.expanduser(path)
     if os.path.isdir(path):
         return {"type": "folder", "location": path}
     if not os.path.lexists(path) and glob.has_magic(path):

@@ -41,44 +41,61 @@ class LaunchError(RuntimeError):
 
 @dataclass
 class RunState:
-    """What is known of a run, from the lines of its progress file."""
+    """What is known of a run, from the lines of its progress file.
+
+    `planned_s` and `done_s` are seconds of audio, `open_s` those still to do by element and part,
+    `in_flight` the processes that parts are being worked on in.
+    """
 
     total: int
     finished: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
+    clipped: set[str] = field(default_factory=set)
     failures: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    planned_s: dict[tuple[str, int], float] = field(default_factory=dict)
-    done_s: dict[tuple[str, int], float] = field(default_factory=dict)
+    planned_s: float = 0.0
+    done_s: float = 0.0
+    open_s: dict[str, dict[int, float]] = field(default_factory=dict)
     in_flight: dict[tuple[str, int], int] = field(default_factory=dict)
     alive: list[int] | None = None
 
     def take(self, line: dict[str, Any]) -> None:
         """Take one line of the progress file."""
-        event, element = line["event"], line.get("element", "")
-        key = (element, line.get("part_index") or 0)
+        event, element, part = line["event"], line.get("element", ""), line.get("part_index") or 0
         if event == "worker died":
             self.alive = line["alive"]
         elif event in ("opened", "started"):
-            self.in_flight[key] = line["process"]
+            self.in_flight[element, part] = line["process"]
         elif event == "planned":
-            self.planned_s[key] = line["duration_s"]
             self.in_flight.pop((element, 0), None)
+            self.open_s.setdefault(element, {})[part] = line["duration_s"]
+            self.planned_s += line["duration_s"]
         elif event == "part":
-            self._done(key)
+            self._done(element, part)
         elif event == "finished":
             (self.skipped if line["skipped"] else self.finished).add(element)
-            for planned in [each for each in self.planned_s if each[0] == element]:
-                self._done(planned)
+            if line["clipped_samples"]:
+                self.clipped.add(element)
+            for each in list(self.open_s.get(element, ())):
+                self._done(element, each)
         elif event == "failed":
             self.failures.setdefault(element, []).append(line)
-            self.in_flight.pop(key, None)
+            self.in_flight.pop((element, part), None)
+            self.planned_s -= sum(self.open_s.pop(element, {}).values())
 
-    def _done(self, key: tuple[str, int]) -> None:
-        self.done_s[key] = self.planned_s.get(key, 0.0)
-        self.in_flight.pop(key, None)
+    def _done(self, element: str, part: int) -> None:
+        # A part tells of each of its branches; the first counts.
+        self.done_s += self.open_s.get(element, {}).pop(part, 0.0)
+        self.in_flight.pop((element, part), None)
+
+    @property
+    def ended(self) -> int:
+        """How many recordings are finished, were so before, or failed."""
+        return len(self.finished | self.skipped | self.failures.keys())
 
     def begin_again(self) -> None:
         """Forget what a new engine will tell again."""
+        self.planned_s -= sum(sum(parts.values()) for parts in self.open_s.values())
+        self.open_s.clear()
         self.in_flight.clear()
         self.failures.clear()
         self.alive = None
@@ -225,9 +242,10 @@ def summary_json(
             "finished": len(state.finished),
             "skipped": len(state.skipped - state.finished),
             "failed": len(state.failures),
+            "clipped": len(state.clipped),
             "total": state.total,
         },
-        "audio_s": round(sum(state.done_s.values()), 3),
+        "audio_s": round(state.done_s, 3),
         "wall_s": round(wall_s, 3),
         "workers": workers,
         "steps": metrics,

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 from .launch import RunState
@@ -27,8 +27,9 @@ class Bar:
         self.console = console
         self.started = time.monotonic()
         self.progress = Progress(
-            TextColumn("{task.completed:.0f}/{task.total:.0f} recordings"),
-            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("recordings"),
+            BarColumn(20),
             _AudioColumn(),
             console=console,
             transient=True,
@@ -47,16 +48,18 @@ class Bar:
         """Show the state; print a failure when it comes."""
         if line is not None and line["event"] == "failed":
             self.console.print(failure_text(line))
-        done = len(state.finished | state.skipped | set(state.failures))
-        self.progress.update(self.task, total=state.total, completed=done, audio=self._audio(state))
+        if line is None:
+            self.progress.update(
+                self.task, total=state.total, completed=state.ended, audio=self._audio(state)
+            )
 
     def _audio(self, state: RunState) -> str:
         elapsed_s = time.monotonic() - self.started
-        done_s, planned_s = sum(state.done_s.values()), sum(state.planned_s.values())
-        speed = done_s / elapsed_s
-        left = f", {_clock((planned_s - done_s) / speed)} left" if speed else ""
+        speed = state.done_s / elapsed_s
+        left = f", {_clock((state.planned_s - state.done_s) / speed)} left" if speed else ""
         return (
-            f"{_clock(done_s)} of {_clock(planned_s)} of audio, {speed:.1f}x real time, "
+            f"{_clock(state.done_s)} of {_clock(state.planned_s)} of audio, "
+            f"{speed:.1f}x real time, "
             f"{len(state.failures)} failed{left}"
         )
 
@@ -76,13 +79,18 @@ def failure_text(line: dict[str, Any]) -> Text:
 
 def print_summary(console: Console, state: RunState, *, wall_s: float, location: str) -> None:
     """The closing lines of a run."""
-    done_s = sum(state.done_s.values())
-    speed = f", {done_s / wall_s:.1f}x real time" if done_s else ""
+    speed = f", {state.done_s / wall_s:.1f}x real time" if state.done_s else ""
     console.print(
         f"{len(state.finished)} finished, {len(state.skipped - state.finished)} already done, "
-        f"{len(state.failures)} failed; {_clock(done_s)} of audio in {_clock(wall_s)}{speed}",
+        f"{len(state.failures)} failed; {_clock(state.done_s)} of audio in {_clock(wall_s)}{speed}",
         highlight=False,
     )
+    if state.clipped:
+        console.print(
+            f"{len(state.clipped)} with samples beyond full scale, clipped in the stems; "
+            "--format wav --bit-depth 32f keeps them",
+            highlight=False,
+        )
     console.print(Text(f"results in {location}"))
     if state.failures:
         console.print(Text(f"why some failed: {location}/failures.jsonl"))

@@ -10,8 +10,8 @@ from apache_beam.pvalue import TaggedOutput
 
 from ..audio.decoding import probe
 from ..audio.encoding import choose_format
-from ..audio.extensions import AUDIO_EXTENSIONS
 from ..audio.errors import AudioError
+from ..audio.extensions import AUDIO_EXTENSIONS
 from ..audio.parts import plan_parts
 from ..models.separators.nearest_neighbors import require_duration
 from .klio_message import parse_message
@@ -56,7 +56,11 @@ class SkipFinished(Step):
         self.location = location
         self.suffix = suffix
         self.tree = OutputTree(output_location)
-        self.settings = settings
+        self.digests = {
+            branch: digest
+            for branch, digest in settings.digests().items()
+            if branch in settings.branches
+        }
         self.force = force
         self.given_up = given_up or {}
 
@@ -76,19 +80,16 @@ class SkipFinished(Step):
         uri = os.path.join(self.location, element + self.suffix)
         found = stat_file(uri)
         folder = folder_of(element, uri)
-        digests = {
-            branch: digest
-            for branch, digest in self.settings.digests().items()
-            if branch in self.settings.branches
-        }
         manifest = read_manifest(self.tree, folder)
         finished: set[str] = set()
         if manifest and not self.force:
-            finished = finished_branches(manifest, self.tree, folder, digests, found.generation)
-        todo = tuple(branch for branch in digests if branch not in finished)
+            finished = finished_branches(
+                manifest, self.tree, folder, self.digests, found.generation
+            )
+        todo = tuple(branch for branch in self.digests if branch not in finished)
         # Plots show what the stems hold: new stems, new plots.
         if "stems" in todo:
-            todo = tuple(digests)
+            todo = tuple(self.digests)
         if manifest and not todo:
             receipt = Receipt(element, folder, manifest.duration_s, manifest.files, skipped=True)
             return TaggedOutput(SKIPPED, receipt)

@@ -52,6 +52,7 @@ def _progress_of(element: Any) -> dict[str, Any]:
             "element": element.element,
             "duration_s": element.duration_s,
             "skipped": element.skipped,
+            "clipped_samples": sum(file.clipped_samples or 0 for file in element.files),
         }
     if isinstance(element, PartReference | PartReceipt):
         part = element.part

@@ -12,11 +12,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...audio.errors import TooShortAudioError
-from ...audio.nn_filter import nn_filter
+from ...audio.nn_filter import default_k, nn_filter
 from ...audio.spectrum import inverse_stft, magnitude_and_phase, soft_mask, stft
 
 STEMS = ("background", "foreground")
 MINIMUM_S = 0.5
+HOPS_PER_WINDOW = 4
+BANDS = 64
+CONTEXT_WINDOWS = 3
 
 
 class NearestNeighborRecipe(BaseModel):
@@ -27,20 +30,33 @@ class NearestNeighborRecipe(BaseModel):
     window_s: float = Field(
         0.0929, gt=0.005, lt=1, description="STFT window, rounded to 2^n samples"
     )
-    hops_per_window: int = Field(4, ge=2, le=16)
     width_s: float = Field(2.0, gt=0, description="frames nearer than this are no neighbours")
-    neighbor_count: int | None = Field(None, ge=1, description="default: librosa's rule")
+    features: Literal["magnitude", "bands"] = Field(
+        "bands", description="what frames are compared by: themselves, or bands and their context"
+    )
     neighbors: Literal["librosa", "nearest"] = "nearest"
-    margin_background: float = Field(2.0, gt=0)
-    margin_foreground: float = Field(10.0, gt=0, description="unused with a residual foreground")
-    power: float = Field(2.0, gt=0)
+    neighbor_count: int | None = Field(
+        100, ge=1, description="at most; librosa's rule gives fewer in short recordings"
+    )
+    margin_background: float = Field(0.5, gt=0, description="how cautious its mask is")
+    margin_foreground: float = Field(2.0, gt=0, description="unused with a residual foreground")
+    power: float = Field(1.0, gt=0, description="how hard the masks are")
     highpass_hz: float = Field(100.0, ge=0, description="below it all is background")
     foreground: Literal["residual", "mask"] = "residual"
 
 
 RECIPES = {
     "default": NearestNeighborRecipe(),
-    "librosa": NearestNeighborRecipe(neighbors="librosa", highpass_hz=0, foreground="mask"),
+    "librosa": NearestNeighborRecipe(
+        features="magnitude",
+        neighbors="librosa",
+        neighbor_count=None,
+        margin_background=2,
+        margin_foreground=10,
+        power=2,
+        highpass_hz=0,
+        foreground="mask",
+    ),
 }
 
 
@@ -51,7 +67,7 @@ def n_fft_of(recipe: NearestNeighborRecipe, sample_rate: int) -> int:
 
 def hop_length_of(recipe: NearestNeighborRecipe, sample_rate: int) -> int:
     """STFT hop in samples."""
-    return n_fft_of(recipe, sample_rate) // recipe.hops_per_window
+    return n_fft_of(recipe, sample_rate) // HOPS_PER_WINDOW
 
 
 def require_duration(duration_s: float) -> None:
@@ -83,11 +99,50 @@ def filter_nearest(
     float32, same shape
     """
     frames = magnitude.shape[-1]
-    width = math.ceil(recipe.width_s * sample_rate / hop_length_of(recipe, sample_rate))
-    # A short recording has no frames that far apart: half of it stays for neighbours.
+    # Rounded down as in librosa's tutorial. A short recording has no frames that far apart: half
+    # of it stays for neighbours.
+    width = int(recipe.width_s * sample_rate / hop_length_of(recipe, sample_rate))
     width = max(1, min(width, frames // 4))
-    nearest = nn_filter(magnitude, width=width, k=recipe.neighbor_count, neighbors=recipe.neighbors)
+    nearest = nn_filter(
+        magnitude,
+        width=width,
+        k=min(default_k(frames, width), recipe.neighbor_count or frames),
+        neighbors=recipe.neighbors,
+        features=_bands_in_context(magnitude) if recipe.features == "bands" else None,
+    )
     return np.minimum(magnitude, nearest, out=nearest)
+
+
+def _bands_in_context(magnitude: np.ndarray) -> np.ndarray:
+    """What frames are compared by: compressed bands of all channels, with those around them.
+
+    Compression lets the quiet parts of a frame count beside its loudest note. The frames one to
+    three windows before and after tell apart moments that only sound alike; they leave out those
+    between because windows overlap.
+
+    Parameters
+    ----------
+    magnitude : float32 `(channels, bins, frames)`
+
+    Returns
+    -------
+    float32 `(dims, frames)`, dims at most 7 * 64
+    """
+    bins, frames = magnitude.shape[-2:]
+    edges = _band_edges(bins)
+    bands = sum(np.add.reduceat(channel, edges, axis=0) for channel in magnitude)
+    compressed = np.sqrt(np.sqrt(bands))
+    reach = CONTEXT_WINDOWS * HOPS_PER_WINDOW
+    padded = np.pad(compressed, ((0, 0), (reach, reach)), mode="edge")
+    starts = range(0, 2 * reach + 1, HOPS_PER_WINDOW)
+    return np.concatenate([padded[:, start : start + frames] for start in starts])
+
+
+def _band_edges(bins: int) -> np.ndarray:
+    """First bins of at most 64 bands: single bins at the bottom, then evenly spaced in pitch."""
+    single = BANDS // 2
+    wide = np.geomspace(single, bins, BANDS - single, endpoint=False)
+    return np.unique(np.concatenate([np.arange(single), wide]).astype(int))
 
 
 def stem_mask(
@@ -111,8 +166,9 @@ def stem_mask(
     """
     mask = np.empty_like(magnitude)
     # One channel at a time: the net spectrogram is as large as the whole.
+    net = np.empty_like(magnitude[0])
     for whole, repeated, out in zip(magnitude, nearest, mask, strict=True):
-        net = whole - repeated
+        np.subtract(whole, repeated, out=net)
         if stem == "background":
             soft_mask(repeated, net, margin=recipe.margin_background, power=recipe.power, out=out)
         else:

@@ -85,7 +85,7 @@ def test_files_that_are_no_job_files(tmp_path: Path, text: str, complaint: str) 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(JobFileError, match="nowhere.yaml: can't be read"):
+    with pytest.raises(JobFileError, match=r"nowhere\.yaml: can't be read"):
         load_job(str(tmp_path / "nowhere.yaml"))
 
 

@@ -223,7 +223,13 @@ def test_run_json_counts(folder: Path, tmp_path: Path, command: Command) -> None
     done = command("separate", folder, "-o", tmp_path / "out", "--workers", 1)
     assert done.returncode == 1
     summary = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert summary["recordings"] == {"finished": 3, "skipped": 0, "failed": 1, "total": 4}
+    assert summary["recordings"] == {
+        "finished": 3,
+        "skipped": 0,
+        "failed": 1,
+        "clipped": 0,
+        "total": 4,
+    }
     assert summary["audio_s"] == pytest.approx(2.5 + 31 + 3, abs=0.01)
     assert summary["steps"]["PublishTrack"]["out"] == 3
     assert "3 finished, 0 already done, 1 failed" in done.stderr
