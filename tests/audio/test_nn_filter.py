@@ -6,6 +6,9 @@ import librosa
 import numpy as np
 import pytest
 import sklearn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from beamsplitter.audio import nn_filter as module
 from beamsplitter.audio.errors import TooShortAudioError
 from beamsplitter.audio.nn_filter import (
@@ -14,8 +17,6 @@ from beamsplitter.audio.nn_filter import (
     nearest_frames,
     nn_filter,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 AUDIO = Path(__file__).parents[2].parent / "shared" / "audio"
 

@@ -4,6 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import fftconvolve
+
 from beamsplitter.audio.parts import (
     BORDER_GRID_SAMPLES,
     PART_CHANNEL_SAMPLES,
@@ -12,9 +16,6 @@ from beamsplitter.audio.parts import (
     join_parts,
     plan_parts,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.signal import fftconvolve
 
 RATE = 8000
 

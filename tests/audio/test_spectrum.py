@@ -3,10 +3,11 @@
 import librosa
 import numpy as np
 import pytest
-from beamsplitter.audio.spectrum import inverse_stft, magnitude_and_phase, soft_mask, stft
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from beamsplitter.audio.spectrum import inverse_stft, magnitude_and_phase, soft_mask, stft
 
 
 def noise(channels: int, samples: int) -> np.ndarray:

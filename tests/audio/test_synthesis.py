@@ -4,9 +4,10 @@ import time
 
 import numpy as np
 import pytest
-from beamsplitter.audio.synthesis import synthesize_song
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from beamsplitter.audio.synthesis import synthesize_song
 
 
 def rms(signal):

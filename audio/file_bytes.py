@@ -1,0 +1,55 @@
+"""Bytes of files: at an offset, or as a window that decoders take for the whole file."""
+
+import io
+import os
+from collections.abc import Mapping
+from typing import Any, BinaryIO, cast
+
+
+def size_of(file: BinaryIO) -> int:
+    """Bytes in a file; leaves it at its end."""
+    return file.seek(0, os.SEEK_END)
+
+
+def read_at(file: BinaryIO, offset: int, count: int) -> bytes:
+    """Up to `count` bytes from `offset` on."""
+    file.seek(offset)
+    return file.read(count)
+
+
+def window(file: BinaryIO, start: int, patches: Mapping[int, bytes] | None = None) -> BinaryIO:
+    """The file from `start` on, the bytes at some of its offsets replaced, as a file of its own."""
+    return cast(BinaryIO, _Window(file, start, patches or {}))
+
+
+class _Window(io.RawIOBase):
+    def __init__(self, file: BinaryIO, start: int, patches: Mapping[int, bytes]) -> None:
+        self._file = file
+        self._start = start
+        self._patches = patches
+        self._size = size_of(file) - start
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)  # libsndfile seeks to before the start of an aiff
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = bytearray(read_at(self._file, self._start + self._position, len(buffer)))
+        for offset, patch in self._patches.items():
+            for index, value in enumerate(patch, offset - self._position):
+                if 0 <= index < len(data):
+                    data[index] = value
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)

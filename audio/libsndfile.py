@@ -1,0 +1,146 @@
+"""wav, aiff, flac, ogg (Vorbis, Opus, FLAC), au, caf and w64, read by libsndfile."""
+
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile as sf
+
+from . import ogg_pages
+from .decoder import AudioInfo, Decoder, damaged, truncated, undecodable
+from .file_bytes import read_at, window
+from .libav import Libav
+from .wav_headers import check_aiff, repaired_wav
+
+CONTAINERS = frozenset({"wav", "aiff", "flac", "ogg", "au", "caf", "w64"})
+
+_CODECS = {
+    "PCM_S8": ("pcm_8", 8),
+    "PCM_U8": ("pcm_8", 8),
+    "PCM_16": ("pcm_16", 16),
+    "PCM_24": ("pcm_24", 24),
+    "PCM_32": ("pcm_32", 32),
+    "FLOAT": ("float", 32),
+    "DOUBLE": ("double", 64),
+    "ALAC_16": ("alac", 16),
+    "ALAC_20": ("alac", 24),
+    "ALAC_24": ("alac", 24),
+    "ALAC_32": ("alac", 32),
+    "MPEG_LAYER_III": ("mp3", None),
+}
+_OPUS_PREROLL_S = 10  # by then Opus' predictors have forgotten where they began
+_BLOCK_FRAMES = 1 << 14
+
+
+def open_with_libsndfile(file: BinaryIO, name: str, container: str) -> Decoder:
+    """The decoder of a file; FFmpeg's where libsndfile has gaps or does not understand it."""
+    if container == "wav":
+        file = repaired_wav(file, name)
+    elif container == "aiff":
+        check_aiff(file, name)
+        file = window(file, 0)  # bears seeks to before the start
+    elif container == "ogg":
+        ogg_pages.check_end(file, name)
+        if ogg_pages.is_chained(file):
+            ogg_pages.check_pages(file, name)
+            return Libav(file, name, container)
+    elif container == "flac" and _flac_total(file) == 0:
+        return Libav(file, name, container)
+    file.seek(0)
+    try:
+        with sf.SoundFile(file):
+            return Libsndfile(file, name, container)
+    except sf.LibsndfileError as error:
+        if container in {"au", "caf", "w64"}:
+            raise undecodable(name, str(error.error_string)) from error
+        return Libav(file, name, container)
+
+
+def _flac_total(file: BinaryIO) -> int:
+    """Samples that a flac's STREAMINFO promises; 0: unknown."""
+    return int.from_bytes(read_at(file, 18, 8), "big") & ((1 << 36) - 1)
+
+
+class _StraightReader(sf.SoundFile):
+    """Reads on from where it is: soundfile would seek after each read, which Vorbis does not bear.
+
+    It does so on files that say of themselves that they can seek.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+class Libsndfile:
+    """Decoder of what libsndfile reads.
+
+    Damage is found in flac by its checksums, in ogg by those of its pages; of files without any
+    (wav, aiff, ...) it can't be known.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, container: str) -> None:
+        self._file = file
+        self._name = name
+        self._container = container
+
+    def _opened(self) -> Any:
+        self._file.seek(0)
+        return _StraightReader(self._file)
+
+    def info(self) -> AudioInfo:
+        """What the header says; of an ogg, after a look at all of its pages."""
+        if self._container == "ogg":
+            ogg_pages.check_pages(self._file, self._name)
+        with self._opened() as sound:
+            codec, bit_depth = _CODECS.get(sound.subtype, (sound.subtype.lower(), None))
+            return AudioInfo(
+                container=self._container,
+                codec="flac" if self._container == "flac" else codec,
+                sample_rate=sound.samplerate,
+                channels=sound.channels,
+                frames=sound.frames,
+                bit_depth=bit_depth,
+                is_float=sound.subtype in {"FLOAT", "DOUBLE"},
+            )
+
+    def read(self, start: int, stop: int, info: AudioInfo) -> np.ndarray:
+        """The frames of a range, decoded from where a seek is exact."""
+        out = np.empty((info.channels, stop - start), np.float32)
+        block = np.empty((_BLOCK_FRAMES, info.channels), np.float32)
+        position = self._first_decoded(start, info)
+        with self._opened() as sound:
+            try:
+                sound.seek(position)
+                while position < stop:
+                    wanted = start if position < start else stop
+                    got = len(sound.read(min(_BLOCK_FRAMES, wanted - position), out=block))
+                    if got == 0:
+                        raise self._unreadable(position, info, "its data ends early")
+                    if position >= start:
+                        out[:, position - start : position - start + got] = block[:got].T
+                    position += got
+            except sf.LibsndfileError as error:
+                raise self._unreadable(position, info, str(error.error_string)) from error
+        return out
+
+    def _first_decoded(self, start: int, info: AudioInfo) -> int:
+        """Where to seek to, so that what follows is the same as when decoded from the start."""
+        if info.codec == "vorbis":
+            return min(start, ogg_pages.seekable_sample(self._file))
+        if info.codec == "opus":
+            return max(0, start - _OPUS_PREROLL_S * info.sample_rate)
+        return start
+
+    def _unreadable(self, position: int, info: AudioInfo, reason: str) -> Exception:
+        """The error of a file that can't be read from (near) a position on."""
+        second = position / info.sample_rate
+        if self._has_end(info):
+            return damaged(self._name, second=second, reason=reason)
+        return truncated(self._name, held_s=second, promised_s=info.duration_s)
+
+    def _has_end(self, info: AudioInfo) -> bool:
+        try:
+            with self._opened() as sound:
+                sound.seek(info.frames - 1)
+                return len(sound.read(1)) == 1
+        except sf.LibsndfileError:
+            return False

@@ -1,0 +1,271 @@
+"""Titles, artists and covers: read from recordings, written into stems without touching audio."""
+
+import base64
+import binascii
+import contextlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import mutagen
+import mutagen.flac
+import mutagen.id3
+import mutagen.mp4
+
+from .decoding import AudioSource
+
+MAX_COVER_BYTES = 10 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What a recording says of itself; None where it does not.
+
+    Attributes
+    ----------
+    track_number, disc_number : str or None
+        As written, such as '3' or '3/12'.
+    cover : bytes or None
+        The front cover, an image file.
+    cover_mime : str or None
+        Such as 'image/jpeg'.
+    """
+
+    title: str | None = None
+    artist: str | None = None
+    album: str | None = None
+    album_artist: str | None = None
+    track_number: str | None = None
+    disc_number: str | None = None
+    date: str | None = None
+    genre: str | None = None
+    composer: str | None = None
+    comment: str | None = None
+    cover: bytes | None = None
+    cover_mime: str | None = None
+
+
+_ID3_FRAMES = {
+    "title": "TIT2",
+    "artist": "TPE1",
+    "album": "TALB",
+    "album_artist": "TPE2",
+    "track_number": "TRCK",
+    "disc_number": "TPOS",
+    "date": "TDRC",
+    "genre": "TCON",
+    "composer": "TCOM",
+}
+_VORBIS_NAMES = {
+    "title": "title",
+    "artist": "artist",
+    "album": "album",
+    "album_artist": "albumartist",
+    "track_number": "tracknumber",
+    "disc_number": "discnumber",
+    "date": "date",
+    "genre": "genre",
+    "composer": "composer",
+    "comment": "comment",
+}
+_MP4_NAMES = {
+    "title": "\xa9nam",
+    "artist": "\xa9ART",
+    "album": "\xa9alb",
+    "album_artist": "aART",
+    "track_number": "trkn",
+    "disc_number": "disk",
+    "date": "\xa9day",
+    "genre": "\xa9gen",
+    "composer": "\xa9wrt",
+    "comment": "\xa9cmt",
+}
+
+
+def read_tags(source: AudioSource) -> Tags:
+    """The tags of a wav (ID3), aiff, flac, ogg, opus, mp3 or m4a; none of a file without.
+
+    Parameters
+    ----------
+    source : bytes or binary file
+        Seekable; it is left open, at any position. A file that can't be understood has no tags.
+    """
+    file = io.BytesIO(source) if isinstance(source, bytes | bytearray) else source
+    try:
+        file.seek(0)
+        found = mutagen.File(file)
+        if found is None or found.tags is None:
+            return Tags()
+        return _tags_of(found)
+    except Exception:  # a broken tag is no reason to lose the recording
+        return Tags()
+
+
+def _tags_of(found: Any) -> Tags:
+    tags = found.tags
+    if isinstance(tags, mutagen.id3.ID3):
+        return _from_id3(tags)
+    if isinstance(tags, mutagen.mp4.MP4Tags):
+        return _from_mp4(tags)
+    return _from_vorbis(tags, getattr(found, "pictures", []))
+
+
+def _text(value: Any) -> str | None:
+    text = str(value).replace("\0", "/").strip()
+    return text or None
+
+
+def _from_id3(tags: Any) -> Tags:
+    fields: dict[str, Any] = {
+        field: _text("/".join(str(t) for t in tags[frame].text))
+        for field, frame in _ID3_FRAMES.items()
+        if frame in tags
+    }
+    comments = [c for c in tags.getall("COMM") if not c.desc]
+    if comments:
+        fields["comment"] = _text(comments[0])
+    pictures = tags.getall("APIC")
+    return Tags(**fields, **_cover(pictures))
+
+
+def _from_vorbis(tags: Any, pictures: list[Any]) -> Tags:
+    fields: dict[str, Any] = {
+        field: _text("/".join(tags[key])) for field, key in _VORBIS_NAMES.items() if key in tags
+    }
+    pictures = list(pictures)
+    for text in tags.get("metadata_block_picture", []):
+        with contextlib.suppress(binascii.Error, mutagen.MutagenError):
+            pictures.append(mutagen.flac.Picture(base64.b64decode(text)))
+    return Tags(**fields, **_cover(pictures))
+
+
+def _from_mp4(tags: Any) -> Tags:
+    fields: dict[str, Any] = {}
+    for field, key in _MP4_NAMES.items():
+        values = tags.get(key)
+        if not values:
+            continue
+        if key in ("trkn", "disk"):
+            number, total = values[0]
+            fields[field] = _text(f"{number}/{total}" if total else number or "")
+        else:
+            fields[field] = _text("/".join(str(value) for value in values))
+    covers = tags.get("covr") or []
+    if not covers:
+        return Tags(**fields)
+    png = getattr(covers[0], "imageformat", None) == mutagen.mp4.MP4Cover.FORMAT_PNG
+    return Tags(**fields, cover=bytes(covers[0]), cover_mime="image/png" if png else "image/jpeg")
+
+
+def _cover(pictures: list[Any]) -> dict[str, Any]:
+    """The front cover, or else the first picture."""
+    fronts = [picture for picture in pictures if picture.type == 3] or pictures
+    if not fronts or not fronts[0].data:
+        return {}
+    return {"cover": bytes(fronts[0].data), "cover_mime": fronts[0].mime or None}
+
+
+def write_tags(file: BinaryIO, tags: Tags, *, container: str) -> None:
+    """Writes tags into an encoded stem, in place; its audio stays as it is.
+
+    Parameters
+    ----------
+    file : binary file
+        Readable, writable, seekable; it is left open.
+    tags : Tags
+        Covers above 10 MiB are left out, and so are all tags of a wav of 4 GiB or more.
+    container : str
+        'flac', 'ogg', 'mp3' or 'wav'.
+    """
+    writers: dict[str, Callable[[BinaryIO, Tags], None]] = {
+        "flac": _write_flac,
+        "ogg": _write_ogg,
+        "mp3": _write_mp3,
+        "wav": _write_wav,
+    }
+    if container not in writers:
+        raise ValueError(f"tags can be written to {', '.join(writers)}, not to {container!r}")
+    if tags == Tags():
+        return
+    file.seek(0)
+    writers[container](file, tags)
+
+
+def _picture(tags: Tags) -> Any | None:
+    if not tags.cover or len(tags.cover) > MAX_COVER_BYTES:
+        return None
+    picture = mutagen.flac.Picture()
+    picture.type = 3
+    picture.mime = tags.cover_mime or "image/jpeg"
+    picture.data = tags.cover
+    return picture
+
+
+def _set_vorbis(target: Any, tags: Tags) -> None:
+    for field, key in _VORBIS_NAMES.items():
+        value = getattr(tags, field)
+        if value:
+            target[key] = value
+
+
+def _write_flac(file: BinaryIO, tags: Tags) -> None:
+    from mutagen.flac import FLAC
+
+    sound = FLAC(file)
+    if sound.tags is None:
+        sound.add_tags()
+    _set_vorbis(sound.tags, tags)
+    picture = _picture(tags)
+    if picture is not None:
+        sound.clear_pictures()
+        sound.add_picture(picture)
+    file.seek(0)
+    sound.save(file)
+
+
+def _write_ogg(file: BinaryIO, tags: Tags) -> None:
+    from mutagen.oggvorbis import OggVorbis
+
+    sound: Any = OggVorbis(file)
+    _set_vorbis(sound.tags, tags)
+    picture = _picture(tags)
+    if picture is not None:
+        text = base64.b64encode(picture.write()).decode("ascii")
+        sound.tags["metadata_block_picture"] = [text]
+    file.seek(0)
+    sound.save(file)
+
+
+def _set_id3(target: Any, tags: Tags) -> None:
+    for field, frame in _ID3_FRAMES.items():
+        value = getattr(tags, field)
+        if value:
+            target.setall(frame, [getattr(mutagen.id3, frame)(encoding=3, text=[value])])
+    if tags.comment:
+        comment = mutagen.id3.COMM(encoding=3, lang="und", desc="", text=[tags.comment])
+        target.setall("COMM", [comment])
+    picture = _picture(tags)
+    if picture is not None:
+        cover = mutagen.id3.APIC(encoding=3, mime=picture.mime, type=3, desc="", data=picture.data)
+        target.setall("APIC", [cover])
+
+
+def _write_mp3(file: BinaryIO, tags: Tags) -> None:
+    target = mutagen.id3.ID3()
+    _set_id3(target, tags)
+    target.save(file, v1=0, v2_version=4)
+
+
+def _write_wav(file: BinaryIO, tags: Tags) -> None:
+    from mutagen.wave import WAVE
+
+    if file.read(4) != b"RIFF":  # no program looks for tags in RF64, and mutagen can't write them
+        return
+    file.seek(0)
+    sound = WAVE(file)
+    if sound.tags is None:
+        sound.add_tags()
+    _set_id3(sound.tags, tags)
+    file.seek(0)
+    sound.save(file, v2_version=4)
