@@ -26,9 +26,10 @@ from typing import Any
 
 import librosa
 import numpy as np
+from numpy.typing import NDArray
+
 from beamsplitter.audio import nn_filter as module
 from beamsplitter.audio.nn_filter import nn_filter
-from numpy.typing import NDArray
 
 AUDIO = Path(__file__).parents[1].parent / "shared" / "audio"
 SAMPLE_RATE = 22050

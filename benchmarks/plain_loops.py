@@ -56,7 +56,8 @@ def functions(path: Path, out: Path) -> None:
     from beamsplitter.audio.drawing import draw_spectrogram, plot_grid, pool_power
     from beamsplitter.audio.encoding import StemWriter, choose_format, quantize
     from beamsplitter.audio.tags import read_tags, write_tags
-    from beamsplitter.models.separators.nearest_neighbors import RECIPES, separate
+    from beamsplitter.models.separators.nearest_neighbors import separate
+    from beamsplitter.models.separators.recipes import RECIPES
 
     binary = path.read_bytes()
     info = probe(binary, name=path.name)

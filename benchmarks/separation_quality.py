@@ -35,8 +35,9 @@ import soxr
 
 from beamsplitter.audio.synthesis import synthesize_song
 from beamsplitter.models.evaluation import si_sdr
-from beamsplitter.models.separators import nearest_neighbors
-from beamsplitter.models.separators.nearest_neighbors import RECIPES, separate
+from beamsplitter.models.separators import nearest_neighbors, recipes
+from beamsplitter.models.separators.nearest_neighbors import separate
+from beamsplitter.models.separators.recipes import RECIPES
 
 AUDIO_DIR = Path(__file__).parents[2] / "shared" / "audio"
 SAMPLE_RATE = 44100
@@ -199,12 +200,12 @@ def at_level(voice: np.ndarray, music: np.ndarray, level_db: float) -> np.ndarra
 
 
 def scores(estimates: dict[str, np.ndarray], stems: dict[str, np.ndarray]) -> np.ndarray:
-    return np.array([si_sdr(estimates[stem], stems[stem]) for stem in nearest_neighbors.STEMS])
+    return np.array([si_sdr(estimates[stem], stems[stem]) for stem in recipes.STEMS])
 
 
 def row(variant: Variant, clips: Clips) -> str:
     """One line of a table: mean improvements in dB over the mixture, and CPU seconds."""
-    recipe = nearest_neighbors.NearestNeighborRecipe(
+    recipe = recipes.NearestNeighborRecipe(
         **{**RECIPES[variant.recipe].model_dump(), **variant.options}
     )
     improvements, names, recorded = [], [], []

@@ -10,7 +10,8 @@ from typing import Any
 
 import apache_beam as beam
 
-from ..models.separators.nearest_neighbors import NearestNeighborRecipe, masked_stems
+from ..models.separators.nearest_neighbors import masked_stems
+from ..models.separators.recipes import NearestNeighborRecipe
 from .records import Track
 from .separation import (
     PHASE,

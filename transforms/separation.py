@@ -10,7 +10,6 @@ from apache_beam.pvalue import TaggedOutput
 from ..audio.parts import cut_to_stem_range
 from ..audio.spectrum import inverse_stft, magnitude_and_phase, stft
 from ..models.separators.nearest_neighbors import (
-    NearestNeighborRecipe,
     filter_nearest,
     hop_length_of,
     masked_stems,
@@ -18,6 +17,7 @@ from ..models.separators.nearest_neighbors import (
     stem_mask,
     with_residual,
 )
+from ..models.separators.recipes import NearestNeighborRecipe
 from .records import Track
 from .steps import Step, run_step
 

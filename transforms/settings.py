@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ..models.separators.nearest_neighbors import RECIPES, STEMS, NearestNeighborRecipe
+from ..models.separators.recipes import RECIPES, STEMS, NearestNeighborRecipe
 
 # Part of every digest: raise it when the same settings begin to give other samples or pictures.
 RESULTS_VERSION = 1

@@ -6,58 +6,18 @@ is that of librosa's vocal separation tutorial.
 """
 
 import math
-from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from ...audio.errors import TooShortAudioError
 from ...audio.nn_filter import default_k, nn_filter
 from ...audio.spectrum import inverse_stft, magnitude_and_phase, soft_mask, stft
+from .recipes import STEMS, NearestNeighborRecipe
 
-STEMS = ("background", "foreground")
 MINIMUM_S = 0.5
 HOPS_PER_WINDOW = 4
 BANDS = 64
 CONTEXT_WINDOWS = 3
-
-
-class NearestNeighborRecipe(BaseModel):
-    """The numbers of the method. The defaults are the best of `docs/separation.md`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    window_s: float = Field(
-        0.0929, gt=0.005, lt=1, description="STFT window, rounded to 2^n samples"
-    )
-    width_s: float = Field(2.0, gt=0, description="frames nearer than this are no neighbours")
-    features: Literal["magnitude", "bands"] = Field(
-        "bands", description="what frames are compared by: themselves, or bands and their context"
-    )
-    neighbors: Literal["librosa", "nearest"] = "nearest"
-    neighbor_count: int | None = Field(
-        100, ge=1, description="at most; librosa's rule gives fewer in short recordings"
-    )
-    margin_background: float = Field(0.5, gt=0, description="how cautious its mask is")
-    margin_foreground: float = Field(2.0, gt=0, description="unused with a residual foreground")
-    power: float = Field(1.0, gt=0, description="how hard the masks are")
-    highpass_hz: float = Field(100.0, ge=0, description="below it all is background")
-    foreground: Literal["residual", "mask"] = "residual"
-
-
-RECIPES = {
-    "default": NearestNeighborRecipe(),
-    "librosa": NearestNeighborRecipe(
-        features="magnitude",
-        neighbors="librosa",
-        neighbor_count=None,
-        margin_background=2,
-        margin_foreground=10,
-        power=2,
-        highpass_hz=0,
-        foreground="mask",
-    ),
-}
 
 
 def n_fft_of(recipe: NearestNeighborRecipe, sample_rate: int) -> int:

@@ -15,9 +15,6 @@ from beamsplitter.audio.synthesis import synthesize_song
 from beamsplitter.models.evaluation import si_sdr
 from beamsplitter.models.separators.nearest_neighbors import (
     MINIMUM_S,
-    RECIPES,
-    STEMS,
-    NearestNeighborRecipe,
     filter_nearest,
     hop_length_of,
     masked_stems,
@@ -27,6 +24,7 @@ from beamsplitter.models.separators.nearest_neighbors import (
     stem_mask,
     with_residual,
 )
+from beamsplitter.models.separators.recipes import RECIPES, STEMS, NearestNeighborRecipe
 
 AUDIO = Path(__file__).parents[2].parent / "shared" / "audio"
 DEFAULT = RECIPES["default"]

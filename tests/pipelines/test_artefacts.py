@@ -13,7 +13,8 @@ from audio_files import encode_m4a, encode_mp3
 from conftest import Command, made_signal
 
 from beamsplitter.audio.parts import Part, cut_to_stem_range, join_parts, plan_parts
-from beamsplitter.models.separators.nearest_neighbors import RECIPES, separate
+from beamsplitter.models.separators.nearest_neighbors import separate
+from beamsplitter.models.separators.recipes import RECIPES
 
 RATE = 22050
 RATES = [8000, 22050, 44100, 48000, 96000]

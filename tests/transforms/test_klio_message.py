@@ -4,6 +4,10 @@ import pickle
 import cloudpickle
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as numpy_strategies
+
 from beamsplitter.transforms.klio_message import (
     KlioJob,
     KlioMessage,
@@ -15,9 +19,6 @@ from beamsplitter.transforms.klio_message import (
     parse_message,
     with_payload,
 )
-from hypothesis import example, given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as numpy_strategies
 
 
 def field(number: int, content: bytes) -> bytes:
