@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Borders are multiples of this, so that they lie on the frame grid of every hop length in use.
-BORDER_GRID_SAMPLES = 4096
 # A part's memory grows with channels times samples: 300 s of stereo at 44.1 kHz is the most.
 PART_CHANNEL_SAMPLES = 300 * 44100 * 2
 CONTEXT_S = 5.0
@@ -61,12 +59,8 @@ def plan_parts(
     Parts in order; their cores tile `[0, total_samples)`. One part where the recording fits.
     """
     longest = min(round(part_seconds * sample_rate), PART_CHANNEL_SAMPLES // channels)
-    longest = max(longest - BORDER_GRID_SAMPLES, BORDER_GRID_SAMPLES)
-    count = 1 if total_samples <= longest + BORDER_GRID_SAMPLES else -(-total_samples // longest)
-    borders = [
-        round(index * total_samples / count / BORDER_GRID_SAMPLES) * BORDER_GRID_SAMPLES
-        for index in range(count)
-    ] + [total_samples]
+    count = -(-total_samples // longest)
+    borders = [index * total_samples // count for index in range(count + 1)]
     context = round(CONTEXT_S * sample_rate)
     half_fade = round(CROSS_FADE_S * sample_rate / 2)
     return [
