@@ -1,6 +1,7 @@
 """Throughput of two workers against one, on files of unequal length."""
 
 import argparse
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -12,19 +13,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--audio-dir", type=Path, default=AUDIO_DIR)
     parser.add_argument("--files", type=int, default=24)
+    parser.add_argument("--runs", type=int, default=2, help="of each, in turn; the best counts")
     options = parser.parse_args()
     durations_s = np.random.default_rng(0).uniform(20, 240, options.files).round().tolist()
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         write_files(folder / "in", long_signal(options.audio_dir, 44100, 2), 44100, durations_s)
-        wall_s = {
-            workers: cost_of(
-                *beamsplitter("separate", folder / "in", "-o", folder / f"out-{workers}"),
-                "--workers",
-                workers,
-            ).wall_s
-            for workers in (1, 2)
-        }
+        wall_s = {1: float("inf"), 2: float("inf")}
+        for run, workers in itertools.product(range(options.runs), wall_s):
+            out = folder / f"out-{run}-{workers}"
+            command = beamsplitter("separate", folder / "in", "-o", out, "--workers", workers)
+            wall_s[workers] = min(wall_s[workers], cost_of(*command).wall_s)
     audio_s = sum(durations_s)
     print(
         f"{options.files} files, {audio_s:.0f} s of audio: {wall_s[1]:.1f} s with 1 worker "

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-import psutil
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from .engine_spec import EngineSpec
 from .events import EventList
 from .job_config import JobConfig, parse_job
 from .run import build
+from .workers import WorkerProcess, use_workers
 
-WORKER_DIED = 70
 LAUNCHER_POLL_S = 0.2
 
 
@@ -74,23 +73,6 @@ def metrics_by_step(result: Any) -> dict[str, dict[str, Any]]:
     return metrics
 
 
-def _end_when_a_worker_ends(progress_path: str) -> None:
-    """End the engine when one of its worker processes crashes: Beam would wait for it for ever.
-
-    Beam's thread that waits for a worker process raises when it fails.
-    """
-
-    def end(arguments: threading.ExceptHookArgs) -> None:
-        threading.__excepthook__(arguments)
-        if arguments.thread is not None and arguments.thread.name == "run_worker":
-            alive = [child.pid for child in psutil.Process().children(recursive=True)]
-            with open(progress_path, "a") as progress:
-                progress.write(json.dumps({"event": "worker died", "alive": alive}) + "\n")
-            os._exit(WORKER_DIED)
-
-    threading.excepthook = end
-
-
 def _end_with_the_launcher(launcher: int, folder: Path) -> None:
     """End the engine and its workers, a process group, when the launcher was killed."""
 
@@ -106,8 +88,9 @@ def _end_with_the_launcher(launcher: int, folder: Path) -> None:
 def main() -> None:
     """Run the spec that the first argument names."""
     spec = EngineSpec(**json.loads(Path(sys.argv[1]).read_text()))
+    if spec.workers > 1:
+        use_workers([WorkerProcess() for _ in range(spec.workers)], spec.progress_path)
     _end_with_the_launcher(spec.launcher, Path(sys.argv[1]).parent)
-    _end_when_a_worker_ends(spec.progress_path)
     metrics = run(spec)
     Path(spec.result_path).write_text(json.dumps(metrics))
     # Beam leaves threads behind that would keep the process for seconds.
