@@ -32,6 +32,12 @@ THREADS_OF_LIBRARIES = (
     "NUMBA_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+# glibc keeps the memory of a recording for the next: to get it anew took a sixth of the time.
+KEPT_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+}
 REPORTED_PACKAGES = ("apache-beam", "av", "librosa", "numba", "numpy", "scipy", "soundfile")
 
 
@@ -187,7 +193,7 @@ def _run_engine(
         given_up=given_up,
         launcher=os.getpid(),
     ).write(folder / "spec.json")
-    environment = {**os.environ, **dict.fromkeys(THREADS_OF_LIBRARIES, "1")}
+    environment = {**KEPT_MEMORY, **os.environ, **dict.fromkeys(THREADS_OF_LIBRARIES, "1")}
     environment["PYTHONWARNINGS"] = "ignore"
     # Beam leaves temporary folders behind; they go with this one.
     environment["TMPDIR"] = str(folder)
