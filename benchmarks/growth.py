@@ -8,7 +8,8 @@ from measuring import AUDIO_DIR, Cost, beamsplitter, cost_of, long_signal, write
 
 
 def separate(folder: Path, out: Path) -> Cost:
-    return cost_of(*beamsplitter("separate", folder, "-o", out, "--workers", 1))
+    command = beamsplitter("separate", folder, "-o", out, "--workers", 1)
+    return cost_of(*command, sample_memory=True)
 
 
 def main() -> None:

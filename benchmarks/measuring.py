@@ -27,11 +27,12 @@ class Cost:
     peak_mib: float
 
 
-def cost_of(*command: object) -> Cost:
+def cost_of(*command: object, sample_memory: bool = False) -> Cost:
     """Run a command to its end, one thread a process; raises if it fails.
 
     CPU seconds are those of the command and of the descendants that it waited for. Memory is the
-    unique set size, sampled, so that pages that processes share count for none of them.
+    unique set size, so that pages that processes share count for none of them; to sample it takes
+    the processors from what is measured.
     """
     started = time.monotonic()
     process = subprocess.Popen(
@@ -41,11 +42,13 @@ def cost_of(*command: object) -> Cost:
         stderr=subprocess.DEVNULL,
     )
     peak = _Peak(process.pid)
-    peak.start()
+    if sample_memory:
+        peak.start()
     _, status, usage = os.wait4(process.pid, 0)
     wall_s = time.monotonic() - started
     peak.ended.set()
-    peak.join()
+    if sample_memory:
+        peak.join()
     if os.waitstatus_to_exitcode(status):
         raise RuntimeError(f"failed: {' '.join(map(str, command))}")
     return Cost(wall_s, usage.ru_utime + usage.ru_stime, peak.mib)
