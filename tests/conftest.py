@@ -16,15 +16,6 @@ import soundfile
 for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
 
-SHARED_AUDIO = Path(__file__).parents[2] / "shared" / "audio"
-
-
-@pytest.fixture(scope="session")
-def shared_audio() -> Path:
-    """The folder of real recordings."""
-    assert SHARED_AUDIO.is_dir(), f"the tests need the recordings of {SHARED_AUDIO}"
-    return SHARED_AUDIO
-
 
 @pytest.fixture
 def write_audio(tmp_path: Path) -> Callable[..., Path]:

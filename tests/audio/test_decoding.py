@@ -184,8 +184,9 @@ def test_ranges_late_in_opus_converge() -> None:
         np.testing.assert_allclose(part, whole[:, start : start + 500], atol=0.003, rtol=0)
 
 
-@pytest.mark.parametrize("path", files.recordings(), ids=lambda path: path.stem)
-def test_real_recordings(path: Path) -> None:
+@pytest.mark.parametrize("name", files.RECORDING_NAMES)
+def test_real_recordings(name: str) -> None:
+    path = files.recording(name)
     whole, rate = sf.read(path, dtype="float32", always_2d=True)
     with path.open("rb") as file:
         info = probe(file, name=path.name)
@@ -200,10 +201,6 @@ def test_real_recordings(path: Path) -> None:
             )
             np.testing.assert_array_equal(part, whole.T[:, start : start + count])
         assert not file.closed
-
-
-def test_all_nine_recordings_are_there() -> None:
-    assert len(files.recordings()) == 9
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 24000, 32000, 48000])

@@ -8,12 +8,12 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import soundfile
+from audio_files import recording
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,7 +22,6 @@ from beamsplitter.audio import drawing
 from beamsplitter.audio.drawing import draw_spectrogram, peak_level_db, plot_grid, pool_power
 from beamsplitter.audio.errors import EmptyAudioError
 
-AUDIO = Path(__file__).parents[2].parent / "shared" / "audio"
 RATE = 8000
 
 
@@ -127,7 +126,7 @@ def test_merged_parts_are_the_whole_bit_for_bit(case):
 
 
 def test_parts_of_real_audio_merge_bit_for_bit():
-    samples, rate = soundfile.read(AUDIO / "fishin.ogg", frames=900_001, dtype="float32")
+    samples, rate = soundfile.read(recording("fishin.ogg"), frames=900_001, dtype="float32")
     samples = samples.T
     grid = plot_grid(samples.shape[1], rate)
     merged = np.zeros((grid.rows, grid.columns), dtype=np.float32)
@@ -415,7 +414,7 @@ def test_long_titles_keep_both_ends():
 
 
 def test_the_same_bytes_every_time_and_in_any_thread():
-    samples, rate = soundfile.read(AUDIO / "robin.ogg", dtype="float32", always_2d=True)
+    samples, rate = soundfile.read(recording("robin.ogg"), dtype="float32", always_2d=True)
     grid = plot_grid(len(samples), rate)
 
     def draw(title):

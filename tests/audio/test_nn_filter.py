@@ -1,11 +1,10 @@
 """The nearest-neighbour filter against librosa itself, bit for bit, and against plain numpy."""
 
-from pathlib import Path
-
 import librosa
 import numpy as np
 import pytest
 import sklearn
+from audio_files import recording
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,8 +16,6 @@ from beamsplitter.audio.nn_filter import (
     nearest_frames,
     nn_filter,
 )
-
-AUDIO = Path(__file__).parents[2].parent / "shared" / "audio"
 
 
 def librosa_filter(S, *, width, k=None):
@@ -59,13 +56,13 @@ def slow_nearest(S, *, width, k):
     ],
 )
 def test_equals_librosa_on_recordings(name, seconds, sample_rate, width):
-    y, _ = librosa.load(AUDIO / name, sr=sample_rate, duration=seconds)
+    y, _ = librosa.load(recording(name), sr=sample_rate, duration=seconds)
     S = np.abs(librosa.stft(y))
     assert_same_bits(nn_filter(S, width=width), librosa_filter(S, width=width))
 
 
 def test_equals_librosa_in_stereo():
-    y, _ = librosa.load(AUDIO / "fishin.ogg", sr=22050, duration=12)
+    y, _ = librosa.load(recording("fishin.ogg"), sr=22050, duration=12)
     y = np.stack([y, np.roll(y, 3000) * 0.5])
     S = np.abs(librosa.stft(y))
     assert_same_bits(nn_filter(S, width=20), librosa_filter(S, width=20))

@@ -1,12 +1,12 @@
 """Separation by nearest neighbours: against librosa's tutorial, true stems, and odd recordings."""
 
 import math
-from pathlib import Path
 
 import librosa
 import numpy as np
 import pytest
 import soundfile
+from audio_files import recording
 from pydantic import ValidationError
 
 from beamsplitter.audio.errors import TooShortAudioError
@@ -26,7 +26,6 @@ from beamsplitter.models.separators.nearest_neighbors import (
 )
 from beamsplitter.models.separators.recipes import RECIPES, STEMS, NearestNeighborRecipe
 
-AUDIO = Path(__file__).parents[2].parent / "shared" / "audio"
 DEFAULT = RECIPES["default"]
 LIBROSA = RECIPES["librosa"]
 
@@ -70,7 +69,9 @@ def tutorial(y, sr):
 
 @pytest.mark.parametrize(("name", "start_s", "seconds"), [("fishin", 40, 20), ("brahms", 5, 12.3)])
 def test_recipe_librosa_is_the_tutorial(name, start_s, seconds):
-    samples, rate = librosa.load(AUDIO / f"{name}.ogg", sr=22050, offset=start_s, duration=seconds)
+    samples, rate = librosa.load(
+        recording(f"{name}.ogg"), sr=22050, offset=start_s, duration=seconds
+    )
     stems = separate(samples[np.newaxis], int(rate), LIBROSA)
     for stem, expected in tutorial(samples, rate).items():
         np.testing.assert_allclose(stems[stem][0], expected, rtol=0, atol=1e-5)
@@ -141,7 +142,7 @@ def test_below_the_highpass_all_is_background():
 
 
 def test_a_very_short_recording_gives_sensible_stems():
-    samples, rate = soundfile.read(AUDIO / "robin.ogg", dtype="float32", always_2d=True)
+    samples, rate = soundfile.read(recording("robin.ogg"), dtype="float32", always_2d=True)
     samples = np.ascontiguousarray(samples.T)
     stems = separate(samples, rate, DEFAULT)
     assert_stems_sum_to(samples, stems)
