@@ -1,0 +1,93 @@
+# What workers on Dataflow and Flink run in, and a way to run the command: see docs/containers.md.
+ARG PYTHON_VERSION=3.11
+ARG BEAM_VERSION=2.77.0
+# cpu or cuda: which build of torch is installed.
+ARG VARIANT=cpu
+
+FROM apache/beam_python${PYTHON_VERSION}_sdk:${BEAM_VERSION} AS beam
+
+FROM python:${PYTHON_VERSION}-slim-bookworm AS python
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1
+
+
+FROM python AS build
+WORKDIR /build
+RUN python -m venv /opt/venv
+COPY constraints.txt pyproject.toml ./
+
+FROM build AS build-cpu
+# Of torch's own index nothing but torch is taken.
+RUN pip install --no-cache-dir --constraint constraints.txt --no-deps \
+        --index-url https://download.pytorch.org/whl/cpu torch
+
+FROM build AS build-cuda
+# The build on PyPI brings the libraries of CUDA along.
+RUN pip install --no-cache-dir --constraint constraints.txt torch
+
+# hadolint ignore=DL3006
+FROM build-${VARIANT} AS installed
+WORKDIR /build
+# First what seldom changes: an edit of the code installs nothing but the code again.
+RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+print(*project['dependencies'], sep='\n')" > requirements.txt \
+    && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
+COPY LICENSE README.md setup.py __init__.py ./
+COPY audio audio
+COPY models models
+COPY transforms transforms
+COPY pipelines pipelines
+RUN pip install --no-cache-dir --constraint constraints.txt --no-deps . \
+    && pip check
+
+
+FROM python AS runtime-cpu
+
+FROM python AS runtime-cuda
+# Dataflow mounts the driver here.
+ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib:/usr/local/nvidia/lib64 \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+# hadolint ignore=DL3006
+FROM runtime-${VARIANT} AS runtime
+ARG PYTHON_VERSION
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="beamsplitter" \
+      org.opencontainers.image.description="Splits recordings into stems, on Apache Beam" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="docker.io/library/python:${PYTHON_VERSION}-slim-bookworm"
+# Without the first, Beam's boot makes an environment of its own that has none of the packages.
+# One thread a worker, and glibc keeps the memory of a recording for the next, as in local runs.
+ENV RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1 \
+    OMP_NUM_THREADS=1 \
+    OPENBLAS_NUM_THREADS=1 \
+    MKL_NUM_THREADS=1 \
+    NUMBA_NUM_THREADS=1 \
+    MALLOC_ARENA_MAX=1 \
+    MALLOC_MMAP_MAX_=0 \
+    MALLOC_TRIM_THRESHOLD_=1099511627776 \
+    NUMBA_CACHE_DIR=/var/cache/beamsplitter/numba \
+    MPLCONFIGDIR=/var/cache/beamsplitter/matplotlib
+RUN useradd --create-home --uid 1000 beamsplitter \
+    && install --directory --owner=beamsplitter /data /var/cache/beamsplitter
+COPY --from=beam /opt/apache/beam /opt/apache/beam
+COPY --from=installed /opt/venv /opt/venv
+WORKDIR /data
+USER 1000
+# Shows that the image works, and leaves compiled functions and fonts behind, for any user.
+RUN beamsplitter demo --output /tmp/demo \
+    && rm -r /tmp/demo \
+    && chmod -R a+rwX /var/cache/beamsplitter
+ENTRYPOINT ["/opt/apache/beam/boot"]
+
+
+# Dataflow gives its workers folders that only root can write to.
+FROM runtime AS dataflow
+# hadolint ignore=DL3002
+USER 0
+
+
+# What is built if no target is named.
+FROM runtime AS worker
