@@ -2,18 +2,23 @@
 
 import glob
 import io
+import json
 import os
 import signal
 import sys
 import time
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from ..audio.extensions import AUDIO_EXTENSIONS
 from .events import InputError, list_events
 from .job_config import JobConfig, JobFileError, load_job, parse_job
+
+if TYPE_CHECKING:
+    from .dataflow import Submission
 
 app = typer.Typer(
     name="beamsplitter",
@@ -164,6 +169,8 @@ def demo(
 
 
 def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str) -> None:
+    if job.pipeline_options.runner == "DataflowRunner":
+        raise typer.Exit(_run_on_dataflow(job, dry_run=dry_run, log_format=log_format))
     if dry_run:
         from .dry_run import print_plan
 
@@ -179,11 +186,6 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
     started = time.monotonic()
     console = Console(stderr=True, soft_wrap=True)
     with _explained():
-        if job.pipeline_options.runner == "DataflowRunner":
-            raise JobFileError(
-                "pipeline_options.runner: DataflowRunner is not supported yet: "
-                "use -O pipeline_options.runner=DirectRunner"
-            )
         if not job.job_config.data.outputs:
             raise JobFileError("job_config.data.outputs: name the folder of the results")
         events = list_events(job)
@@ -210,6 +212,46 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
     return 1 if state.failures else 0
 
 
+def _run_on_dataflow(job: JobConfig, *, dry_run: bool, log_format: str) -> int:
+    from .dataflow import SubmissionError, describe, submit, summary
+
+    try:
+        with _explained():
+            if dry_run:
+                description = describe(job)
+            else:
+                submission = submit(job)
+    except SubmissionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    if dry_run and log_format == "json":
+        print(json.dumps(description.job))
+        return 0
+    if dry_run:
+        print("\n".join(f"{name:<12}{value}" for name, value in summary(job, description)))
+        return 0
+    shown = {"job_id": submission.job_id, "url": submission.url}
+    if submission.job_id is None:
+        shown = {"template": job.pipeline_options.template_location}
+    text = json.dumps(shown) if log_format == "json" else "\n".join(map(str, shown.values()))
+    print(text, flush=True)
+    return _wait(submission) if submission.job_id and job.job_config.blocking else 0
+
+
+def _wait(submission: "Submission") -> int:
+    from .dataflow import SubmissionError
+
+    try:
+        submission.wait()
+    except SubmissionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("no longer waiting; the job goes on without", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
 class _explained:
     """Mistakes in the call end it with their message, and no stack trace."""
 
@@ -223,6 +265,11 @@ class _explained:
 
 
 def _event_input(path: str) -> dict[str, str]:
+    if path.startswith("gs://"):
+        recording = os.path.splitext(path)[1].lower() in AUDIO_EXTENSIONS
+        magic = glob.has_magic(path)
+        kind = "glob" if magic else "recording" if recording else "folder"
+        return {"type": kind, "location": path}
     path = os.path.expanduser(path)
     if os.path.isdir(path):
         return {"type": "folder", "location": path}

@@ -18,14 +18,12 @@ def print_plan(job: JobConfig, events: EventList, *, log_format: str) -> int:
 
     Returns the exit code that a run would at least have: 1 if a recording would be refused.
     """
-    skip = SkipFinished(
-        events.location, job.output_location, job.settings, suffix=events.suffix, force=job.force
-    )
+    skip = SkipFinished(events.location, job.output_location, job.settings, suffix=events.suffix)
     plan = PlanParts(job.settings)
     console = Console(soft_wrap=True)
     counts = {"do": 0, "skip": 0, "refuse": 0}
     for element in events.elements:
-        action, detail = _plan_of(element, skip, plan)
+        action, detail = _plan_of(element, skip, plan, force=job.force)
         counts[action] += 1
         if log_format == "json":
             print(json.dumps({"element": element, "action": action, "detail": detail}))
@@ -39,9 +37,9 @@ def print_plan(job: JobConfig, events: EventList, *, log_format: str) -> int:
     return 1 if counts["refuse"] else 0
 
 
-def _plan_of(element: str, skip: SkipFinished, plan: PlanParts) -> tuple[str, str]:
+def _plan_of(element: str, skip: SkipFinished, plan: PlanParts, *, force: bool) -> tuple[str, str]:
     try:
-        pending = skip.pending_or_receipt(element)
+        pending = skip.pending_or_receipt(element, force=force)
         if isinstance(pending, TaggedOutput):
             return "skip", "already done"
         references = list(plan.apply(pending))

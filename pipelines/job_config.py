@@ -1,14 +1,14 @@
 """Job files: Klio's `klio-job.yaml` version 2, with typed sections for what Beamsplitter adds."""
 
 import difflib
-import os
+import functools
 import string
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..transforms.settings import (
     PlotSettings,
@@ -17,8 +17,10 @@ from ..transforms.settings import (
     SplitSettings,
     StemSettings,
 )
+from ..transforms.storage import absolute
 
 EXCERPT_LIMIT_S = 60.0
+KLIO_IMAGE = "worker_harness_container_image"
 
 
 class JobFileError(ValueError):
@@ -62,12 +64,18 @@ EventInput = Annotated[
 class FileData(Section):
     """A folder that recordings are read from, or results are written to."""
 
-    type: Literal["file"]
+    type: Literal["file", "gcs"]
     location: str
     file_suffix: str = ""
     skip_klio_existence_check: bool = False
     ping: bool = False
     force: bool = False
+
+    @model_validator(mode="after")
+    def _gcs_means_a_bucket(self) -> "FileData":
+        if self.type == "gcs" and not self.location.startswith("gs://"):
+            raise ValueError(f"location of type gcs: {self.location!r} does not begin with gs://")
+        return self
 
 
 class Events(Section):
@@ -106,13 +114,120 @@ class JobSection(BaseModel):
 
 
 class PipelineSettings(BaseModel):
-    """Beam's pipeline options; those that Beamsplitter does not know pass through to Beam."""
+    """Beam's pipeline options, in Klio's spelling. What is not set is left to Beam.
+
+    Options that have no field here pass through to Beam; one that Beam does not know is refused.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     runner: Literal["DirectRunner", "FnApiRunner", "DataflowRunner"] = "DataflowRunner"
     streaming: bool = True
     direct_num_workers: int = Field(1, ge=1)
+
+    project: str | None = None
+    region: str | None = None
+    temp_location: str | None = None
+    staging_location: str | None = None
+    template_location: str | None = None
+    service_account_email: str | None = None
+    dataflow_endpoint: str | None = None
+    no_auth: bool | None = None
+    labels: list[str] | None = None
+    experiments: list[str] | None = None
+    dataflow_service_options: list[str] | None = None
+    dataflow_kms_key: str | None = None
+    enable_streaming_engine: bool | None = None
+    flexrs_goal: Literal["COST_OPTIMIZED", "SPEED_OPTIMIZED"] | None = None
+    update: bool | None = None
+    transform_name_mapping: dict[str, str] | None = None
+
+    num_workers: int | None = Field(None, ge=1)
+    max_num_workers: int | None = Field(None, ge=1)
+    autoscaling_algorithm: Literal["NONE", "THROUGHPUT_BASED"] | None = None
+    worker_machine_type: str | None = None
+    worker_disk_type: str | None = None
+    disk_size_gb: int | None = Field(None, ge=0)
+    min_cpu_platform: str | None = None
+    number_of_worker_harness_threads: int | None = Field(None, ge=1)
+    network: str | None = None
+    subnetwork: str | None = None
+    use_public_ips: bool | None = None
+
+    sdk_container_image: str | None = None
+    sdk_location: str | None = None
+    setup_file: str | None = None
+    requirements_file: str | None = None
+
+    accelerator: str | None = Field(
+        None,
+        pattern=r"^type:[^;]+;count:[1-9][0-9]*(;[^;]+)*$",
+        description="GPU of the workers that separate: a resource hint, no option of Beam",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _klio_names_the_image_otherwise(cls, plain: Any) -> Any:
+        if not isinstance(plain, dict) or KLIO_IMAGE not in plain:
+            return plain
+        rest = {name: value for name, value in plain.items() if name != KLIO_IMAGE}
+        image = rest.get("sdk_container_image") or plain[KLIO_IMAGE]
+        if plain[KLIO_IMAGE] not in (None, image):
+            raise ValueError(
+                f"{KLIO_IMAGE} and sdk_container_image are two names of one option, and differ: "
+                "leave the first out"
+            )
+        return {**rest, "sdk_container_image": image}
+
+    @field_validator("labels", "experiments", "dataflow_service_options", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return [f"{name}={each}" for name, each in value.items()]
+        return value.split(",") if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _beam_knows_the_other_options(self) -> "PipelineSettings":
+        others = self.model_extra or {}
+        known = beam_option_names() if others else frozenset()
+        for name in others:
+            if name not in known:
+                names = sorted({*known, *type(self).model_fields})
+                near = difflib.get_close_matches(name, names, 1)
+                hint = f": did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{name!r} is no pipeline option of Beam{hint}")
+        return self
+
+    @property
+    def separation_hints(self) -> dict[str, str]:
+        """Resource hints of the step that separates; none on this machine."""
+        if self.accelerator is None or self.runner != "DataflowRunner":
+            return {}
+        return {"accelerator": self.accelerator}
+
+    def beam_options(self) -> dict[str, Any]:
+        """The options that are set, by the names of Beam's flags."""
+        options = self.model_dump(exclude={"accelerator"}, exclude_none=True)
+        return {"save_main_session": False, **options}
+
+
+@functools.cache
+def beam_option_names() -> frozenset[str]:
+    """All names of Beam's pipeline options, as they are spelled on a command line."""
+    # Only here: Beam takes a second to import, and most job files have no other options.
+    from apache_beam.options import pipeline_options
+
+    parser = pipeline_options._BeamArgumentParser(add_help=False, allow_abbrev=False)
+    groups: list[Any] = [
+        each
+        for each in vars(pipeline_options).values()
+        if isinstance(each, type) and issubclass(each, pipeline_options.PipelineOptions)
+    ]
+    for group in groups:
+        group._add_argparse_args(parser)
+    return frozenset(
+        option.removeprefix("--") for action in parser._actions for option in action.option_strings
+    )
 
 
 class JobConfig(SplitSettings):
@@ -144,7 +259,12 @@ class JobConfig(SplitSettings):
     @property
     def output_location(self) -> str:
         """The folder of the output tree."""
-        return os.path.abspath(self.job_config.data.outputs[0].location)
+        return absolute(self.job_config.data.outputs[0].location)
+
+    @property
+    def ping(self) -> bool:
+        """Whether every message is passed through, and nothing done."""
+        return any(each.ping for each in self.job_config.data.inputs)
 
     @property
     def force(self) -> bool:

@@ -49,13 +49,15 @@ class LaunchError(RuntimeError):
 class RunState:
     """What is known of a run, from the lines of its progress file.
 
-    `planned_s` and `done_s` are seconds of audio, `open_s` those still to do by element and part,
-    `in_flight` the processes that parts are being worked on in.
+    `passed` are the pings, and the messages that are for other jobs. `planned_s` and `done_s` are
+    seconds of audio, `open_s` those still to do by element and part, `in_flight` the processes
+    that parts are being worked on in.
     """
 
     total: int
     finished: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
+    passed: set[str] = field(default_factory=set)
     clipped: set[str] = field(default_factory=set)
     failures: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     planned_s: float = 0.0
@@ -83,6 +85,8 @@ class RunState:
                 self.clipped.add(element)
             for each in list(self.open_s.get(element, ())):
                 self._done(element, each)
+        elif event == "passed":
+            self.passed.add(element)
         elif event == "failed":
             self.failures.setdefault(element, []).append(line)
             self.in_flight.pop((element, part), None)
@@ -95,8 +99,8 @@ class RunState:
 
     @property
     def ended(self) -> int:
-        """How many recordings are finished, were so before, or failed."""
-        return len(self.finished | self.skipped | self.failures.keys())
+        """How many recordings are finished, were so before, were passed through, or failed."""
+        return len(self.finished | self.skipped | self.passed | self.failures.keys())
 
     def begin_again(self) -> None:
         """Forget what a new engine will tell again."""
@@ -247,6 +251,7 @@ def summary_json(
         "recordings": {
             "finished": len(state.finished),
             "skipped": len(state.skipped - state.finished),
+            "passed_through": len(state.passed),
             "failed": len(state.failures),
             "clipped": len(state.clipped),
             "total": state.total,

@@ -85,6 +85,8 @@ def print_summary(console: Console, state: RunState, *, wall_s: float, location:
         f"{len(state.failures)} failed; {_clock(state.done_s)} of audio in {_clock(wall_s)}{speed}",
         highlight=False,
     )
+    if state.passed:
+        console.print(f"{len(state.passed)} passed through untouched", highlight=False)
     if state.clipped:
         console.print(
             f"{len(state.clipped)} with samples beyond full scale, clipped in the stems; "

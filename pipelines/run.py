@@ -1,6 +1,6 @@
 """The graph: from events to stems, plots and manifests.
 
-ReadEvents - SkipFinished - PlanParts - Spread
+ReadEvents - AcceptMessages - SkipFinished - PlanParts - Spread
   - LoadBinary - LoadAudio - GetSTFT - GetMagnitude <spectrogram, phase>
       - FilterNearestNeighbors - GetSoftMask (twice) - InverseSTFT
   - LoadStems - EncodeStems - GetSpec - SpecToPlot - PublishTrack
@@ -14,8 +14,9 @@ from collections.abc import Iterable
 import apache_beam as beam
 
 from ..transforms import coders  # noqa: F401  (registers the coders)
+from ..transforms.accepting import NOT_FOR_US, PASS_THROUGH, AcceptMessages
 from ..transforms.fan_out import SeparateByFanOut
-from ..transforms.klio_message import new_message
+from ..transforms.klio_message import KlioJob, new_message
 from ..transforms.loading import LoadAudio, LoadBinary, LoadStems
 from ..transforms.planning import SKIPPED, PlanParts, SkipFinished, Spread
 from ..transforms.plots import GetSpec, SpecToPlot
@@ -60,22 +61,30 @@ def build(
     failures: list[beam.PCollection] = []
 
     messages = pipeline | ReadEvents(events)
-    pending = run_step(
+    report = Reporter(progress_path)
+    accepted = run_step(
         messages,
-        SkipFinished(
-            events.location,
-            out,
-            settings,
-            suffix=events.suffix,
+        AcceptMessages(
+            KlioJob(
+                job_name=job.job_name, gcp_project=job.pipeline_options.project
+            ).SerializeToString(),
+            allow_non_klio_messages=job.job_config.allow_non_klio_messages,
+            ping=job.ping,
             force=job.force,
-            given_up=given_up,
         ),
+        bytes,
+        failures,
+        tags=(PASS_THROUGH, NOT_FOR_US),
+    )
+    report_each((accepted[PASS_THROUGH], accepted[NOT_FOR_US]), "passed", report)
+    pending = run_step(
+        accepted.main,
+        SkipFinished(events.location, out, settings, suffix=events.suffix, given_up=given_up),
         PendingRecording,
         failures,
         tags=(SKIPPED,),
     )
     pending[SKIPPED].element_type = Receipt
-    report = Reporter(progress_path)
     to_plan = report(pending.main, "opened")
     parts = report(run_step(to_plan, PlanParts(settings), PartReference, failures), "planned")
     spread = report(parts | Spread(local_workers=local_workers), "started")
@@ -85,7 +94,7 @@ def build(
     separate = SeparateByFanOut if job.join == "cogbk" else SeparateNearestNeighbors
     separated = tracks | "Separate" >> separate(
         settings.separation.resolved_recipe(), stems=settings.wanted_stems
-    )
+    ).with_resource_hints(**job.pipeline_options.separation_hints)
     failures += separated["failures"]
     stems = run_step(separated["tracks"], LoadStems(settings, out), Track, failures)
     encoded = run_step(stems, EncodeStems(settings, out), Track, failures)

@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from storage_server import StorageServer, serving
+
+from beamsplitter.transforms.gcs import client
 
 # Workers are processes, in tests as in jobs: one thread each.
 for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -96,3 +99,22 @@ def result_files(out: Path) -> dict[str, bytes]:
         for path in sorted(out.rglob("*"))
         if path.is_file() and path.name != "run.json"
     }
+
+
+@pytest.fixture(scope="session")
+def storage_process() -> Iterator[StorageServer]:
+    """A server of Google Cloud Storage on loopback."""
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def gcs(storage_process: StorageServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[StorageServer]:
+    """The server with an empty bucket; every client in this test goes there."""
+    storage_process.bucket.delete_blobs(list(storage_process.bucket.list_blobs()))
+    storage_process.faults.clear()
+    storage_process.requests.clear()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_process.address)
+    client.cache_clear()
+    yield storage_process
+    client.cache_clear()

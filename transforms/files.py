@@ -2,13 +2,14 @@
 
 import contextlib
 import hashlib
+import io
 from typing import Any
 
 from ..audio.parts import Part
 from .records import FileReceipt, Recording
 from .settings import MIXTURE_PLOT, SplitSettings
 from .steps import Step
-from .storage import OutputTree, StorageError, scratch_names
+from .storage import OutputTree, StorageError, crc32c_of, scratch_names
 
 
 class PublishingStep(Step):
@@ -54,6 +55,7 @@ def published(
         branch=branch,
         stem=stem,
         sha256=hashlib.sha256(data).hexdigest(),
+        crc32c=crc32c_of(io.BytesIO(data)),
         size_bytes=len(data),
         frames=frames,
         duration_s=duration_s,

@@ -9,7 +9,7 @@ from typing import Any
 from .. import __version__
 from .plain import from_plain, to_plain
 from .records import FileReceipt, Recording
-from .storage import OutputTree, StorageError, exists_with_size, read_bytes
+from .storage import OutputTree, StorageError, UnreachableStorageError, read_bytes
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -68,6 +68,8 @@ def read_manifest(tree: OutputTree, folder: str) -> Manifest | None:
             digests=dict(plain["digests"]),
             files=tuple(from_plain(FileReceipt, file) for file in plain["files"]),
         )
+    except UnreachableStorageError:
+        raise
     except (StorageError, ValueError, KeyError, TypeError):
         return None
 
@@ -85,7 +87,7 @@ def finished_branches(
         branch
         for branch in complete
         if all(
-            exists_with_size(tree.path(folder, file.name), file.size_bytes)
+            tree.has(folder, file.name, size_bytes=file.size_bytes, crc32c=file.crc32c)
             for file in manifest.files
             if file.branch == branch
         )

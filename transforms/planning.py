@@ -1,6 +1,5 @@
 """From an event to the parts that are to be done: SkipFinished, PlanParts, Spread."""
 
-import functools
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -19,7 +18,7 @@ from .manifest import Manifest, finished_branches, read_manifest
 from .records import PartReference, PendingRecording, Receipt, Recording
 from .settings import SplitSettings
 from .steps import Step
-from .storage import OutputTree, open_for_reading, stat_file
+from .storage import OutputTree, files_of, open_for_reading, stat_file
 
 SKIPPED = "skipped"
 
@@ -39,7 +38,6 @@ class SkipFinished(Step):
     suffix : added to each element
     output_location : folder of the output tree
     settings : what is to be made of each recording
-    force : do finished recordings again
     given_up : reasons by element of recordings that are not to be tried again
     """
 
@@ -50,7 +48,6 @@ class SkipFinished(Step):
         settings: SplitSettings,
         *,
         suffix: str = "",
-        force: bool = False,
         given_up: dict[str, str] | None = None,
     ) -> None:
         self.location = location
@@ -61,19 +58,26 @@ class SkipFinished(Step):
             for branch, digest in settings.digests().items()
             if branch in settings.branches
         }
-        self.force = force
         self.given_up = given_up or {}
 
     def apply(self, record: Any) -> Iterable[Any]:
         """One message to one pending recording, or to a receipt."""
-        yield self.pending_or_receipt(_element_of(record))
+        message = parse_message(record)
+        yield self.pending_or_receipt(
+            os.fsdecode(message.data.element), force=message.metadata.force
+        )
 
     def identify(self, record: Any) -> dict[str, Any]:
         """The element of a message."""
-        return {"element": _element_of(record)}
+        return {"element": os.fsdecode(parse_message(record).data.element)}
 
-    def pending_or_receipt(self, element: str) -> Any:
-        """The pending recording of an element, or the tagged receipt of a finished one."""
+    def pending_or_receipt(self, element: str, *, force: bool) -> Any:
+        """The pending recording of an element, or the tagged receipt of a finished one.
+
+        Parameters
+        ----------
+        force : do it again if it is finished
+        """
         if element in self.given_up:
             raise GivenUpError(self.given_up[element])
         OutputTree(self.location).path(element)  # refuses what leads out of the folder
@@ -82,7 +86,7 @@ class SkipFinished(Step):
         folder = folder_of(element, uri)
         manifest = read_manifest(self.tree, folder)
         finished: set[str] = set()
-        if manifest and not self.force:
+        if manifest and not force:
             finished = finished_branches(
                 manifest, self.tree, folder, self.digests, found.generation
             )
@@ -106,10 +110,6 @@ class SkipFinished(Step):
         )
 
 
-def _element_of(message: bytes) -> str:
-    return os.fsdecode(parse_message(message).data.element)
-
-
 def _kept_and_stale(manifest: Manifest | None, todo: tuple[str, ...]) -> tuple[Any, Any]:
     if manifest is None:
         return (), ()
@@ -126,24 +126,9 @@ def folder_of(element: str, uri: str) -> str:
     stem, extension = os.path.splitext(element)
     if extension.lower() not in AUDIO_EXTENSIONS:
         return element
-    name = os.path.splitext(os.path.basename(uri))[0]
-    if name in _shared_names(os.path.dirname(uri), os.stat(os.path.dirname(uri)).st_mtime_ns):
-        return element
-    return stem
-
-
-@functools.lru_cache(maxsize=64)
-def _shared_names(folder: str, _changed_ns: int) -> frozenset[str]:
-    """Names without extension that more than one recording of a folder has."""
-    seen: set[str] = set()
-    shared: set[str] = set()
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name, extension = os.path.splitext(entry.name)
-            # A folder `x` beside `x.wav` shares no file with it, a folder `x.flac` is no file.
-            if extension.lower() in AUDIO_EXTENSIONS and entry.is_file():
-                (shared if name in seen else seen).add(name)
-    return frozenset(shared)
+    alike = (os.path.splitext(name)[1].lower() for name in files_of(uri).names_alike(uri))
+    shared = sum(extension in AUDIO_EXTENSIONS for extension in alike) > 1
+    return element if shared else stem
 
 
 class PlanParts(Step):

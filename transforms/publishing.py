@@ -22,7 +22,7 @@ from .manifest import NAME, manifest_json, merged_files
 from .plots import draw_plots, grid_of
 from .records import FileReceipt, PartReceipt, PartReference, Receipt, Recording, Track
 from .settings import SplitSettings
-from .storage import OutputTree, StorageError, open_for_reading, sha256_of
+from .storage import OutputTree, StorageError, crc32c_of, open_for_reading, sha256_of
 
 PARTS = "parts"
 
@@ -92,6 +92,7 @@ def write_stem(
             write_tags(file, stem_tags, container=stem_format.container)
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        crc32c = crc32c_of(file)
         size_bytes = file.seek(0, os.SEEK_END)
     if writer.clipped:
         Metrics.counter("EncodeStems", "clipped_samples").inc(writer.clipped)
@@ -100,6 +101,7 @@ def write_stem(
         branch="stems",
         stem=stem,
         sha256=sha256,
+        crc32c=crc32c,
         size_bytes=size_bytes,
         frames=writer.frames,
         duration_s=writer.frames / recording.info.sample_rate,

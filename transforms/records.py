@@ -22,6 +22,7 @@ class FileReceipt:
     branch: str
     stem: str | None
     sha256: str
+    crc32c: str
     size_bytes: int
     frames: int | None = None
     duration_s: float | None = None

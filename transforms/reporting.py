@@ -6,6 +6,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from .klio_message import parse_message
 from .plain import to_plain
 from .records import Failure, PartReceipt, PartReference, PendingRecording, Receipt
 from .storage import OutputTree
@@ -47,6 +48,8 @@ def _progress_of(element: Any) -> dict[str, Any]:
         return to_plain(element)
     if isinstance(element, PendingRecording):
         return {"element": element.element}
+    if isinstance(element, bytes):
+        return {"element": os.fsdecode(parse_message(element).data.element)}
     if isinstance(element, Receipt):
         return {
             "element": element.element,

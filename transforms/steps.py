@@ -11,8 +11,9 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 
 from ..audio.errors import AudioError
+from .klio_message import KlioMessageError
 from .records import Failure, PartReceipt, PartReference, PendingRecording, Track
-from .storage import StorageError
+from .storage import StorageError, UnreachableStorageError
 
 FAILURES = "failures"
 logger = logging.getLogger("beamsplitter")
@@ -22,7 +23,8 @@ class Step(beam.DoFn):
     """One step: `apply` does the work, an exception in it becomes a dead letter.
 
     All exceptions are taken, not just those of bad input: whatever one recording sets off, the
-    rest of the batch goes on. What is no error of the input carries its traceback.
+    rest of the batch goes on. What is no error of the input carries its traceback. But storage
+    that is away fails the bundle, which the runner repeats.
     """
 
     branch: str | None = None
@@ -47,9 +49,11 @@ class Step(beam.DoFn):
         started = time.perf_counter_ns()
         try:
             outputs = list(self.apply(record))
+        except UnreachableStorageError:
+            raise
         except Exception as error:
             Metrics.counter(name, "failures").inc()
-            expected = isinstance(error, AudioError | StorageError)
+            expected = isinstance(error, AudioError | StorageError | KlioMessageError)
             failure = Failure(
                 **self.identify(record),
                 step=name,

@@ -1,40 +1,40 @@
-"""Files of a job: reading, writing atomically, removing.
+"""Files of a job, wherever they lie: reading, writing atomically, removing."""
 
-A file appears under its final name only when it is complete: it is written into the scratch
-folder of the run, on the same file system, and renamed.
-"""
-
-import contextlib
 import errno
 import hashlib
 import json
 import os
-import secrets
-import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
-import psutil
+from .file_facts import FileStat, StorageError, UnreachableStorageError, crc32c_of
+from .local_files import LocalFiles
+
+if TYPE_CHECKING:
+    from .gcs import GcsFiles
+
+__all__ = ["FileStat", "OutputTree", "StorageError", "UnreachableStorageError", "crc32c_of"]
 
 WORK_FOLDER = ".beamsplitter"
+RUN_IDENTITY_VARIABLE = "BEAMSPLITTER_RUN"
+GCS_SCHEME = "gs://"
 
 
-class StorageError(OSError):
-    """A file that can't be read or written; the message names it and says what to do."""
+def files_of(path: str) -> "LocalFiles | GcsFiles":
+    """The kind of files that a path names."""
+    if not path.startswith(GCS_SCHEME):
+        return LocalFiles()
+    # Not needed for most runs, and slow to import.
+    from .gcs import GcsFiles
 
-    def __str__(self) -> str:
-        return f"{self.filename}: {self.strerror}"
+    return GcsFiles()
 
 
-@dataclass(frozen=True)
-class FileStat:
-    """Size of a file in bytes, and a text that changes whenever its content does."""
-
-    size_bytes: int
-    generation: str
+def absolute(location: str) -> str:
+    """A location that does not depend on the working directory, without a slash at its end."""
+    return location.rstrip("/") if location.startswith(GCS_SCHEME) else os.path.abspath(location)
 
 
 def stat_file(path: str) -> FileStat:
@@ -44,34 +44,17 @@ def stat_file(path: str) -> FileStat:
     ------
     StorageError : the file is not there, is a folder, or can't be reached
     """
-    with explained(path):
-        found = os.stat(path)
-        if not os.path.isfile(path):
-            raise StorageError(errno.EISDIR, "is not a file", path)
-        return FileStat(found.st_size, f"{found.st_size}-{found.st_mtime_ns}")
+    return files_of(path).stat(path)
 
 
-def exists_with_size(path: str, size_bytes: int) -> bool:
-    """Whether a file is there and has just this many bytes."""
-    try:
-        return os.stat(path).st_size == size_bytes
-    except OSError:
-        return False
-
-
-@contextlib.contextmanager
-def open_for_reading(path: str) -> Iterator[Any]:
+def open_for_reading(path: str) -> AbstractContextManager[Any]:
     """Open a file for random access."""
-    with explained(path):
-        file = open(path, "rb")  # noqa: SIM115
-    with file:
-        yield file
+    return files_of(path).reading(path)
 
 
 def read_bytes(path: str) -> bytes:
     """The whole content of a file."""
-    with explained(path):
-        return Path(path).read_bytes()
+    return files_of(path).read(path)
 
 
 def sha256_of(path: str) -> str:
@@ -80,26 +63,11 @@ def sha256_of(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextlib.contextmanager
-def explained(path: str) -> Iterator[None]:
-    """Turn the operating system's errors into ones that name the file and say what to do."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        advice = {
-            errno.ENOENT: "is not there (any more)",
-            errno.EACCES: "may not be accessed: check its permissions",
-            errno.EPERM: "may not be accessed: check its permissions",
-            errno.EISDIR: "is a folder",
-            errno.ENOTDIR: "lies below something that is not a folder",
-            errno.ENOSPC: "can't be written: the disk is full; free some space and run again",
-            errno.EDQUOT: "can't be written: the quota is used up; free some space and run again",
-            errno.EROFS: "can't be written: the file system is read-only",
-            errno.ENAMETOOLONG: "has too long a name for this file system",
-        }.get(error.errno or 0, error.strerror or str(error))
-        raise StorageError(error.errno, advice, path) from error
+def list_names(folder: str) -> Iterator[str]:
+    """Names of all files below a folder on `gs://`, relative to it, in order of name."""
+    from .gcs import GcsFiles
+
+    return GcsFiles().list_names(folder)
 
 
 class OutputTree:
@@ -107,7 +75,7 @@ class OutputTree:
 
     Parameters
     ----------
-    location : the folder
+    location : the folder, here or on `gs://`
     """
 
     def __init__(self, location: str) -> None:
@@ -125,25 +93,13 @@ class OutputTree:
             raise StorageError(errno.EINVAL, "leads out of the output folder", relative)
         return os.path.join(self.location, relative)
 
-    @contextlib.contextmanager
-    def writing(self, *names: str) -> Iterator[Any]:
+    def writing(self, *names: str) -> AbstractContextManager[Any]:
         """A file object for reading and writing; its content is at the path when it closes well.
 
         An exception inside leaves what was at the path before.
         """
         path = self.path(*names)
-        scratch = self.path(*scratch_names())
-        temporary = os.path.join(scratch, secrets.token_hex(16))
-        try:
-            with explained(path):
-                os.makedirs(scratch, exist_ok=True)
-                with open(temporary, "x+b") as file:
-                    yield file
-                self._move(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        return files_of(path).writing(path, self.path(*scratch_names()))
 
     def write(self, data: bytes, *names: str) -> None:
         """Write a whole file atomically."""
@@ -156,50 +112,24 @@ class OutputTree:
         # Names that are not UTF-8 hold lone surrogates: this writes those as JSON escapes.
         self.write(text.encode("utf-8", "backslashreplace") + b"\n", *names)
 
+    def has(self, *names: str, size_bytes: int, crc32c: str) -> bool:
+        """Whether a file is there, and has this content as far as can be told without reading."""
+        path = self.path(*names)
+        return files_of(path).has(path, size_bytes=size_bytes, crc32c=crc32c)
+
     def remove(self, *names: str) -> None:
         """Remove a file, and the folders that this leaves empty. No error if it is not there."""
         path = self.path(*names)
-        with explained(path):
-            Path(path).unlink(missing_ok=True)
-        folder = os.path.dirname(path)
-        while folder.startswith(self.location + os.sep):
-            try:
-                os.rmdir(folder)
-            except OSError:
-                return
-            folder = os.path.dirname(folder)
+        files_of(path).remove(path, self.location)
 
     def clear_scratch(self) -> None:
-        """Remove the scratch folders of this run, and of runs that no longer live."""
-        work = Path(self.location, WORK_FOLDER)
-        host = socket.gethostname()
-        for scratch in work.glob("scratch-*"):
-            owner, _, process = scratch.name.removeprefix("scratch-").rpartition("-")
-            mine = scratch.name == f"scratch-{run_identity()}"
-            here = owner == host and process.isdigit()
-            if mine or (here and not psutil.pid_exists(int(process))):
-                shutil.rmtree(scratch, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            work.rmdir()
-
-    def _move(self, temporary: str, path: str) -> None:
-        for attempt in range(3):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            try:
-                os.replace(temporary, path)
-                return
-            except FileNotFoundError:
-                # Another run may have removed the folder, empty as it was, just now.
-                if attempt == 2:
-                    raise
+        """Remove the scratch files of this run, and of runs that are known to have ended."""
+        files_of(self.location).clear_scratch(self.path(WORK_FOLDER), run_identity())
 
 
 def scratch_names() -> tuple[str, str]:
     """The scratch folder of this run below an output tree."""
     return WORK_FOLDER, f"scratch-{run_identity()}"
-
-
-RUN_IDENTITY_VARIABLE = "BEAMSPLITTER_RUN"
 
 
 def run_identity() -> str:

@@ -327,11 +327,11 @@ def test_a_recording_that_vanishes_after_the_listing_is_named(music: Path, tmp_p
     job = job_for(music, out=tmp_path / "out")
     events = list_events(job)
     skip = SkipFinished(events.location, job.output_location, job.settings)
-    one, two = (skip.pending_or_receipt(element) for element in events.elements)
+    one, two = (skip.pending_or_receipt(element, force=False) for element in events.elements)
     (reference,) = PlanParts(job.settings).apply(one)
     shutil.rmtree(music)
     for use in (
-        lambda: skip.pending_or_receipt("one.wav"),
+        lambda: skip.pending_or_receipt("one.wav", force=False),
         lambda: list(PlanParts(job.settings).apply(two)),
         lambda: list(LoadBinary().apply(reference)),
     ):
@@ -342,7 +342,7 @@ def test_a_recording_that_vanishes_after_the_listing_is_named(music: Path, tmp_p
 def test_a_recording_that_changes_after_the_listing_is_named(music: Path, tmp_path: Path) -> None:
     job = job_for(music, out=tmp_path / "out")
     skip = SkipFinished(str(music), job.output_location, job.settings)
-    (reference,) = PlanParts(job.settings).apply(skip.pending_or_receipt("one.wav"))
+    (reference,) = PlanParts(job.settings).apply(skip.pending_or_receipt("one.wav", force=False))
     (music / "one.wav").write_bytes(wav_bytes(TONE[:, :-1], RATE))
     with pytest.raises(StorageError, match=r"one\.wav: changed while .*: run it again"):
         list(LoadBinary().apply(reference))

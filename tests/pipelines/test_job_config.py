@@ -47,7 +47,7 @@ def test_a_klio_v2_file_loads_unchanged(tmp_path: Path) -> None:
     assert job.job_name == "audio-spectrograms"
     assert job.job_config.data.inputs[0].file_suffix == ".ogg"
     assert job.job_config.model_extra == {"my_own_key": 3}
-    assert job.pipeline_options.model_extra == {"worker_harness_container_image": "gcr.io/p/i"}
+    assert job.pipeline_options.sdk_container_image == "gcr.io/p/i"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_templates_fill_names_of_any_case(tmp_path: Path) -> None:
     text = KLIO_JOB.replace("./inputs", "${IN_Folder}/a").replace("gcr.io/p/i", "$$5")
     job = load_job(write(tmp_path, text), templates={"IN_Folder": "/x=1"})
     assert job.job_config.data.inputs[0].location == "/x=1/a"
-    assert job.pipeline_options.model_extra == {"worker_harness_container_image": "$5"}
+    assert job.pipeline_options.sdk_container_image == "$5"
 
 
 def test_a_missing_template_value_is_named(tmp_path: Path) -> None:

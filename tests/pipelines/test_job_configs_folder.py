@@ -6,11 +6,41 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
-JOB_FILES = sorted((Path(__file__).parents[2] / "job-configs").glob("*.yaml"))
+from beamsplitter.pipelines.job_config import load_job
+
+JOB_FOLDER = Path(__file__).parents[2] / "job-configs"
+JOB_FILES = sorted(JOB_FOLDER.glob("*.yaml"))
+DATAFLOW_FILES = [path for path in JOB_FILES if "dataflow" in path.name]
+VALUES = {
+    "INPUT": "in",
+    "OUTPUT": "out",
+    "PROJECT": "my-project",
+    "REGION": "europe-west4",
+    "BUCKET": "my-bucket",
+    "IMAGE": "europe-west4-docker.pkg.dev/my-project/beamsplitter/beamsplitter:0.1.0",
+}
 
 
 def test_there_are_job_files() -> None:
-    assert [path.name for path in JOB_FILES] == ["local-folder.yaml"]
+    assert {path.name for path in JOB_FILES} >= {
+        "local-folder.yaml",
+        "gcs-batch-dataflow.yaml",
+        "gcs-batch-dataflow-gpu.yaml",
+    }
+
+
+@pytest.mark.parametrize("path", JOB_FILES, ids=lambda path: path.name)
+def test_a_job_file_loads_under_its_own_name(path: Path) -> None:
+    assert load_job(str(path), templates=VALUES).job_name == path.stem
+
+
+@pytest.mark.parametrize("path", DATAFLOW_FILES, ids=lambda path: path.name)
+def test_a_job_file_for_dataflow_can_be_submitted(path: Path, command: Command) -> None:
+    templates = [each for name in VALUES for each in ("-T", f"{name}={VALUES[name]}")]
+    done = command("run", path, "--dry-run", *templates)
+    assert done.returncode == 0, done.stderr
+    assert f"{path.stem}, " in done.stdout
+    assert ("accelerator" in done.stdout) is ("gpu" in path.name)
 
 
 def test_local_folder_makes_what_separate_makes(
@@ -18,7 +48,7 @@ def test_local_folder_makes_what_separate_makes(
 ) -> None:
     write_audio("in/song.wav", seconds=2)
     templates = ["-T", f"INPUT={tmp_path / 'in'}", "-T", f"OUTPUT={tmp_path / 'a'}"]
-    done = command("run", JOB_FILES[0], *templates)
+    done = command("run", JOB_FOLDER / "local-folder.yaml", *templates)
     assert done.returncode == 0, done.stderr
     assert command("separate", tmp_path / "in", "-o", tmp_path / "b").returncode == 0
     for name in ("background.flac", "foreground.png", "manifest.json"):
@@ -28,6 +58,6 @@ def test_local_folder_makes_what_separate_makes(
 
 @pytest.mark.parametrize("path", JOB_FILES, ids=lambda path: path.name)
 def test_a_missing_template_value_is_explained(path: Path, command: Command) -> None:
-    done = command("run", path, "-T", "INPUT=x")
+    done = command("run", path, "-T", "OTHER=x")
     assert done.returncode == 2
-    assert "'OUTPUT' is missing: give it with --template" in done.stderr
+    assert "is missing: give it with --template" in done.stderr

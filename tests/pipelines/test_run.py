@@ -218,6 +218,25 @@ def test_selected_and_renamed_stems(folder: Path, tmp_path: Path) -> None:
     assert made == {"vocals.ogg", "vocals.png", "spectrogram.png", "manifest.json"}
 
 
+def test_pings_pass_through(folder: Path, tmp_path: Path, command: Command) -> None:
+    (tmp_path / "lines.txt").write_text("one.wav\ntext.mp3\n")
+    job = {
+        "job_name": "pings",
+        "pipeline_options": {"runner": "DirectRunner", "streaming": False},
+        "job_config": {
+            "events": {"inputs": [{"type": "file", "location": str(tmp_path / "lines.txt")}]},
+            "data": {
+                "inputs": [{"type": "file", "location": str(folder), "ping": True}],
+                "outputs": [{"type": "file", "location": str(tmp_path / "out")}],
+            },
+        },
+    }
+    (tmp_path / "job.yaml").write_text(json.dumps(job))
+    done = command("run", tmp_path / "job.yaml")
+    assert (done.returncode, "2 passed through untouched" in done.stderr) == (0, True)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"run.json", "failures.jsonl"}
+
+
 def test_run_json_counts(folder: Path, tmp_path: Path, command: Command) -> None:
     (folder / "text.mp3").write_text("no audio")
     done = command("separate", folder, "-o", tmp_path / "out", "--workers", 1)
@@ -226,6 +245,7 @@ def test_run_json_counts(folder: Path, tmp_path: Path, command: Command) -> None
     assert summary["recordings"] == {
         "finished": 3,
         "skipped": 0,
+        "passed_through": 0,
         "failed": 1,
         "clipped": 0,
         "total": 4,

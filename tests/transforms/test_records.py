@@ -21,7 +21,7 @@ from beamsplitter.transforms.records import (
     Track,
 )
 
-FILE = FileReceipt("a.flac", "stems", "background", "00ff", 12, 7, 0.5, 0)
+FILE = FileReceipt("a.flac", "stems", "background", "00ff", "AAAAAA==", 12, 7, 0.5, 0)
 RECORDING = Recording(
     element="b/å \udcff\n#.wav",
     uri="/in/x.wav",

@@ -84,3 +84,19 @@ def test_json_is_the_same_for_the_same_value_and_holds_any_name(tmp_path: Path) 
     tree.write_json({"a": "\udcff", "b": "å"}, "x.json")
     assert (tmp_path / "x.json").read_bytes() == first
     assert storage.json.loads(first) == {"a": "\udcff", "b": "å"}
+
+
+def test_a_folder_that_another_run_removes_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / storage.WORK_FOLDER).mkdir()
+    makedirs, removals = os.makedirs, iter([True, True, False, True, False])
+
+    def made_and_removed(folder: str, exist_ok: bool = False) -> None:
+        makedirs(folder, exist_ok=exist_ok)
+        if next(removals):
+            os.rmdir(folder)
+
+    monkeypatch.setattr(os, "makedirs", made_and_removed)
+    OutputTree(str(tmp_path)).write(b"content", "a", "b")
+    assert (tmp_path / "a" / "b").read_bytes() == b"content"

@@ -1,0 +1,172 @@
+"""The job with its recordings and its results on `gs://`, as a user runs it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+from conftest import Command, dead_letters, made_signal
+from result_checks import assert_whole, manifests, read_json
+from storage_server import Fault, StorageServer
+
+IN, OUT = "gs://music/in", "gs://music/out"
+SMALL = ("--workers", 2, "--part-seconds", 10)
+
+
+@pytest.fixture
+def songs(tmp_path: Path) -> Path:
+    """Recordings of one part and of two, in folders, with awkward names."""
+    folder = tmp_path / "in"
+    for seed, name in enumerate(("one", "album ü #1%?/-two's", "album ü #1%?/名前", "three")):
+        path = folder / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, made_signal(2, 8000, 1, seed).T, 8000)
+    soundfile.write(folder / "long.wav", made_signal(15, 8000, 2, 9).T, 8000)
+    soundfile.write(folder / "three.flac", made_signal(2, 8000, 1, 7).T, 8000)
+    (folder / "broken.mp3").write_text("no audio")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of an output tree but for those that name the place of the input."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix not in (".json", ".jsonl")
+    }
+
+
+def downloaded(gcs: StorageServer, folder: Path) -> dict[str, bytes]:
+    gcs.download("out", folder)
+    assert_whole(folder)
+    return contents(folder)
+
+
+@pytest.fixture
+def expected(songs: Path, tmp_path: Path, command: Command) -> dict[str, bytes]:
+    """What the job makes of the same files on this machine."""
+    out = tmp_path / "local"
+    assert command("separate", songs, "-o", out, *SMALL).returncode == 1
+    assert len(manifests(out)) == 6
+    return contents(out)
+
+
+def test_a_bucket_gives_the_same_bytes_as_a_folder(
+    gcs: StorageServer,
+    songs: Path,
+    tmp_path: Path,
+    command: Command,
+    expected: dict[str, bytes],
+) -> None:
+    gcs.upload(songs, "in")
+    run = command("separate", IN, "-o", OUT, *SMALL)
+    assert run.returncode == 1, run.stderr
+    assert downloaded(gcs, tmp_path / "first") == expected
+    assert set(dead_letters(tmp_path / "first")) == {"broken.mp3"}
+    manifest = read_json(tmp_path / "first" / "long" / "manifest.json")
+    assert manifest["input"]["uri"] == "gs://music/in/long.wav"
+    assert not gcs.names("out/.beamsplitter")
+
+    again = command("separate", IN, "-o", OUT, *SMALL, "--log-format", "json")
+    lines = [json.loads(line) for line in again.stdout.splitlines()]
+    finished = [line for line in lines if line["event"] == "finished"]
+    assert len(finished) == 6 and all(line["skipped"] for line in finished)
+
+    gcs.bucket.blob("out/long/background.flac").delete()
+    gcs.bucket.blob("out/one/foreground.flac").upload_from_string(
+        b"x" * len(expected["one/foreground.flac"])
+    )
+    command("separate", IN, "-o", OUT, *SMALL)
+    assert read_json(tmp_path / "first" / "run.json")["recordings"]["finished"] == 6
+    assert downloaded(gcs, tmp_path / "second") == expected
+    assert read_json(tmp_path / "second" / "run.json")["recordings"]["finished"] == 2
+
+
+def test_a_service_that_falters_costs_nothing(
+    gcs: StorageServer,
+    songs: Path,
+    tmp_path: Path,
+    command: Command,
+    expected: dict[str, bytes],
+) -> None:
+    gcs.upload(songs, "in")
+    gcs.faults = [
+        Fault("GET .*alt=media", 503, times=3),
+        Fault("GET .*alt=media", "truncate", times=2),
+        Fault("POST /upload", "lost answer", times=2),
+        Fault("POST /upload", 503, times=2),
+        Fault("GET /storage", "reset", times=3),
+        Fault("DELETE", 503, times=1),
+    ]
+    run = command("separate", IN, "-o", OUT, *SMALL)
+    assert run.returncode == 1, run.stderr
+    assert not any(fault.times for fault in gcs.faults)
+    assert downloaded(gcs, tmp_path / "out") == expected
+    assert set(dead_letters(tmp_path / "out")) == {"broken.mp3"}
+
+
+def test_results_beside_the_recordings_are_no_recordings(
+    gcs: StorageServer, songs: Path, command: Command
+) -> None:
+    gcs.upload(songs, "in")
+    for place in (IN, f"{IN}/results"):
+        assert command("separate", IN, "-o", place, "--no-plots").returncode == 1
+        again = command("separate", IN, "-o", place, "--no-plots", "--dry-run")
+        assert "0 to do, 6 already done, 1 refused" in again.stdout
+
+
+def test_globs_single_objects_and_lines_of_a_file(
+    gcs: StorageServer, songs: Path, tmp_path: Path, command: Command
+) -> None:
+    gcs.upload(songs, "in")
+
+    def planned(*arguments: object) -> list[str]:
+        run = command(*arguments, "--dry-run", "--log-format", "json")
+        assert run.returncode == 0, run.stderr
+        return [json.loads(line)["element"] for line in run.stdout.splitlines()]
+
+    assert planned("separate", f"{IN}/*.wav", "-o", OUT) == ["long.wav", "one.wav", "three.wav"]
+    assert len(planned("separate", f"{IN}/**/*.wav", "-o", OUT)) == 5
+    assert planned("separate", f"{IN}/three.flac", f"{IN}/one.wav", "-o", OUT) == [
+        "one.wav",
+        "three.flac",
+    ]
+    gcs.bucket.blob("lists/songs.txt").upload_from_string("one\nthree\n")
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        """
+job_name: lines
+pipeline_options: {runner: DirectRunner, streaming: false}
+job_config:
+  events: {inputs: [{type: file, location: "gs://music/lists/songs.txt"}]}
+  data:
+    inputs: [{type: gcs, location: "gs://music/in", file_suffix: .wav}]
+    outputs: [{type: gcs, location: "gs://music/out"}]
+"""
+    )
+    assert planned("run", job) == ["one", "three"]
+
+
+def test_without_credentials_there_is_one_clear_error(tmp_path: Path, command: Command) -> None:
+    run = command(
+        *("separate", IN, "-o", tmp_path / "out"),
+        timeout_s=20,
+        STORAGE_EMULATOR_HOST="",
+        GOOGLE_APPLICATION_CREDENTIALS="",
+        CLOUDSDK_CONFIG=str(tmp_path),
+        NO_GCE_CHECK="true",
+    )
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1
+    assert "no credentials for Google Cloud Storage: run `gcloud auth" in run.stderr
+
+
+def test_an_empty_or_missing_place_is_a_mistake_in_the_call(
+    gcs: StorageServer, command: Command
+) -> None:
+    run = command("separate", "gs://music/nothing", "-o", OUT)
+    assert (run.returncode, "no audio files in gs://music/nothing" in run.stderr) == (2, True)
+    run = command("separate", "gs://no-such-bucket/in", "-o", OUT)
+    assert (run.returncode, "gs://no-such-bucket/in: is not there" in run.stderr) == (2, True)
+    run = command("separate", "gs://music/in", "/tmp", "-o", OUT)
+    assert run.returncode == 2

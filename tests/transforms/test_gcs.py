@@ -1,0 +1,152 @@
+"""Objects appear whole or not at all; what the service does in the meantime is waited for."""
+
+import io
+import os
+
+import pytest
+from google.cloud import storage as google_storage
+from storage_server import Fault, StorageServer
+
+from beamsplitter.transforms.gcs import READ_CHUNK_BYTES, GcsFiles
+from beamsplitter.transforms.storage import (
+    OutputTree,
+    StorageError,
+    crc32c_of,
+    open_for_reading,
+    read_bytes,
+    sha256_of,
+    stat_file,
+)
+
+OUT = "gs://music/out"
+AWKWARD = ["ü x", "#1", "a%b", "a%20b", "a?b", "-x", "a+b", "a'b", "a\nb", "a:b&c=d", "名前", "%?#"]
+
+
+@pytest.fixture
+def tree(gcs: StorageServer) -> OutputTree:
+    return OutputTree(OUT)
+
+
+def test_what_is_written_is_read(tree: OutputTree) -> None:
+    data = os.urandom(3 * READ_CHUNK_BYTES + 17)
+    tree.write(data, "a", "b")
+    path = tree.path("a", "b")
+    assert read_bytes(path) == data
+    assert stat_file(path).size_bytes == len(data)
+    assert tree.has("a", "b", size_bytes=len(data), crc32c=crc32c_of(io.BytesIO(data)))
+    assert not tree.has("a", "b", size_bytes=len(data), crc32c=crc32c_of(io.BytesIO(b"")))
+    assert not tree.has("a", "c", size_bytes=0, crc32c="")
+    assert len(sha256_of(path)) == 64
+    with open_for_reading(path) as file:
+        for start in (0, 5, READ_CHUNK_BYTES - 3, 2 * READ_CHUNK_BYTES, len(data) - 4, len(data)):
+            file.seek(start)
+            assert file.read(1000) == data[start : start + 1000]
+        assert file.seek(-5, io.SEEK_END) == len(data) - 5
+        assert file.read() == data[-5:]
+
+
+def test_reading_keeps_to_one_generation(tree: OutputTree, gcs: StorageServer) -> None:
+    tree.write(b"old content", "f")
+    with open_for_reading(tree.path("f")) as file:
+        file.read(1)
+    downloads = [each for each in gcs.requests if "alt=media" in each]
+    generation = stat_file(tree.path("f")).generation
+    assert downloads and all(f"generation={generation}" in each for each in downloads)
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_names(tree: OutputTree, name: str) -> None:
+    tree.write(b"content", name, f"{name}.x")
+    path = tree.path(name, f"{name}.x")
+    assert read_bytes(path) == b"content"
+    with open_for_reading(path) as file:
+        assert file.read() == b"content"
+    assert list(GcsFiles().list_names(OUT)) == [f"{name}/{name}.x"]
+    assert GcsFiles().names_alike(path) == {f"{name}.x"}
+    tree.remove(name, f"{name}.x")
+    tree.remove(name, f"{name}.x")
+    assert list(GcsFiles().list_names(OUT)) == []
+
+
+def test_an_exception_leaves_what_was_there(tree: OutputTree) -> None:
+    tree.write(b"old", "f")
+    with pytest.raises(ZeroDivisionError), tree.writing("f") as file:
+        file.write(b"new")
+        raise ZeroDivisionError
+    assert read_bytes(tree.path("f")) == b"old"
+
+
+def test_scratch_files_of_this_run_are_cleared_and_no_others(tree: OutputTree) -> None:
+    from beamsplitter.transforms.storage import run_identity
+
+    tree.write(b"", ".beamsplitter", f"scratch-{run_identity()}", "parts", "x")
+    tree.write(b"", ".beamsplitter", "scratch-other-1", "x")
+    tree.clear_scratch()
+    assert list(GcsFiles().list_names(OUT)) == [".beamsplitter/scratch-other-1/x"]
+
+
+def test_files_alike_share_all_but_the_extension(tree: OutputTree) -> None:
+    for name in ("a.wav", "a.flac", "a.b.wav", "ab.wav", "a/x.wav", "a.wav.bak/x"):
+        tree.write(b"", name)
+    assert GcsFiles().names_alike(tree.path("a.wav")) == {"a.wav", "a.flac"}
+
+
+@pytest.mark.parametrize("kind", [503, 429, "reset", "slow", "truncate"])
+def test_reading_outlasts_faults(tree: OutputTree, gcs: StorageServer, kind: int | str) -> None:
+    data = os.urandom(100_000)
+    tree.write(data, "f")
+    gcs.faults = [Fault("alt=media", kind, times=1)]
+    assert read_bytes(tree.path("f")) == data
+    gcs.faults = [Fault("alt=media", kind, times=1)]
+    with open_for_reading(tree.path("f")) as file:
+        assert file.read() == data
+
+
+@pytest.mark.parametrize("kind", [503, "reset", "lost answer"])
+@pytest.mark.parametrize("size", [1000, 9 << 20])
+def test_writing_outlasts_faults(
+    tree: OutputTree, gcs: StorageServer, kind: int | str, size: int
+) -> None:
+    data = os.urandom(size)
+    gcs.faults = [Fault("^(POST|PUT) /upload", kind, times=1)]
+    tree.write(data, "f")
+    assert gcs.faults[0].times == 0
+    assert read_bytes(tree.path("f")) == data
+
+
+def test_two_writers_of_the_same_do_not_mind_each_other(
+    tree: OutputTree, gcs: StorageServer
+) -> None:
+    with tree.writing("f") as mine:
+        mine.write(b"same")
+        gcs.bucket.blob("out/f").upload_from_string(b"same")
+    assert read_bytes(tree.path("f")) == b"same"
+
+
+def test_a_writer_is_told_that_another_was_quicker(
+    tree: OutputTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.write(b"old", "f")
+    found = google_storage.Bucket.get_blob
+
+    def found_then_changed(self: google_storage.Bucket, name: str) -> google_storage.Blob:
+        blob = found(self, name)
+        self.blob(name).upload_from_string(b"theirs")
+        return blob
+
+    monkeypatch.setattr(google_storage.Bucket, "get_blob", found_then_changed)
+    with pytest.raises(StorageError, match="gs://music/out/f: was written by another run"):
+        tree.write(b"mine", "f")
+    assert read_bytes(tree.path("f")) == b"theirs"
+
+
+def test_errors_name_the_object(gcs: StorageServer) -> None:
+    with pytest.raises(StorageError, match=r"gs://music/x\.wav: is not there"):
+        read_bytes("gs://music/x.wav")
+    with pytest.raises(StorageError, match="gs://nothing/x: is not there"):
+        stat_file("gs://nothing/x")
+    gcs.faults = [Fault("secret", 403)]
+    with pytest.raises(StorageError, match="secret: may not be accessed"):
+        stat_file("gs://music/secret")
+    with pytest.raises(StorageError, match="names no bucket"):
+        stat_file("gs:///x")

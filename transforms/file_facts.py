@@ -1,0 +1,35 @@
+"""What all kinds of files share: their description, their checksum, their errors."""
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+import google_crc32c
+
+
+class StorageError(OSError):
+    """A file that can't be read or written; the message names it and says what to do."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
+
+class UnreachableStorageError(StorageError):
+    """Storage that is away, after all tries: no recording's fault, and never a dead letter."""
+
+
+@dataclass(frozen=True)
+class FileStat:
+    """Size of a file in bytes, and a text that changes whenever its content does."""
+
+    size_bytes: int
+    generation: str
+
+
+def crc32c_of(file: Any) -> str:
+    """CRC32C of a file's content from its beginning, as Google Cloud Storage writes it."""
+    file.seek(0)
+    checksum = google_crc32c.Checksum()
+    while block := file.read(1 << 20):
+        checksum.update(block)
+    return base64.b64encode(checksum.digest()).decode()

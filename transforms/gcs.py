@@ -1,0 +1,220 @@
+"""Files in Google Cloud Storage: objects with names `gs://bucket/name`.
+
+An object appears whole or not at all, when its upload is done. All requests are repeated with
+back-off while the service is away; uploads state the generation that they replace, so that a
+repeated one can't undo what another run wrote in between.
+"""
+
+import contextlib
+import errno
+import functools
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import google.auth.exceptions
+import requests
+from google.api_core import exceptions as api_exceptions
+from google.cloud import storage
+
+from .file_facts import FileStat, StorageError, UnreachableStorageError, crc32c_of
+
+SCHEME = "gs://"
+READ_CHUNK_BYTES = 4 << 20
+SPOOLED_BYTES = 64 << 20
+NO_CREDENTIALS = (
+    "no credentials for Google Cloud Storage: run `gcloud auth application-default login`, or "
+    "name a key file in GOOGLE_APPLICATION_CREDENTIALS"
+)
+
+
+@functools.cache
+def client() -> storage.Client:
+    """The client of this process; anonymous where STORAGE_EMULATOR_HOST names another server."""
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        return storage.Client.create_anonymous_client()
+    return storage.Client()
+
+
+def split(path: str) -> tuple[str, str]:
+    """Bucket and object name of `gs://bucket/name`."""
+    bucket, _, name = path.removeprefix(SCHEME).partition("/")
+    if not bucket:
+        raise StorageError(errno.EINVAL, "names no bucket: write gs://BUCKET/FOLDER", path)
+    return bucket, name
+
+
+@contextlib.contextmanager
+def explained(path: str) -> Iterator[None]:
+    """Turn the client's errors into ones that name the object and say what to do."""
+    try:
+        yield
+    except google.auth.exceptions.TransportError as error:
+        raise UnreachableStorageError(None, f"can't be reached: {error}", path) from error
+    except google.auth.exceptions.GoogleAuthError as error:
+        raise StorageError(errno.EACCES, NO_CREDENTIALS, path) from error
+    except api_exceptions.NotFound as error:
+        raise StorageError(errno.ENOENT, "is not there (any more)", path) from error
+    except (api_exceptions.Forbidden, api_exceptions.Unauthorized) as error:
+        advice = f"may not be accessed: check the roles of this account ({error.message})"
+        raise StorageError(errno.EACCES, advice, path) from error
+    except (
+        api_exceptions.RetryError,
+        api_exceptions.ServerError,
+        api_exceptions.TooManyRequests,
+        requests.RequestException,
+        ConnectionError,
+    ) as error:
+        raise UnreachableStorageError(
+            None, f"can't be reached, after many tries: {error}", path
+        ) from error
+    except api_exceptions.GoogleAPICallError as error:
+        raise StorageError(None, f"was refused by the service: {error.message}", path) from error
+
+
+def _blob(path: str) -> storage.Blob:
+    bucket, name = split(path)
+    return client().bucket(bucket).blob(name)
+
+
+def _found(path: str) -> storage.Blob:
+    """An object with its metadata."""
+    with explained(path):
+        blob = _blob(path)
+        blob.reload()
+        return blob
+
+
+class _ObjectReader(io.RawIOBase):
+    """One generation of an object, read by ranges. (`Blob.open` does not keep to the generation.)
+
+    Parameters
+    ----------
+    found : the object with its metadata
+    """
+
+    def __init__(self, found: storage.Blob) -> None:
+        self.blob = found.bucket.blob(found.name, generation=found.generation)
+        self.size_bytes = found.size
+        self.position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size_bytes}[whence]
+        self.position = max(0, base + offset)
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        count = min(len(buffer), self.size_bytes - self.position)
+        if count <= 0:
+            return 0
+        stop = self.position + count
+        data = self.blob.download_as_bytes(start=self.position, end=stop - 1, checksum=None)
+        if len(data) != count:
+            raise ConnectionError(f"got {len(data)} of {count} bytes")
+        buffer[:count] = data
+        self.position = stop
+        return count
+
+
+class GcsFiles:
+    """Files whose paths begin with `gs://`."""
+
+    def stat(self, path: str) -> FileStat:
+        """Size and generation of an object."""
+        blob = _found(path)
+        return FileStat(blob.size, str(blob.generation))
+
+    def has(self, path: str, *, size_bytes: int, crc32c: str) -> bool:
+        """Whether an object is there and has this content."""
+        try:
+            blob = _found(path)
+        except UnreachableStorageError:
+            raise
+        except StorageError:
+            return False
+        return bool(blob.size == size_bytes and blob.crc32c == crc32c)
+
+    @contextlib.contextmanager
+    def reading(self, path: str) -> Iterator[Any]:
+        """Open an object for random access; it is read in chunks as they are needed."""
+        found = _found(path)
+        with (
+            explained(path),
+            io.BufferedReader(_ObjectReader(found), READ_CHUNK_BYTES) as file,
+        ):
+            yield file
+
+    def read(self, path: str) -> bytes:
+        """The whole content of an object, its checksum compared."""
+        with explained(path):
+            return _blob(path).download_as_bytes(checksum="crc32c")
+
+    @contextlib.contextmanager
+    def writing(self, path: str, _scratch: str) -> Iterator[Any]:
+        """A local file whose content is uploaded when it closes well."""
+        with tempfile.SpooledTemporaryFile(SPOOLED_BYTES) as file:
+            yield file
+            with explained(path):
+                self._upload(path, file)
+
+    def _upload(self, path: str, file: Any) -> None:
+        size_bytes, checksum = file.seek(0, os.SEEK_END), crc32c_of(file)
+        blob = _blob(path)
+        replaced = blob.bucket.get_blob(blob.name)
+        blob.crc32c = checksum
+        try:
+            blob.upload_from_file(
+                file,
+                rewind=True,
+                size=size_bytes,
+                content_type="application/octet-stream",
+                if_generation_match=replaced.generation if replaced else 0,
+            )
+        except api_exceptions.PreconditionFailed as error:
+            # A repeated upload meets its own first try; the same job twice writes the same.
+            if not self.has(path, size_bytes=size_bytes, crc32c=checksum):
+                raise StorageError(
+                    errno.EBUSY,
+                    "was written by another run in the meantime: let one run at a time write here",
+                    path,
+                ) from error
+
+    def remove(self, path: str, _root: str) -> None:
+        """Remove an object. No error if it is not there."""
+        with explained(path), contextlib.suppress(api_exceptions.NotFound):
+            _blob(path).delete()
+
+    def clear_scratch(self, work: str, run: str) -> None:
+        """Remove the scratch objects of a run; whether others still live can't be known."""
+        scratch = f"{work}/scratch-{run}"
+        for name in list(self.list_names(scratch)):
+            self.remove(f"{scratch}/{name}", work)
+
+    def list_names(self, folder: str) -> Iterator[str]:
+        """Names of all objects below a folder, relative to it, in order of name, page by page."""
+        bucket, prefix = split(folder)
+        prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
+        with explained(folder):
+            fields = "items(name),nextPageToken"
+            for blob in client().list_blobs(bucket, prefix=prefix, fields=fields):
+                yield blob.name.removeprefix(prefix)
+
+    def names_alike(self, path: str) -> frozenset[str]:
+        """Names of the objects beside this one that have its name but for the extension."""
+        bucket, name = split(path)
+        stem = os.path.splitext(name)[0]
+        with explained(path):
+            blobs = client().list_blobs(bucket, prefix=f"{stem}.", delimiter="/")
+            return frozenset(
+                os.path.basename(blob.name)
+                for blob in blobs
+                if os.path.splitext(blob.name)[0] == stem
+            )
