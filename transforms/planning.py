@@ -1,5 +1,6 @@
 """From an event to the parts that are to be done: SkipFinished, PlanParts, Spread."""
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -18,7 +19,14 @@ from .manifest import Manifest, finished_branches, read_manifest
 from .records import PartReference, PendingRecording, Receipt, Recording
 from .settings import SplitSettings
 from .steps import Step
-from .storage import OutputTree, files_of, open_for_reading, stat_file
+from .storage import (
+    GCS_SCHEME,
+    OutputTree,
+    StorageError,
+    files_of,
+    open_for_reading,
+    stat_file,
+)
 
 SKIPPED = "skipped"
 
@@ -34,8 +42,9 @@ class SkipFinished(Step):
 
     Parameters
     ----------
-    location : folder of the recordings; a message's element is a path below it
-    suffix : added to each element
+    location : folder of the recordings; a message's element is a path below it, or a whole
+        `gs://` path, as storage notifications have it
+    suffix : added to each element that is a path below the location
     output_location : folder of the output tree
     settings : what is to be made of each recording
     given_up : reasons by element of recordings that are not to be tried again
@@ -78,10 +87,9 @@ class SkipFinished(Step):
         ----------
         force : do it again if it is finished
         """
+        element, uri = self._place_of(element)
         if element in self.given_up:
             raise GivenUpError(self.given_up[element])
-        OutputTree(self.location).path(element)  # refuses what leads out of the folder
-        uri = os.path.join(self.location, element + self.suffix)
         found = stat_file(uri)
         folder = folder_of(element, uri)
         manifest = read_manifest(self.tree, folder)
@@ -108,6 +116,16 @@ class SkipFinished(Step):
             kept=kept,
             stale=stale,
         )
+
+    def _place_of(self, element: str) -> tuple[str, str]:
+        """The path below the location, and the whole path, of an element that is either."""
+        if not element.startswith(GCS_SCHEME):
+            OutputTree(self.location).path(element)  # refuses what leads out of the folder
+            return element, os.path.join(self.location, element + self.suffix)
+        below = element.removeprefix(f"{self.location}/")
+        if below == element:
+            raise StorageError(errno.EINVAL, f"does not lie below {self.location}", element)
+        return below, OutputTree(self.location).path(below)
 
 
 def _kept_and_stale(manifest: Manifest | None, todo: tuple[str, ...]) -> tuple[Any, Any]:

@@ -8,6 +8,8 @@ from google.cloud import storage as google_storage
 from storage_server import Fault, StorageServer
 
 from beamsplitter.transforms.gcs import READ_CHUNK_BYTES, GcsFiles
+from beamsplitter.transforms.planning import SkipFinished
+from beamsplitter.transforms.settings import SplitSettings
 from beamsplitter.transforms.storage import (
     OutputTree,
     StorageError,
@@ -150,3 +152,15 @@ def test_errors_name_the_object(gcs: StorageServer) -> None:
         stat_file("gs://music/secret")
     with pytest.raises(StorageError, match="names no bucket"):
         stat_file("gs:///x")
+
+
+def test_an_element_may_be_a_whole_path_below_the_location(gcs: StorageServer) -> None:
+    gcs.bucket.blob("in/album/x.wav").upload_from_string(b"content")
+    step = SkipFinished("gs://music/in", OUT, SplitSettings(), suffix=".wav")
+    by_path = step.pending_or_receipt("gs://music/in/album/x.wav", force=False)
+    by_name = step.pending_or_receipt("album/x", force=False)
+    assert (by_path.element, by_path.uri) == ("album/x.wav", by_name.uri)
+    with pytest.raises(StorageError, match=r"gs://other/x\.wav: does not lie below gs://music/in"):
+        step.pending_or_receipt("gs://other/x.wav", force=False)
+    with pytest.raises(StorageError, match="leads out"):
+        step.pending_or_receipt("gs://music/in/../x.wav", force=False)
