@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..audio.extensions import AUDIO_EXTENSIONS
+from ..transforms.storage import GCS_SCHEME
 from .events import InputError, list_events
 from .job_config import JobConfig, JobFileError, load_job, parse_job
 
@@ -265,7 +266,7 @@ class _explained:
 
 
 def _event_input(path: str) -> dict[str, str]:
-    if path.startswith("gs://"):
+    if path.startswith(GCS_SCHEME):
         recording = os.path.splitext(path)[1].lower() in AUDIO_EXTENSIONS
         magic = glob.has_magic(path)
         kind = "glob" if magic else "recording" if recording else "folder"

@@ -21,6 +21,7 @@ from google.api_core.exceptions import GoogleAPIError
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.auth.transport.requests import Request
 
+from ..transforms.file_facts import GCS_SCHEME, HOW_TO_SIGN_IN
 from .events import EventList, list_events
 from .job_config import FileEvents, JobConfig, JobFileError, PipelineSettings
 from .run import build
@@ -225,10 +226,7 @@ def require_credentials() -> None:
         if not credentials.valid:
             credentials.refresh(Request())
     except DefaultCredentialsError as error:
-        raise SubmissionError(
-            "no Google credentials: run `gcloud auth application-default login`, or name a key "
-            "file in GOOGLE_APPLICATION_CREDENTIALS"
-        ) from error
+        raise SubmissionError(f"no Google credentials: {HOW_TO_SIGN_IN}") from error
     except GoogleAuthError as error:
         raise SubmissionError(
             f"the Google credentials are refused: {_first_line(error)}: run `gcloud auth "
@@ -263,7 +261,7 @@ def _problems_of_places(job: JobConfig) -> Iterator[str]:
         if getattr(settings, name):
             places[f"pipeline_options.{name}"] = getattr(settings, name)
     for key, location in places.items():
-        if not location.startswith("gs://"):
+        if not location.startswith(GCS_SCHEME):
             yield f"{key}: {location}: the workers on Dataflow reach gs:// only"
     if not events.inputs:
         yield "job_config.events.inputs: name the folder of the recordings on gs://"

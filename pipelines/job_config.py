@@ -17,7 +17,7 @@ from ..transforms.settings import (
     SplitSettings,
     StemSettings,
 )
-from ..transforms.storage import absolute
+from ..transforms.storage import GCS_SCHEME, absolute
 
 EXCERPT_LIMIT_S = 60.0
 KLIO_IMAGE = "worker_harness_container_image"
@@ -73,7 +73,7 @@ class FileData(Section):
 
     @model_validator(mode="after")
     def _gcs_means_a_bucket(self) -> "FileData":
-        if self.type == "gcs" and not self.location.startswith("gs://"):
+        if self.type == "gcs" and not self.location.startswith(GCS_SCHEME):
             raise ValueError(f"location of type gcs: {self.location!r} does not begin with gs://")
         return self
 

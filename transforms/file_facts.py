@@ -1,10 +1,16 @@
-"""What all kinds of files share: their description, their checksum, their errors."""
+"""What all kinds of files share: their paths, description, checksum and errors."""
 
 import base64
 from dataclasses import dataclass
 from typing import Any
 
 import google_crc32c
+
+GCS_SCHEME = "gs://"
+HOW_TO_SIGN_IN = (
+    "run `gcloud auth application-default login`, or name a key file in "
+    "GOOGLE_APPLICATION_CREDENTIALS"
+)
 
 
 class StorageError(OSError):

@@ -19,15 +19,18 @@ import requests
 from google.api_core import exceptions as api_exceptions
 from google.cloud import storage
 
-from .file_facts import FileStat, StorageError, UnreachableStorageError, crc32c_of
+from .file_facts import (
+    GCS_SCHEME,
+    HOW_TO_SIGN_IN,
+    FileStat,
+    StorageError,
+    UnreachableStorageError,
+    crc32c_of,
+)
 
-SCHEME = "gs://"
 READ_CHUNK_BYTES = 4 << 20
 SPOOLED_BYTES = 64 << 20
-NO_CREDENTIALS = (
-    "no credentials for Google Cloud Storage: run `gcloud auth application-default login`, or "
-    "name a key file in GOOGLE_APPLICATION_CREDENTIALS"
-)
+NO_CREDENTIALS = f"no credentials for Google Cloud Storage: {HOW_TO_SIGN_IN}"
 
 
 @functools.cache
@@ -40,7 +43,7 @@ def client() -> storage.Client:
 
 def split(path: str) -> tuple[str, str]:
     """Bucket and object name of `gs://bucket/name`."""
-    bucket, _, name = path.removeprefix(SCHEME).partition("/")
+    bucket, _, name = path.removeprefix(GCS_SCHEME).partition("/")
     if not bucket:
         raise StorageError(errno.EINVAL, "names no bucket: write gs://BUCKET/FOLDER", path)
     return bucket, name
@@ -166,10 +169,9 @@ class GcsFiles:
                 self._upload(path, file)
 
     def _upload(self, path: str, file: Any) -> None:
-        size_bytes, checksum = file.seek(0, os.SEEK_END), crc32c_of(file)
+        size_bytes = file.seek(0, os.SEEK_END)
         blob = _blob(path)
         replaced = blob.bucket.get_blob(blob.name)
-        blob.crc32c = checksum
         try:
             blob.upload_from_file(
                 file,
@@ -180,7 +182,7 @@ class GcsFiles:
             )
         except api_exceptions.PreconditionFailed as error:
             # A repeated upload meets its own first try; the same job twice writes the same.
-            if not self.has(path, size_bytes=size_bytes, crc32c=checksum):
+            if not self.has(path, size_bytes=size_bytes, crc32c=crc32c_of(file)):
                 raise StorageError(
                     errno.EBUSY,
                     "was written by another run in the meantime: let one run at a time write here",

@@ -9,17 +9,29 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from .file_facts import FileStat, StorageError, UnreachableStorageError, crc32c_of
+from .file_facts import (
+    GCS_SCHEME,
+    FileStat,
+    StorageError,
+    UnreachableStorageError,
+    crc32c_of,
+)
 from .local_files import LocalFiles
 
 if TYPE_CHECKING:
     from .gcs import GcsFiles
 
-__all__ = ["FileStat", "OutputTree", "StorageError", "UnreachableStorageError", "crc32c_of"]
+__all__ = [
+    "GCS_SCHEME",
+    "FileStat",
+    "OutputTree",
+    "StorageError",
+    "UnreachableStorageError",
+    "crc32c_of",
+]
 
 WORK_FOLDER = ".beamsplitter"
 RUN_IDENTITY_VARIABLE = "BEAMSPLITTER_RUN"
-GCS_SCHEME = "gs://"
 
 
 def files_of(path: str) -> "LocalFiles | GcsFiles":
