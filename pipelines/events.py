@@ -107,7 +107,11 @@ def _recordings_in_bucket(
     root = _root_of(each)
     if isinstance(each, GlobEvents):
         pattern = path.removeprefix(f"{root}/").split("/")
-        return [f"{root}/{name}" for name in list_names(root) if _matches(name.split("/"), pattern)]
+        return [
+            f"{root}/{name}"
+            for name in list_names(root)
+            if _is_audio(name) and _matches(name.split("/"), pattern)
+        ]
     folders: dict[str, list[str]] = defaultdict(list)
     for name in list_names(root):
         folder, _, base = f"{root}/{name}".rpartition("/")

@@ -127,6 +127,8 @@ def test_globs_single_objects_and_lines_of_a_file(
 
     assert planned("separate", f"{IN}/*.wav", "-o", OUT) == ["long.wav", "one.wav", "three.wav"]
     assert len(planned("separate", f"{IN}/**/*.wav", "-o", OUT)) == 5
+    gcs.bucket.blob("in/three.txt").upload_from_string("no recording")
+    assert planned("separate", f"{IN}/three.*", "-o", OUT) == ["three.flac", "three.wav"]
     assert planned("separate", f"{IN}/three.flac", f"{IN}/one.wav", "-o", OUT) == [
         "one.wav",
         "three.flac",
