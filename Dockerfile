@@ -3,8 +3,12 @@ ARG PYTHON_VERSION=3.11
 ARG BEAM_VERSION=2.77.0
 # cpu or cuda: which build of torch is installed.
 ARG VARIANT=cpu
+# Of Google's launcher of flex templates: a program without Python or Beam in it.
+ARG LAUNCHER_VERSION=20230622_RC00
 
 FROM apache/beam_python${PYTHON_VERSION}_sdk:${BEAM_VERSION} AS beam
+
+FROM gcr.io/dataflow-templates-base/python311-template-launcher-base:${LAUNCHER_VERSION} AS launcher
 
 FROM python:${PYTHON_VERSION}-slim-bookworm AS python
 ENV PATH=/opt/venv/bin:$PATH \
@@ -51,13 +55,15 @@ ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib:/usr/local/nvidia/lib64 \
 # hadolint ignore=DL3006
 FROM runtime-${VARIANT} AS runtime
 ARG PYTHON_VERSION
+ARG BEAM_VERSION
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="beamsplitter" \
       org.opencontainers.image.description="Splits recordings into stems, on Apache Beam" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.base.name="docker.io/library/python:${PYTHON_VERSION}-slim-bookworm"
+      org.opencontainers.image.base.name="docker.io/library/python:${PYTHON_VERSION}-slim-bookworm" \
+      org.apache.beam.version="${BEAM_VERSION}"
 # Without the first, Beam's boot makes an environment of its own that has none of the packages.
 # One thread a worker, and glibc keeps the memory of a recording for the next, as in local runs.
 ENV RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1 \
@@ -83,10 +89,19 @@ RUN beamsplitter demo --output /tmp/demo \
 ENTRYPOINT ["/opt/apache/beam/boot"]
 
 
-# Dataflow gives its workers folders that only root can write to.
+# Dataflow gives its workers folders that only root can write to. The same image launches the flex
+# template: Dataflow then starts the launcher in place of the entry point.
 FROM runtime AS dataflow
 # hadolint ignore=DL3002
 USER 0
+COPY --from=launcher /opt/google/dataflow/python_template_launcher \
+    /opt/google/dataflow/python_template_launcher
+ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/template/main.py
+# The launcher runs a file, and flex_template.py is a module of a package.
+RUN install --directory /template \
+    && printf '%s\n' "import runpy" \
+        "runpy.run_module('beamsplitter.pipelines.flex_template', run_name='__main__')" \
+        > /template/main.py
 
 
 # What is built if no target is named.

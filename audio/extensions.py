@@ -1,6 +1,15 @@
 """The file name extensions by which recordings are found in a folder."""
 
+import os
+
 AUDIO_EXTENSIONS = frozenset(
     ".wav .wave .rf64 .w64 .aif .aiff .aifc .flac .ogg .oga .opus .mp3 .mp2 .m4a .m4b .mp4 .aac "
     ".alac .wma .webm .mka .ac3 .caf .au".split()
 )
+
+
+def is_audio_name(path: str) -> bool:
+    """Whether a path is one of a sound file, and neither it nor a folder of it is hidden."""
+    parts = path.split("/")
+    extension = os.path.splitext(parts[-1])[1].lower()
+    return extension in AUDIO_EXTENSIONS and not any(part.startswith(".") for part in parts)

@@ -1,5 +1,6 @@
 """The command `beamsplitter`."""
 
+import functools
 import glob
 import io
 import json
@@ -7,19 +8,17 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from ..audio.extensions import AUDIO_EXTENSIONS
-from ..transforms.storage import GCS_SCHEME
+from ..transforms.storage import GCS_SCHEME, use_access
+from .event_outputs import prepare_outputs
 from .events import InputError, list_events
 from .job_config import JobConfig, JobFileError, load_job, parse_job
-
-if TYPE_CHECKING:
-    from .dataflow import Submission
 
 app = typer.Typer(
     name="beamsplitter",
@@ -42,6 +41,14 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="List what would be done, skipped and refused.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Do finished recordings again.")]
+JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="A job file.")]
+Override = Annotated[
+    list[str] | None,
+    typer.Option("--override", "-O", help="dotted.path=value: change a value of the file."),
+]
+Template = Annotated[
+    list[str] | None, typer.Option("--template", "-T", help="NAME=value: for ${NAME} in the file.")
+]
 
 
 @app.command()
@@ -113,33 +120,156 @@ def separate(
 
 @app.command()
 def run(
-    job_file: Annotated[str, typer.Argument(metavar="JOB.yaml", help="A job file.")],
-    override: Annotated[
-        list[str] | None,
-        typer.Option("--override", "-O", help="dotted.path=value: change a value of the file."),
-    ] = None,
-    template: Annotated[
-        list[str] | None,
-        typer.Option("--template", "-T", help="NAME=value: for ${NAME} in the file."),
-    ] = None,
+    job_file: JobFile,
+    override: Override = None,
+    template: Template = None,
     workers: Workers = None,
     force: Force = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Replace the running stream of this name on Dataflow.")
+    ] = False,
     dry_run: DryRun = False,
     log_format: LogFormat = "text",
 ) -> None:
     """Run a job file. Exit codes as for `separate`."""
-    with _explained():
-        templates = dict(_pair(each) for each in template or ())
-        overrides = list(override or ())
-        if force:
-            overrides.append("job_config.data.outputs.0.force=true")
-        job = load_job(job_file, overrides=overrides, templates=templates)
+    overrides = list(override or ())
+    if force:
+        overrides.append("job_config.data.outputs.0.force=true")
+    if update:
+        overrides.append("pipeline_options.update=true")
+    job = _load(job_file, overrides, template)
+    if update and job.pipeline_options.runner != "DataflowRunner":
+        print("error: --update: the job does not run on Dataflow", file=sys.stderr)
+        raise typer.Exit(USAGE_ERROR)
     _run(
         job,
         workers=workers or job.pipeline_options.direct_num_workers,
         dry_run=dry_run,
         log_format=log_format,
     )
+
+
+@app.command()
+def publish(
+    job_file: JobFile,
+    elements: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ELEMENT", help="What the job shall work on: names of files."),
+    ] = None,
+    from_file: Annotated[
+        str | None, typer.Option(help="A file of elements, one a line; - is standard input.")
+    ] = None,
+    top_down: Annotated[
+        bool,
+        typer.Option(
+            "--top-down/--bottom-up", help="For every job that gets the events, or for this alone."
+        ),
+    ] = False,
+    force: Force = False,
+    ping: Annotated[bool, typer.Option("--ping", help="Let events pass, and do nothing.")] = False,
+    override: Override = None,
+    template: Template = None,
+    log_format: LogFormat = "text",
+) -> None:
+    """Publish events to the Pub/Sub topic that a job reads.
+
+    Exit code: 0 if all were published, 1 if some could not be, 2 for a mistake in the call, or if
+    Pub/Sub does not take them.
+    """
+    from . import publish as publishing
+
+    job = _load(job_file, override, template)
+    try:
+        with _explained(), publishing.opened_elements(elements or (), from_file) as numbered:
+            outcome = publishing.publish(
+                job,
+                numbered,
+                top_down=top_down,
+                force=force,
+                ping=ping,
+                on_failure=functools.partial(publishing.print_failure, log_format=log_format),
+            )
+            if not outcome.published + outcome.failed and not outcome.stopped:
+                raise InputError(f"{from_file}: holds no elements")
+    except publishing.PublishError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(USAGE_ERROR) from error
+    unit = "line" if from_file else "element"
+    publishing.print_outcome(outcome, unit=unit, log_format=log_format)
+    if outcome.stopped:
+        raise typer.Exit(INTERRUPTED if outcome.interrupted else USAGE_ERROR)
+    raise typer.Exit(1 if outcome.failed else 0)
+
+
+@app.command()
+def stop(
+    job_file: JobFile,
+    override: Override = None,
+    template: Template = None,
+    drain: Annotated[
+        bool, typer.Option("--drain", help="Finish what was read; default for streams.")
+    ] = False,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="End at once; default for batch jobs.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Until the job is over.")] = False,
+    log_format: LogFormat = "text",
+) -> None:
+    """Stop a running job on Dataflow, found by the job_name of its file.
+
+    Exit code: 0 if it is stopping, or has stopped with --wait; 1 if no job of the name is running,
+    or it failed in the end; 2 for a mistake in the call, or no access.
+    """
+    from .dataflow_jobs import DataflowError, JobFailedError, NoSuchJobError, stop_job
+
+    job = _load(job_file, override, template)
+    try:
+        with _explained():
+            if drain and cancel:
+                raise JobFileError("--drain and --cancel: give one of them")
+            mode = "drain" if drain else "cancel" if cancel else None
+            found, state = stop_job(job, mode=mode, wait=wait)
+    except DataflowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        no_stop = isinstance(error, NoSuchJobError | JobFailedError)
+        raise typer.Exit(1 if no_stop else USAGE_ERROR) from error
+    except KeyboardInterrupt as error:
+        print("no longer waiting; the job goes on stopping", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from error
+    shown = {"job_name": found.name, "job_id": found.id, "state": state}
+    if log_format == "json":
+        print(json.dumps(shown))
+    else:
+        print(f"{found.name} ({found.id}): {state}")
+
+
+@app.command()
+def verify(
+    job_file: JobFile,
+    override: Override = None,
+    template: Template = None,
+    create: Annotated[
+        bool, typer.Option("--create", help="Make missing buckets, topics and subscriptions.")
+    ] = False,
+    log_format: LogFormat = "text",
+) -> None:
+    """Check that all that a job names is there and may be used. Nothing is run, or deleted.
+
+    Exit code: 0 if nothing is missing, 1 if something is, 2 for a mistake in the call, or no
+    credentials.
+    """
+    from .dataflow_jobs import DataflowError
+    from .verify import complete, print_findings, verify_job
+
+    job = _load(job_file, override, template)
+    try:
+        with _explained():
+            findings = verify_job(job, create=create)
+    except DataflowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(USAGE_ERROR) from error
+    print_findings(findings, log_format=log_format)
+    raise typer.Exit(0 if complete(findings) else 1)
 
 
 @app.command()
@@ -170,6 +300,7 @@ def demo(
 
 
 def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str) -> None:
+    use_access(job.access)
     if job.pipeline_options.runner == "DataflowRunner":
         raise typer.Exit(_run_on_dataflow(job, dry_run=dry_run, log_format=log_format))
     if dry_run:
@@ -177,6 +308,8 @@ def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str)
 
         with _explained():
             raise typer.Exit(print_plan(job, list_events(job), log_format=log_format))
+    if job.pipeline_options.streaming:
+        raise typer.Exit(_run_stream(job, workers=workers or _cores(), log_format=log_format))
     raise typer.Exit(_run_job(job, workers=workers, log_format=log_format))
 
 
@@ -189,16 +322,17 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
     with _explained():
         if not job.job_config.data.outputs:
             raise JobFileError("job_config.data.outputs: name the folder of the results")
-        events = list_events(job)
+        elements = list_events(job)
         require_writable(job.output_location)
-    workers = min(workers or _cores(), len(events.elements))
+        prepare_outputs(job)
+    workers = min(workers or _cores(), len(elements))
     state = None
     try:
         if log_format == "json":
-            state = run_local(job, events, workers=workers, show=JsonLog())
+            state = run_local(job, elements, workers=workers, show=JsonLog())
         else:
             with Bar(console) as bar:
-                state = run_local(job, events, workers=workers, show=bar)
+                state = run_local(job, elements, workers=workers, show=bar)
     except KeyboardInterrupt:
         console.print("interrupted; run it again to go on where it stopped")
         return INTERRUPTED
@@ -213,8 +347,33 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
     return 1 if state.failures else 0
 
 
+def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
+    with _explained():
+        if not job.job_config.data.outputs:
+            raise JobFileError("job_config.data.outputs: name the folder of the results")
+    from .launch import LaunchError, require_writable
+    from .progress import JsonLog, StreamLines, print_stream_summary
+    from .streaming import run_stream
+
+    console = Console(stderr=True, soft_wrap=True)
+    show = JsonLog() if log_format == "json" else StreamLines(console)
+    try:
+        with _explained():
+            require_writable(job.output_location)
+            prepare_outputs(job)
+            totals = run_stream(job, workers=workers, show=show)
+    except LaunchError as error:
+        console.print("[bold red]the stream could not go on[/]: run it again to go on")
+        console.print(Text(str(error)))
+        return USAGE_ERROR
+    if log_format == "text":
+        print_stream_summary(console, totals, location=job.output_location)
+    return 1 if totals.failed else 0
+
+
 def _run_on_dataflow(job: JobConfig, *, dry_run: bool, log_format: str) -> int:
-    from .dataflow import SubmissionError, describe, submit, summary
+    from .dataflow import describe, submit, summary
+    from .dataflow_jobs import DataflowError
 
     try:
         with _explained():
@@ -222,7 +381,7 @@ def _run_on_dataflow(job: JobConfig, *, dry_run: bool, log_format: str) -> int:
                 description = describe(job)
             else:
                 submission = submit(job)
-    except SubmissionError as error:
+    except DataflowError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_ERROR
     if dry_run and log_format == "json":
@@ -236,21 +395,31 @@ def _run_on_dataflow(job: JobConfig, *, dry_run: bool, log_format: str) -> int:
         shown = {"template": job.pipeline_options.template_location}
     text = json.dumps(shown) if log_format == "json" else "\n".join(map(str, shown.values()))
     print(text, flush=True)
-    return _wait(submission) if submission.job_id and job.job_config.blocking else 0
+    return _wait(job, submission.job_id) if submission.job_id else 0
 
 
-def _wait(submission: "Submission") -> int:
-    from .dataflow import SubmissionError
+def _wait(job: JobConfig, job_id: str) -> int:
+    """Wait as the job file says: until the job runs, until it is over, or not at all."""
+    from .dataflow_jobs import DataflowError, DataflowJobs
 
     try:
-        submission.wait()
-    except SubmissionError as error:
+        if job.job_config.blocking:
+            DataflowJobs(job.pipeline_options).wait(job_id)
+        elif job.job_config.wait_for_pipeline_running:
+            DataflowJobs(job.pipeline_options).wait_until_running(job_id)
+    except DataflowError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("no longer waiting; the job goes on without", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _load(path: str, overrides: list[str] | None, templates: list[str] | None) -> JobConfig:
+    with _explained():
+        values = dict(_pair(each) for each in templates or ())
+        return load_job(path, overrides=overrides or (), templates=values)
 
 
 class _explained:

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import logging
 import os
 import re
 import tempfile
@@ -13,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-import google.auth
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.portability.common_urns import resource_hints
-from google.api_core.exceptions import GoogleAPIError
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
-from google.auth.transport.requests import Request
 
-from ..transforms.file_facts import GCS_SCHEME, HOW_TO_SIGN_IN
-from .events import EventList, list_events
-from .job_config import FileEvents, JobConfig, JobFileError, PipelineSettings
+from ..transforms.file_facts import GCS_SCHEME
+from .dataflow_jobs import DataflowJobs, explained
+from .event_config import FolderEvents, GlobEvents, RecordingEvents
+from .event_outputs import prepare_outputs
+from .events import require_events
+from .job_config import JobConfig, JobFileError, PipelineSettings
+from .resources import places_of
 from .run import build
+from .sources import ReadEvents
 
 JOB_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
-CLOUD_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 DATAFLOW_ENDPOINT = "https://dataflow.googleapis.com"
 # Beam takes local folders for buckets, and needs no credentials, where the endpoint is localhost.
 OFFLINE_ENDPOINT = "http://localhost:1"
@@ -35,10 +34,6 @@ NO_IMAGE = (
     "name a container image that holds beamsplitter and its dependencies (docs/dataflow.md says "
     "how to build one), or a setup_file that the workers install it from"
 )
-
-
-class SubmissionError(RuntimeError):
-    """Dataflow, the storage or the credentials do not let a job be submitted, or it failed."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +66,8 @@ class JobDescription:
 class Submission:
     """A submitted job. `job_id` and `url` are None where a template was written instead."""
 
-    job_id: str | None
-    url: str | None
-    result: Any
-
-    def wait(self) -> None:
-        """Wait until the job is over.
-
-        Raises
-        ------
-        SubmissionError : the job failed or was cancelled
-        """
-        with _explained_by_dataflow():
-            self.result.wait_until_finish()
+    job_id: str | None = None
+    url: str | None = None
 
 
 def dataflow_options(job: JobConfig) -> PipelineOptions:
@@ -96,15 +80,12 @@ def dataflow_options(job: JobConfig) -> PipelineOptions:
     return _parse_options(_plain_options(job))
 
 
-def build_dataflow_job(
-    job: JobConfig, options: PipelineOptions, events: EventList
-) -> beam.Pipeline:
+def build_dataflow_job(job: JobConfig, options: PipelineOptions) -> beam.Pipeline:
     """The graph of a job, ready to be run.
 
     Parameters
     ----------
     options : those of `dataflow_options`, or changed ones
-    events : the recordings; those of `unlisted_events` give the same graph
 
     Raises
     ------
@@ -115,17 +96,12 @@ def build_dataflow_job(
     except ValueError as error:
         complaints = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
         raise JobFileError(f"pipeline_options: {' '.join(complaints) or error}") from error
-    build(pipeline, job, events)
+    try:
+        messages = pipeline | ReadEvents(job)
+    except ValueError as error:
+        raise JobFileError(f"job_config.events.inputs: {error}") from error
+    build(pipeline, job, messages)
     return pipeline
-
-
-def unlisted_events(job: JobConfig) -> EventList:
-    """A job's events as they are before its bucket is listed, to describe the job with."""
-    first = job.job_config.events.inputs[0]
-    if isinstance(first, FileEvents):
-        data = job.job_config.data.inputs[0]
-        return EventList(location=data.location, suffix=data.file_suffix, elements=())
-    return EventList(location=first.location, suffix="", elements=())
 
 
 def describe(job: JobConfig) -> JobDescription:
@@ -134,7 +110,7 @@ def describe(job: JobConfig) -> JobDescription:
     Raises
     ------
     JobFileError : see `dataflow_options`
-    SubmissionError : a file that the job brings along can't be packed
+    DataflowError : a file that the job brings along can't be packed
     """
     plain = _plain_options(job)
     with tempfile.TemporaryDirectory() as folder:
@@ -150,9 +126,11 @@ def describe(job: JobConfig) -> JobDescription:
         }
         if "requirements_file" in plain:
             changes["requirements_cache"] = "skip"
-        with _explained_by_dataflow():
+        if plain.get("update"):
+            changes["update"] = False  # Beam would ask Dataflow for the running job
+        with explained():
             options = _parse_options({**plain, **changes})
-            build_dataflow_job(job, options, unlisted_events(job)).run()
+            build_dataflow_job(job, options).run()
         pipeline = Path(temp, "pipeline.pb").read_bytes()
         text = Path(template, "job.json").read_text("utf-8")
     # The description is to show the job's own places, not those that it was built with.
@@ -160,6 +138,8 @@ def describe(job: JobConfig) -> JobDescription:
     text = text.replace(OFFLINE_ENDPOINT, plain.get("dataflow_endpoint", DATAFLOW_ENDPOINT))
     description = json.loads(text)
     _restore_options(description, _parse_options(plain), set(changes))
+    if plain.get("update"):
+        description["transformNameMapping"] = plain.get("transform_name_mapping") or {}
     return JobDescription(description, beam_runner_api_pb2.Pipeline.FromString(pipeline))
 
 
@@ -179,6 +159,7 @@ def summary(job: JobConfig, description: JobDescription) -> list[tuple[str, str]
         ("accelerator", _accelerator(description)),
         ("experiments", ", ".join(environment.get("experiments", ()))),
         ("labels", _pairs(description.job.get("labels", {}))),
+        ("updates", _update(settings)),
         ("steps", f"{len(description.steps)}"),
         ("events", ", ".join(each.location for each in job.job_config.events.inputs)),
         ("recordings", ", ".join(each.location for each in data.inputs)),
@@ -194,44 +175,22 @@ def submit(job: JobConfig) -> Submission:
     Raises
     ------
     JobFileError : see `dataflow_options`
-    InputError : the bucket holds no recordings
-    SubmissionError : no credentials, or Dataflow or the storage refuses
+    InputError : an event input or output is not there, or a folder holds no recordings
+    StorageError : one may not be used
+    DataflowError : no credentials, Dataflow or the storage refuses, or there is no job to update
     """
     options = dataflow_options(job)
-    if not job.pipeline_options.no_auth:
-        require_credentials()
-    with _explained_by_dataflow():
-        result = build_dataflow_job(job, options, list_events(job)).run()
+    jobs = DataflowJobs(job.pipeline_options)
+    if job.pipeline_options.update:
+        # Beam would look for the job without end.
+        jobs.require_updatable(job.job_name)
+    require_events(job)
+    prepare_outputs(job)
+    with explained():
+        result = build_dataflow_job(job, options).run()
     if not result.has_job:
-        return Submission(None, None, result)
-    cloud = options.view_as(GoogleCloudOptions)
-    url = (
-        f"https://console.cloud.google.com/dataflow/jobs/{cloud.region}/{result.job_id()}"
-        f"?project={cloud.project}"
-    )
-    return Submission(result.job_id(), url, result)
-
-
-def require_credentials() -> None:
-    """Ask for Google credentials now: Beam would go on without, and fail minutes later.
-
-    Raises
-    ------
-    SubmissionError : there are none, or they are no longer good
-    """
-    # What it warns of is what the error says.
-    logging.getLogger("google.auth").setLevel(logging.ERROR)
-    try:
-        credentials, _ = google.auth.default(scopes=[CLOUD_SCOPE])
-        if not credentials.valid:
-            credentials.refresh(Request())
-    except DefaultCredentialsError as error:
-        raise SubmissionError(f"no Google credentials: {HOW_TO_SIGN_IN}") from error
-    except GoogleAuthError as error:
-        raise SubmissionError(
-            f"the Google credentials are refused: {_first_line(error)}: run `gcloud auth "
-            "application-default login` again"
-        ) from error
+        return Submission()
+    return Submission(result.job_id(), jobs.url(result.job_id()))
 
 
 def _plain_options(job: JobConfig) -> dict[str, Any]:
@@ -246,30 +205,21 @@ def _plain_options(job: JobConfig) -> dict[str, Any]:
 
 
 def _problems_of_places(job: JobConfig) -> Iterator[str]:
+    for place in places_of(job):
+        if not place.location.startswith(GCS_SCHEME):
+            yield f"{place.key}: {place.location}: the workers on Dataflow reach gs:// only"
     events, data = job.job_config.events, job.job_config.data
-    places = {
-        f"job_config.{name}.{index}.location": each.location
-        for name, group in (
-            ("events.inputs", events.inputs),
-            ("data.inputs", data.inputs),
-            ("data.outputs", data.outputs),
-        )
-        for index, each in enumerate(group)
-    }
-    settings = job.pipeline_options
-    for name in ("temp_location", "staging_location"):
-        if getattr(settings, name):
-            places[f"pipeline_options.{name}"] = getattr(settings, name)
-    for key, location in places.items():
-        if not location.startswith(GCS_SCHEME):
-            yield f"{key}: {location}: the workers on Dataflow reach gs:// only"
     if not events.inputs:
         yield "job_config.events.inputs: name the folder of the recordings on gs://"
-    if any(isinstance(each, FileEvents) for each in events.inputs) and not data.inputs:
-        yield "job_config.data.inputs: name the folder that the events of type file lie below"
+    for each in () if data.inputs else events.inputs:
+        if not isinstance(each, FolderEvents | GlobEvents | RecordingEvents):
+            yield (
+                f"job_config.data.inputs: name the folder that the events of type {each.type} lie "
+                "below"
+            )
     if not data.outputs:
         yield "job_config.data.outputs: name the folder of the results on gs://"
-    if not settings.temp_location:
+    if not job.pipeline_options.temp_location:
         yield "pipeline_options.temp_location: name a folder on gs:// for Dataflow's own files"
 
 
@@ -288,6 +238,8 @@ def _problems_of_options(job: JobConfig) -> Iterator[str]:
         path = getattr(settings, name)
         if path and not os.path.isfile(path):
             yield f"pipeline_options.{name}: {path}: no such file"
+    if settings.update and not settings.streaming:
+        yield "pipeline_options.update: only a stream is updated; a batch job is run again"
     if settings.accelerator and settings.flexrs_goal:
         yield "pipeline_options.flexrs_goal: Dataflow has no accelerators in FlexRS: leave one out"
     services = settings.dataflow_service_options or ()
@@ -321,19 +273,6 @@ def _restore_options(
     description["environment"]["tempStoragePrefix"] = real["temp_location"]
 
 
-@contextlib.contextmanager
-def _explained_by_dataflow() -> Iterator[None]:
-    try:
-        yield
-    except (GoogleAPIError, GoogleAuthError, RuntimeError, OSError) as error:
-        raise SubmissionError(_first_line(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 def _machine(pool: dict[str, Any]) -> str:
     disk = [f"{pool['diskSizeGb']} GB"] if "diskSizeGb" in pool else []
     disk += [pool["diskType"]] if "diskType" in pool else []
@@ -353,6 +292,13 @@ def _accelerator(description: JobDescription) -> str:
     groups = sorted({step.partition("/")[0] for step in found})
     hints = ", ".join(sorted(set(found.values())))
     return f"{hints} on {', '.join(groups)} ({len(found)} steps)" if found else ""
+
+
+def _update(settings: PipelineSettings) -> str:
+    if not settings.update:
+        return ""
+    renamed = _pairs(settings.transform_name_mapping or {})
+    return "the running job of this name" + (f", renamed steps {renamed}" if renamed else "")
 
 
 def _pairs(labels: dict[str, str]) -> str:

@@ -1,6 +1,7 @@
 """`--dry-run`: what a job would do, without doing it."""
 
 import json
+from collections.abc import Sequence
 
 from apache_beam.pvalue import TaggedOutput
 from rich.console import Console
@@ -9,20 +10,21 @@ from rich.text import Text
 from ..audio.errors import AudioError
 from ..transforms.planning import PlanParts, SkipFinished
 from ..transforms.storage import StorageError
-from .events import EventList
+from .events import place_of
 from .job_config import JobConfig
 
 
-def print_plan(job: JobConfig, events: EventList, *, log_format: str) -> int:
+def print_plan(job: JobConfig, elements: Sequence[str], *, log_format: str) -> int:
     """Print a line for each recording: what would be done, skipped, refused.
 
     Returns the exit code that a run would at least have: 1 if a recording would be refused.
     """
-    skip = SkipFinished(events.location, job.output_location, job.settings, suffix=events.suffix)
+    place = place_of(job)
+    skip = SkipFinished(place.location, job.output_location, job.settings, suffix=place.suffix)
     plan = PlanParts(job.settings)
     console = Console(soft_wrap=True)
     counts = {"do": 0, "skip": 0, "refuse": 0}
-    for element in events.elements:
+    for element in elements:
         action, detail = _plan_of(element, skip, plan, force=job.force)
         counts[action] += 1
         if log_format == "json":

@@ -18,12 +18,12 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from .engine_spec import EngineSpec
-from .events import EventList
 from .job_config import JobConfig, parse_job
 from .run import build
+from .sources import CreateEvents
 from .workers import WorkerProcess, use_workers
 
-LAUNCHER_POLL_S = 0.2
+PARENT_POLL_S = 0.2
 
 
 def run(spec: EngineSpec) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def run(spec: EngineSpec) -> dict[str, Any]:
     build(
         pipeline,
         job,
-        EventList(spec.location, spec.suffix, tuple(spec.elements)),
+        pipeline | "ReadEvents" >> CreateEvents(spec.elements),
         local_workers=spec.workers,
         progress_path=spec.progress_path,
         given_up=spec.given_up,
@@ -73,16 +73,16 @@ def metrics_by_step(result: Any) -> dict[str, dict[str, Any]]:
     return metrics
 
 
-def _end_with_the_launcher(launcher: int, folder: Path) -> None:
-    """End the engine and its workers, a process group, when the launcher was killed."""
+def end_with(parent: int, folder: Path) -> None:
+    """End this process and its group when its parent was killed, and remove a folder."""
 
     def watch() -> None:
-        while os.getppid() == launcher:
-            time.sleep(LAUNCHER_POLL_S)
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_S)
         shutil.rmtree(folder, ignore_errors=True)
         os.killpg(0, signal.SIGKILL)
 
-    threading.Thread(target=watch, name="watch_launcher", daemon=True).start()
+    threading.Thread(target=watch, name="watch_parent", daemon=True).start()
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def main() -> None:
     spec = EngineSpec(**json.loads(Path(sys.argv[1]).read_text()))
     if spec.workers > 1:
         use_workers([WorkerProcess() for _ in range(spec.workers)], spec.progress_path)
-    _end_with_the_launcher(spec.launcher, Path(sys.argv[1]).parent)
+    end_with(spec.launcher, Path(sys.argv[1]).parent)
     metrics = run(spec)
     Path(spec.result_path).write_text(json.dumps(metrics))
     # Beam leaves threads behind that would keep the process for seconds.

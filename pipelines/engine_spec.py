@@ -11,8 +11,6 @@ class EngineSpec:
     """What the launcher tells the engine."""
 
     job: dict[str, Any]
-    location: str
-    suffix: str
     elements: list[str]
     workers: int
     progress_path: str

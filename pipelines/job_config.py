@@ -5,7 +5,7 @@ import functools
 import string
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -16,8 +16,17 @@ from ..transforms.settings import (
     SeparationSettings,
     SplitSettings,
     StemSettings,
+    StorageSettings,
 )
-from ..transforms.storage import GCS_SCHEME, absolute
+from ..transforms.storage import GCS_SCHEME, Access, StorageError, absolute, read_bytes
+from .event_config import (
+    EVENT_INPUTS,
+    EVENT_OUTPUTS,
+    TOPIC,
+    EventInput,
+    EventOutput,
+    StreamingSettings,
+)
 
 EXCERPT_LIMIT_S = 60.0
 KLIO_IMAGE = "worker_harness_container_image"
@@ -25,40 +34,6 @@ KLIO_IMAGE = "worker_harness_container_image"
 
 class JobFileError(ValueError):
     """A job file that can't be used; the message names file, place in it, and the fix."""
-
-
-class FileEvents(Section):
-    """Each line of a file is an element: a path below the location of the data input."""
-
-    type: Literal["file"]
-    location: str
-    skip_klio_read: bool = False
-
-
-class FolderEvents(Section):
-    """Each audio file in a folder, and in the folders below it."""
-
-    type: Literal["folder"]
-    location: str
-
-
-class GlobEvents(Section):
-    """Each audio file that a pattern matches; `**` goes down any number of folders."""
-
-    type: Literal["glob"]
-    location: str
-
-
-class RecordingEvents(Section):
-    """One audio file."""
-
-    type: Literal["recording"]
-    location: str
-
-
-EventInput = Annotated[
-    FileEvents | FolderEvents | GlobEvents | RecordingEvents, Field(discriminator="type")
-]
 
 
 class FileData(Section):
@@ -78,11 +53,19 @@ class FileData(Section):
         return self
 
 
+class UpstreamJob(Section):
+    """The job that is asked, by its topic, for recordings that are not there."""
+
+    job_name: str = Field(min_length=1)
+    gcp_project: str = ""
+    topic: str = Field(pattern=TOPIC)
+
+
 class Events(Section):
-    """Where the events come from."""
+    """Where the events come from, and where those of finished recordings go."""
 
     inputs: list[EventInput] = Field(default_factory=list)
-    outputs: list[dict[str, Any]] = Field(default_factory=list)
+    outputs: list[EventOutput] = Field(default_factory=list)
 
 
 class Data(Section):
@@ -103,6 +86,7 @@ class JobSection(BaseModel):
     metrics: dict[str, Any] = Field(default_factory=dict)
     events: Events = Events()
     data: Data = Data()
+    upstream: UpstreamJob | None = None
 
     @model_validator(mode="after")
     def _extra_keys_are_not_misspelt(self) -> "JobSection":
@@ -237,6 +221,8 @@ class JobConfig(SplitSettings):
     job_name: str = Field(min_length=1)
     pipeline_options: PipelineSettings = PipelineSettings()
     job_config: JobSection = JobSection()
+    streaming: StreamingSettings = StreamingSettings()
+    storage: StorageSettings = StorageSettings()
     join: Literal["parts", "cogbk"] = Field(
         "parts", description="cogbk: Klio's literal fan-out graph, for excerpts"
     )
@@ -251,15 +237,47 @@ class JobConfig(SplitSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _streams_come_from_pubsub(self) -> "JobConfig":
+        inputs, streaming = self.job_config.events.inputs, self.pipeline_options.streaming
+        for index, each in enumerate(inputs):
+            if each.type != "custom" and (each.type == "pubsub") != streaming:
+                wanted = "streaming: false" if streaming else "streaming: true"
+                raise ValueError(
+                    f"job_config.events.inputs.{index}: events of type {each.type} need "
+                    f"pipeline_options.{wanted}"
+                )
+        for index, output in enumerate(self.job_config.events.outputs if streaming else ()):
+            if output.type in ("file", "avro"):
+                raise ValueError(
+                    f"job_config.events.outputs.{index}: a stream can't be written to events of "
+                    f"type {output.type}, which are whole at the end only: use pubsub or bq"
+                )
+        return self
+
     @property
     def settings(self) -> SplitSettings:
         """What decides the content of the results."""
         return SplitSettings(separation=self.separation, stems=self.stems, plots=self.plots)
 
     @property
+    def access(self) -> Access:
+        """How the job uses buckets."""
+        return Access(**self.storage.model_dump())
+
+    @property
     def output_location(self) -> str:
         """The folder of the output tree."""
         return absolute(self.job_config.data.outputs[0].location)
+
+    @property
+    def finished_suffix(self) -> str:
+        """Klio's check: what is added to an element to name a file that shows that it is finished.
+
+        Empty where only manifests count.
+        """
+        output = self.job_config.data.outputs[0]
+        return "" if output.skip_klio_existence_check else output.file_suffix
 
     @property
     def ping(self) -> bool:
@@ -279,7 +297,8 @@ def load_job(
 
     Parameters
     ----------
-    path : the file; relative locations in it are relative to the working directory
+    path : the file, here or on `gs://`; relative locations in it are relative to the working
+        directory
     overrides : `dotted.path=value`; the values are YAML
     templates : values for `${NAME}` in the file; `$$` is a dollar sign
 
@@ -288,7 +307,10 @@ def load_job(
     JobFileError : the file can't be read, is no YAML, or does not fit the schema
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        data = read_bytes(path) if path.startswith(GCS_SCHEME) else Path(path).read_bytes()
+        text = data.decode("utf-8")
+    except StorageError as error:
+        raise JobFileError(str(error)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise JobFileError(f"{path}: can't be read: {error}") from error
     if templates:
@@ -372,6 +394,8 @@ def _explain(problem: Any) -> str:
 
 
 def _known_keys() -> set[str]:
-    sections = (JobConfig, JobSection, PipelineSettings, Events, Data, FolderEvents, FileData)
-    settings = (SeparationSettings, StemSettings, PlotSettings)
-    return {name for section in (*sections, *settings) for name in section.model_fields}
+    sections = (JobConfig, JobSection, PipelineSettings, Events, Data, FileData, UpstreamJob)
+    settings = (SeparationSettings, StemSettings, PlotSettings, StreamingSettings, StorageSettings)
+    events = (*EVENT_INPUTS, *EVENT_OUTPUTS)
+    fields = [section.model_fields for section in (*sections, *settings, *events)]
+    return {field.alias or name for each in fields for name, field in each.items()}

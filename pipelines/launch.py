@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +18,13 @@ from typing import Any
 
 from ..transforms.storage import RUN_IDENTITY_VARIABLE, OutputTree, run_identity
 from .engine_spec import EngineSpec
-from .events import EventList
 from .job_config import JobConfig
 
 CRASHES_BEFORE_GIVING_UP = 2
+CRASHED = (
+    "its worker process crashed each time that it was tried (out of memory, or a fault in a "
+    "decoder): convert the file, or leave it out"
+)
 NO_RECORDING = ""
 POLL_S = 0.1
 WRITE_TEST = ".write-test"
@@ -102,6 +105,18 @@ class RunState:
         """How many recordings are finished, were so before, were passed through, or failed."""
         return len(self.finished | self.skipped | self.passed | self.failures.keys())
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many recordings came to which end."""
+        return {
+            "finished": len(self.finished),
+            "skipped": len(self.skipped - self.finished),
+            "passed_through": len(self.passed),
+            "failed": len(self.failures),
+            "clipped": len(self.clipped),
+            "total": self.total,
+        }
+
     def begin_again(self) -> None:
         """Forget what a new engine will tell again."""
         self.planned_s -= sum(sum(parts.values()) for parts in self.open_s.values())
@@ -118,7 +133,7 @@ class RunState:
 
 def run_local(
     job: JobConfig,
-    events: EventList,
+    elements: Sequence[str],
     *,
     workers: int,
     show: Callable[[RunState, dict[str, Any] | None], None],
@@ -130,6 +145,7 @@ def run_local(
 
     Parameters
     ----------
+    elements : the events
     workers : worker processes
     show : called with the state and each new line of progress, and with None now and then
 
@@ -144,20 +160,19 @@ def run_local(
     os.environ[RUN_IDENTITY_VARIABLE] = run_identity()
     tree.clear_scratch()
     tree.write(b"", "failures.jsonl")
-    state = RunState(total=len(events.elements))
+    state = RunState(total=len(elements))
     crashes: Counter[str] = Counter()
     metrics: dict[str, Any] = {}
     try:
         while True:
             given_up = {
-                element: "its worker process crashed each time that it was tried (out of memory, "
-                "or a fault in a decoder): convert the file, or leave it out"
+                element: CRASHED
                 for element, count in crashes.items()
                 if count >= CRASHES_BEFORE_GIVING_UP
             }
             with tempfile.TemporaryDirectory(prefix="beamsplitter-") as folder:
                 code, metrics = _run_engine(
-                    job, events, workers, given_up, Path(folder), state, show
+                    job, elements, workers, given_up, Path(folder), state, show
                 )
             if code == 0:
                 break
@@ -167,8 +182,11 @@ def run_local(
                 raise LaunchError(metrics["log"])
             state.begin_again()
         wall_s = time.monotonic() - started
-        summary = summary_json(job, state, metrics, wall_s=wall_s, workers=workers)
+        summary = summary_json(
+            job, state.counts, metrics, audio_s=state.done_s, wall_s=wall_s, workers=workers
+        )
         tree.write_json(summary, "run.json")
+        show(state, {"event": "summary", **summary})
     finally:
         tree.clear_scratch()
     return state
@@ -176,7 +194,7 @@ def run_local(
 
 def _run_engine(
     job: JobConfig,
-    events: EventList,
+    elements: Sequence[str],
     workers: int,
     given_up: dict[str, str],
     folder: Path,
@@ -187,34 +205,29 @@ def _run_engine(
     progress_path, result_path, log_path = folder / "progress", folder / "result", folder / "log"
     progress_path.touch()
     EngineSpec(
-        job=job.model_dump(mode="json"),
-        location=events.location,
-        suffix=events.suffix,
-        elements=list(events.elements),
+        job=job.model_dump(mode="json", by_alias=True),
+        elements=list(elements),
         workers=workers,
         progress_path=str(progress_path),
         result_path=str(result_path),
         given_up=given_up,
         launcher=os.getpid(),
     ).write(folder / "spec.json")
-    environment = {**KEPT_MEMORY, **os.environ, **dict.fromkeys(THREADS_OF_LIBRARIES, "1")}
-    environment["PYTHONWARNINGS"] = "ignore"
-    # Beam leaves temporary folders behind; they go with this one.
-    environment["TMPDIR"] = str(folder)
     command = [sys.executable, "-m", "beamsplitter.pipelines.engine", str(folder / "spec.json")]
     with open(log_path, "wb") as log, open(progress_path, encoding="utf-8") as progress:
         engine = subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, start_new_session=True
+            command,
+            stdout=log,
+            stderr=log,
+            env=engine_environment(folder),
+            start_new_session=True,
         )
         try:
             while engine.poll() is None:
                 _follow(progress, state, show)
                 time.sleep(POLL_S)
         finally:
-            # The workers are in the engine's process group; none may publish after this.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(engine.pid, signal.SIGKILL)
-            engine.wait()
+            end_engine(engine)
         _follow(progress, state, show)
     if engine.returncode:
         text = log_path.read_text(errors="replace")
@@ -222,41 +235,59 @@ def _run_engine(
     return 0, json.loads(result_path.read_text())
 
 
+def engine_environment(folder: Path) -> dict[str, str]:
+    """The environment variables of an engine whose temporary files are to lie in a folder."""
+    return {
+        **KEPT_MEMORY,
+        **os.environ,
+        **dict.fromkeys(THREADS_OF_LIBRARIES, "1"),
+        "PYTHONWARNINGS": "ignore",
+        # Beam leaves temporary folders behind; they go with this one.
+        "TMPDIR": str(folder),
+    }
+
+
+def end_engine(engine: subprocess.Popen[bytes]) -> None:
+    """Kill an engine with its workers, which are its process group; none publishes after this."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(engine.pid, signal.SIGKILL)
+    engine.wait()
+
+
 def _follow(
     progress: Any, state: RunState, show: Callable[[RunState, dict[str, Any] | None], None]
 ) -> None:
-    for line in _complete_lines(progress):
-        plain = json.loads(line)
-        state.take(plain)
-        show(state, plain)
+    for line in complete_lines(progress):
+        state.take(line)
+        show(state, line)
     show(state, None)
 
 
-def _complete_lines(progress: Any) -> Iterator[str]:
+def complete_lines(progress: Any) -> Iterator[dict[str, Any]]:
+    """The lines of a progress file, from where it is read to, that are written to their end."""
     while True:
         position = progress.tell()
         line = progress.readline()
         if not line.endswith("\n"):
             progress.seek(position)
             return
-        yield line
+        yield json.loads(line)
 
 
 def summary_json(
-    job: JobConfig, state: RunState, metrics: dict[str, Any], *, wall_s: float, workers: int
+    job: JobConfig,
+    recordings: dict[str, int],
+    metrics: dict[str, Any],
+    *,
+    audio_s: float,
+    wall_s: float,
+    workers: int,
 ) -> dict[str, Any]:
     """The content of `run.json`."""
     return {
         "job_name": job.job_name,
-        "recordings": {
-            "finished": len(state.finished),
-            "skipped": len(state.skipped - state.finished),
-            "passed_through": len(state.passed),
-            "failed": len(state.failures),
-            "clipped": len(state.clipped),
-            "total": state.total,
-        },
-        "audio_s": round(state.done_s, 3),
+        "recordings": recordings,
+        "audio_s": round(audio_s, 3),
         "wall_s": round(wall_s, 3),
         "workers": workers,
         "steps": metrics,

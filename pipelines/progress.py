@@ -9,15 +9,41 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from .launch import RunState
+from .stream_totals import StreamTotals
+
+DEAD_LETTER_FOLDER = "failures"
 
 
 class JsonLog:
     """One JSON object a line on standard output for each thing that happens."""
 
-    def __call__(self, state: RunState, line: dict[str, Any] | None) -> None:
+    def __call__(self, state: object, line: dict[str, Any] | None) -> None:
         """Print a line of progress."""
         if line is not None:
             print(json.dumps({"time": round(time.time(), 3), **line}), flush=True)
+
+
+class StreamLines:
+    """Lines for a person about a stream: failures as they come, and how it does now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.told = ""
+
+    def __call__(self, state: object, line: dict[str, Any] | None) -> None:
+        """Print what is worth it; health only when it has changed."""
+        event = line["event"] if line else ""
+        if line is None:
+            return
+        if event == "failed":
+            self.console.print(failure_text(line))
+        elif event == "crashed":
+            self.console.print(crash_text(line))
+        elif event == "listening":
+            self.console.print(Text(f"listening to {', '.join(line['subscriptions'])}"))
+        elif event == "health" and health_line(line["health"]) != self.told:
+            self.told = health_line(line["health"])
+            self.console.print(Text(self.told))
 
 
 class Bar:
@@ -75,6 +101,38 @@ def failure_text(line: dict[str, Any]) -> Text:
     element = line["element"]
     text = message if element in message else f"{element}: {message}"
     return Text.assemble(("failed ", "bold red"), text)
+
+
+def crash_text(line: dict[str, Any]) -> Text:
+    """A recording that took its process down, for a person to read."""
+    tries, max_tries = line["tries"], line["max_tries"]
+    next_step = "will be tried again" if tries < max_tries else "is given up"
+    text = f"{line['element']}: its process ended, try {tries} of {max_tries}; it {next_step}"
+    return Text.assemble(("crashed ", "bold yellow"), text)
+
+
+def health_line(health: dict[str, Any]) -> str:
+    """How a stream does."""
+    oldest = f" (oldest {health['oldest_waiting_s']:.0f} s)" if health["waiting"] else ""
+    trouble = f"; {health['trouble']}" if health["trouble"] else ""
+    return (
+        f"{health['finished']} finished, {health['skipped']} skipped, {health['failed']} failed; "
+        f"{health['in_work']} in work, {health['waiting']} waiting{oldest}{trouble}"
+    )
+
+
+def print_stream_summary(console: Console, totals: StreamTotals, *, location: str) -> None:
+    """The closing lines of a stream."""
+    console.print(
+        f"{totals.finished} finished, {totals.skipped} skipped, {totals.failed} failed; "
+        f"{_clock(totals.audio_s)} of audio",
+        highlight=False,
+    )
+    if totals.passed:
+        console.print(f"{totals.passed} passed through untouched", highlight=False)
+    console.print(Text(f"results in {location}"))
+    if totals.failed:
+        console.print(Text(f"why some failed: {location}/{DEAD_LETTER_FOLDER}/"))
 
 
 def print_summary(console: Console, state: RunState, *, wall_s: float, location: str) -> None:

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import bigquery_server
 import numpy as np
+import pubsub_server
 import pytest
 import soundfile
 from storage_server import StorageServer, serving
 
+from beamsplitter.pipelines import bigquery as bigquery_client
 from beamsplitter.transforms.gcs import client
 
 # Workers are processes, in tests as in jobs: one thread each.
@@ -111,10 +114,43 @@ def storage_process() -> Iterator[StorageServer]:
 @pytest.fixture
 def gcs(storage_process: StorageServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[StorageServer]:
     """The server with an empty bucket; every client in this test goes there."""
-    storage_process.bucket.delete_blobs(list(storage_process.bucket.list_blobs()))
-    storage_process.faults.clear()
-    storage_process.requests.clear()
+    storage_process.clear()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_process.address)
     client.cache_clear()
     yield storage_process
     client.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def bigquery_process() -> Iterator[bigquery_server.BigQueryServer]:
+    """A server of BigQuery on loopback."""
+    with bigquery_server.serving() as server:
+        yield server
+
+
+@pytest.fixture
+def bigquery(
+    bigquery_process: bigquery_server.BigQueryServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[bigquery_server.BigQueryServer]:
+    """The server with an empty dataset; every client in this test goes there."""
+    bigquery_process.clear()
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_process.address)
+    bigquery_client.client.cache_clear()
+    yield bigquery_process
+    bigquery_client.client.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def pubsub_process() -> Iterator[pubsub_server.PubSubServer]:
+    """A Pub/Sub server on loopback."""
+    with pubsub_server.serving() as server:
+        yield server
+
+
+@pytest.fixture
+def pubsub(
+    pubsub_process: pubsub_server.PubSubServer, monkeypatch: pytest.MonkeyPatch
+) -> pubsub_server.PubSubServer:
+    """The server; every client in this test goes there. Each test makes topics of its own."""
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub_process.address)
+    return pubsub_process

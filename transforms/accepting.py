@@ -8,15 +8,15 @@ Version 1 has no recipients but `downstream`, a list of jobs that is empty for a
 
 import datetime
 import enum
-import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 
+from ..audio.extensions import is_audio_name
+from .file_facts import GCS_SCHEME
 from .klio_message import (
     KlioJob,
     KlioMessage,
@@ -25,6 +25,7 @@ from .klio_message import (
     new_message,
     parse_message,
 )
+from .notifications import parse_notification
 from .steps import Step
 
 PASS_THROUGH = "pass_through"
@@ -50,7 +51,8 @@ class AcceptMessages(Step):
 
     Pings go, settled, to the output `pass_through`. Messages for other jobs go to the output
     `not_for_us` with their metadata untouched; so do messages about the objects of notifications
-    that tell of anything but a new object.
+    that tell of anything but a new audio file: of pictures, manifests and hidden files, as those
+    of folders are passed over when they are listed.
 
     A message's own `ping` or `force` wins over the job's only if it is true: in Klio's format
     (proto3) a false flag can't be told from one that was never set.
@@ -88,15 +90,15 @@ class AcceptMessages(Step):
         else:
             element, is_new = notification
             message = new_message(element)
-            if not is_new:
-                self._count("notification-skipped")
+            if not is_new or not is_audio_name(element.removeprefix(GCS_SCHEME)):
+                self.count("notification-skipped")
                 return [TaggedOutput(NOT_FOR_US, message.SerializeToString())]
         return [self._route(message)]
 
     def _route(self, message: KlioMessage) -> Any:
         decision = decide(message, self.job, ping=self.ping)
         if decision in (Decision.OTHER_RECIPIENTS, Decision.NO_RECIPIENTS):
-            self._count("kmsg-drop-not-recipient")
+            self.count("kmsg-drop-not-recipient")
             if decision is Decision.NO_RECIPIENTS:
                 logger.warning(
                     "%s: dropped, the message says of no job that it shall process it",
@@ -106,15 +108,12 @@ class AcceptMessages(Step):
         now = datetime.datetime.now(datetime.UTC)
         settled = settle(message, self.job, force=self.force, now=now).SerializeToString()
         if decision is Decision.PING:
-            self._count("kmsg-skip-ping")
+            self.count("kmsg-skip-ping")
             return TaggedOutput(PASS_THROUGH, settled)
         if not message.data.element:
             raise KlioMessageError("The message has no element: it doesn't say what to work on.")
-        self._count("kmsg-process-ping")
+        self.count("kmsg-process-ping")
         return settled
-
-    def _count(self, name: str) -> None:
-        Metrics.counter(type(self).__name__, name).inc()
 
     def identify(self, record: Any) -> dict[str, Any]:
         """The element of a message, or the beginning of what is none."""
@@ -197,44 +196,3 @@ def add_audit_item(message: KlioMessage, job: KlioJob, *, now: datetime.datetime
     item.timestamp.FromDatetime(now)
     item.klio_job.job_name = job.job_name
     item.klio_job.gcp_project = job.gcp_project
-
-
-def parse_notification(data: bytes, attributes: Mapping[str, str]) -> tuple[str, bool] | None:
-    """The URI of a Cloud Storage notification's object, and whether the object is new.
-
-    The attributes say what happened. Where they are lost, the object resource in the data counts
-    as that of a new object unless it says when it was deleted. A new object whose name ends with
-    "/" stands for a folder and does not count as new.
-
-    Returns
-    -------
-    None if it is no notification.
-
-    Raises
-    ------
-    KlioMessageError : the object resource doesn't name its bucket and object
-    """
-    bucket: Any
-    name: Any
-    if {"eventType", "bucketId", "objectId"} <= attributes.keys():
-        bucket, name = attributes["bucketId"], attributes["objectId"]
-        is_new = attributes["eventType"] == "OBJECT_FINALIZE"
-    else:
-        resource = _object_resource(data)
-        if resource is None:
-            return None
-        bucket, name = resource.get("bucket"), resource.get("name")
-        is_new = "timeDeleted" not in resource
-    if not (isinstance(bucket, str) and isinstance(name, str) and bucket and name):
-        raise KlioMessageError(f"A Cloud Storage notification without bucket and name: {data!r}")
-    return f"gs://{bucket}/{name}", is_new and not name.endswith("/")
-
-
-def _object_resource(data: bytes) -> dict[str, Any] | None:
-    if not data.lstrip().startswith(b"{"):
-        return None
-    try:
-        resource = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return resource if resource.get("kind") == "storage#object" else None

@@ -13,15 +13,28 @@ HOW_TO_SIGN_IN = (
 )
 
 
-class StorageError(OSError):
-    """A file that can't be read or written; the message names it and says what to do."""
-
+class _FileError(OSError):
     def __str__(self) -> str:
         return f"{self.filename}: {self.strerror}"
 
 
-class UnreachableStorageError(StorageError):
+class StorageError(_FileError):
+    """A file that can't be read or written; the message names it and says what to do."""
+
+
+class UnreachableStorageError(_FileError):
     """Storage that is away, after all tries: no recording's fault, and never a dead letter."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How buckets are used: the project that pays for requests, and the key of what is written.
+
+    Without them the bucket's owner pays, and the bucket's own default key is taken.
+    """
+
+    user_project: str | None = None
+    kms_key: str | None = None
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,12 @@ import google.auth.exceptions
 import requests
 from google.api_core import exceptions as api_exceptions
 from google.cloud import storage
+from google.cloud.storage.retry import DEFAULT_RETRY
 
 from .file_facts import (
     GCS_SCHEME,
     HOW_TO_SIGN_IN,
+    Access,
     FileStat,
     StorageError,
     UnreachableStorageError,
@@ -31,6 +33,29 @@ from .file_facts import (
 READ_CHUNK_BYTES = 4 << 20
 SPOOLED_BYTES = 64 << 20
 NO_CREDENTIALS = f"no credentials for Google Cloud Storage: {HOW_TO_SIGN_IN}"
+
+
+def _may_be_repeated(error: Exception) -> bool:
+    """The client's own judgement, and a count of what it has repeated."""
+    repeated = bool(DEFAULT_RETRY._predicate(error))
+    if repeated:
+        # Slow to import, and most processes need not repeat anything.
+        from apache_beam.metrics import Metrics
+
+        Metrics.counter("Storage", "retries").inc()
+    return repeated
+
+
+RETRY = DEFAULT_RETRY.with_predicate(_may_be_repeated)
+
+
+_access = Access()
+
+
+def use_access(access: Access) -> None:
+    """Use buckets in this way from now on, in this process."""
+    global _access
+    _access = access
 
 
 @functools.cache
@@ -77,16 +102,20 @@ def explained(path: str) -> Iterator[None]:
         raise StorageError(None, f"was refused by the service: {error.message}", path) from error
 
 
+def _bucket(name: str) -> storage.Bucket:
+    return client().bucket(name, user_project=_access.user_project)
+
+
 def _blob(path: str) -> storage.Blob:
     bucket, name = split(path)
-    return client().bucket(bucket).blob(name)
+    return _bucket(bucket).blob(name)
 
 
 def _found(path: str) -> storage.Blob:
     """An object with its metadata."""
     with explained(path):
         blob = _blob(path)
-        blob.reload()
+        blob.reload(retry=RETRY)
         return blob
 
 
@@ -119,7 +148,9 @@ class _ObjectReader(io.RawIOBase):
         if count <= 0:
             return 0
         stop = self.position + count
-        data = self.blob.download_as_bytes(start=self.position, end=stop - 1, checksum=None)
+        data = self.blob.download_as_bytes(
+            start=self.position, end=stop - 1, checksum=None, retry=RETRY
+        )
         if len(data) != count:
             raise ConnectionError(f"got {len(data)} of {count} bytes")
         buffer[:count] = data
@@ -139,8 +170,6 @@ class GcsFiles:
         """Whether an object is there and has this content."""
         try:
             blob = _found(path)
-        except UnreachableStorageError:
-            raise
         except StorageError:
             return False
         return bool(blob.size == size_bytes and blob.crc32c == crc32c)
@@ -158,7 +187,7 @@ class GcsFiles:
     def read(self, path: str) -> bytes:
         """The whole content of an object, its checksum compared."""
         with explained(path):
-            return _blob(path).download_as_bytes(checksum="crc32c")
+            return _blob(path).download_as_bytes(checksum="crc32c", retry=RETRY)
 
     @contextlib.contextmanager
     def writing(self, path: str, _scratch: str) -> Iterator[Any]:
@@ -170,8 +199,9 @@ class GcsFiles:
 
     def _upload(self, path: str, file: Any) -> None:
         size_bytes = file.seek(0, os.SEEK_END)
-        blob = _blob(path)
-        replaced = blob.bucket.get_blob(blob.name)
+        bucket, name = split(path)
+        blob = _bucket(bucket).blob(name, kms_key_name=_access.kms_key)
+        replaced = blob.bucket.get_blob(blob.name, retry=RETRY)
         try:
             blob.upload_from_file(
                 file,
@@ -179,6 +209,7 @@ class GcsFiles:
                 size=size_bytes,
                 content_type="application/octet-stream",
                 if_generation_match=replaced.generation if replaced else 0,
+                retry=RETRY,
             )
         except api_exceptions.PreconditionFailed as error:
             # A repeated upload meets its own first try; the same job twice writes the same.
@@ -192,7 +223,7 @@ class GcsFiles:
     def remove(self, path: str, _root: str) -> None:
         """Remove an object. No error if it is not there."""
         with explained(path), contextlib.suppress(api_exceptions.NotFound):
-            _blob(path).delete()
+            _blob(path).delete(retry=RETRY)
 
     def clear_scratch(self, work: str, run: str) -> None:
         """Remove the scratch objects of a run; whether others still live can't be known."""
@@ -200,23 +231,46 @@ class GcsFiles:
         for name in list(self.list_names(scratch)):
             self.remove(f"{scratch}/{name}", work)
 
-    def list_names(self, folder: str) -> Iterator[str]:
-        """Names of all objects below a folder, relative to it, in order of name, page by page."""
+    def list_names(
+        self, folder: str, *, beginning: str = "", without: str | None = None
+    ) -> Iterator[str]:
+        """Names of the objects below a folder, relative to it, in order of name, page by page.
+
+        Parameters
+        ----------
+        beginning : what the names begin with
+        without : a folder below this one, whose objects are not asked for
+        """
         bucket, prefix = split(folder)
         prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
+        ranges: list[dict[str, str]] = [{}]
+        if without is not None:
+            # The character after the slash is the zero.
+            ranges = [
+                {"end_offset": f"{prefix}{without}/"},
+                {"start_offset": f"{prefix}{without}0"},
+            ]
         with explained(folder):
-            fields = "items(name),nextPageToken"
-            for blob in client().list_blobs(bucket, prefix=prefix, fields=fields):
-                yield blob.name.removeprefix(prefix)
+            for offsets in ranges:
+                for name in _listed_names(bucket, prefix + beginning, **offsets):
+                    yield name.removeprefix(prefix)
 
     def names_alike(self, path: str) -> frozenset[str]:
         """Names of the objects beside this one that have its name but for the extension."""
         bucket, name = split(path)
         stem = os.path.splitext(name)[0]
         with explained(path):
-            blobs = client().list_blobs(bucket, prefix=f"{stem}.", delimiter="/")
             return frozenset(
-                os.path.basename(blob.name)
-                for blob in blobs
-                if os.path.splitext(blob.name)[0] == stem
+                os.path.basename(name)
+                for name in _listed_names(bucket, f"{stem}.", delimiter="/")
+                if os.path.splitext(name)[0] == stem
             )
+
+
+def _listed_names(bucket: str, prefix: str, **options: str) -> Iterator[str]:
+    fields = "items(name),nextPageToken"
+    found = _bucket(bucket)
+    blobs = client().list_blobs(found, prefix=prefix, fields=fields, retry=RETRY, **options)
+    for page in blobs.pages:
+        for item in page.raw_page.get("items", ()):
+            yield item["name"]

@@ -40,10 +40,10 @@ class KlioTimer:
     Use it in a `with` block, by `start` and `stop`, or `record` a time measured elsewhere.
     """
 
-    def __init__(self, name: str, transform: str, unit: str = "ms") -> None:
+    def __init__(self, distribution: Any, unit: str = "ms") -> None:
         if unit not in _NANOSECONDS:
             raise ValueError(f"timer_unit is one of {', '.join(_NANOSECONDS)}, not {unit!r}.")
-        self._distribution = Metrics.distribution(transform, name)
+        self._distribution = distribution
         self._unit = unit
         self._began: int | None = None
 
@@ -69,22 +69,77 @@ class KlioTimer:
 
 
 @dataclasses.dataclass(frozen=True)
+class _LoggedMetric:
+    """A metric of Beam's whose every change is logged, too."""
+
+    metric: Any
+    log_level: int
+
+    def inc(self, n: int = 1) -> None:
+        self.metric.inc(n)
+        self._log("counter", n)
+
+    def dec(self, n: int = 1) -> None:
+        self.metric.dec(n)
+        self._log("counter", -n)
+
+    def set(self, value: int) -> None:
+        self.metric.set(value)
+        self._log("gauge", value)
+
+    def update(self, value: int) -> None:
+        self.metric.update(value)
+        self._log("timer", value)
+
+    def _log(self, kind: str, value: int) -> None:
+        name = self.metric.metric_name
+        logging.getLogger("klio").log(
+            self.log_level, "[metric] %s %s/%s: %d", kind, name.namespace, name.name, value
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class KlioMetrics:
-    """Beam's own metrics by Klio's names; `transform` is Beam's namespace."""
+    """Beam's own metrics by Klio's names; `transform` is Beam's namespace.
+
+    Parameters:
+        default_transform: the namespace of metrics that name none.
+        log_level: log each change at this level, to the logger "klio", too.
+    """
 
     default_transform: str = "klio"
+    log_level: int | None = None
+
+    @classmethod
+    def of_config(cls, config: Any) -> "KlioMetrics":
+        """As `job_config.metrics.logger` of a configuration says: `false`, or `{level: debug}`.
+
+        Raises:
+            ValueError: there is no such log level.
+        """
+        options = _get(_get(_get(config, "job_config"), "metrics"), "logger")
+        if not options:
+            return cls()
+        level = str((_get(options, "level") if options is not True else None) or "debug").upper()
+        if level not in logging.getLevelNamesMapping():
+            raise ValueError(f"job_config.metrics.logger.level: there is no log level {level!r}.")
+        return cls(log_level=logging.getLevelNamesMapping()[level])
 
     def counter(self, name: str, transform: str | None = None) -> Any:
         """A counter with `inc(n=1)` and `dec(n=1)`."""
-        return Metrics.counter(transform or self.default_transform, name)
+        return self._logged(Metrics.counter(transform or self.default_transform, name))
 
     def gauge(self, name: str, transform: str | None = None) -> Any:
         """A gauge with `set(value)`, a whole number."""
-        return Metrics.gauge(transform or self.default_transform, name)
+        return self._logged(Metrics.gauge(transform or self.default_transform, name))
 
     def timer(self, name: str, transform: str | None = None, timer_unit: str = "ms") -> KlioTimer:
         """A new timer, in whole `ns`, `us`, `ms` or `s`."""
-        return KlioTimer(name, transform or self.default_transform, timer_unit)
+        distribution = Metrics.distribution(transform or self.default_transform, name)
+        return KlioTimer(self._logged(distribution), timer_unit)
+
+    def _logged(self, metric: Any) -> Any:
+        return metric if self.log_level is None else _LoggedMetric(metric, self.log_level)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,13 +150,17 @@ class KlioContext:
         config: the job's configuration: a mapping or a pydantic model. It must pickle.
         job: the job's name (`job.job_name`) and project, as they stand in messages.
         logger: the job's logger.
-        metrics: counters, gauges and timers.
+        metrics: counters, gauges and timers; by default as the configuration says.
     """
 
     config: Any = dataclasses.field(default_factory=dict)
     job: KlioJob = dataclasses.field(default_factory=lambda: KlioJob(job_name="job"))
     logger: logging.Logger = dataclasses.field(default_factory=lambda: logging.getLogger("klio"))
-    metrics: KlioMetrics = KlioMetrics()
+    metrics: KlioMetrics = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.metrics is None:
+            object.__setattr__(self, "metrics", KlioMetrics.of_config(self.config))
 
     @property
     def allow_non_klio_messages(self) -> bool:

@@ -28,6 +28,7 @@ class LoadBinary(Step):
         if not record.part.is_whole or recording.size_bytes > BINARY_LIMIT_BYTES:
             return [Track(record)]
         binary = read_bytes(recording.uri)
+        self.count("bytes", len(binary))
         return [Track(record, binary=binary, source_sha256=hashlib.sha256(binary).hexdigest())]
 
 
@@ -41,6 +42,8 @@ class LoadAudio(Step):
         else:
             with open_for_reading(record.recording.uri) as file:
                 record.samples = _samples_of(record, file)
+        samples = record.part.stop_sample - record.part.start_sample
+        self.count("audio_milliseconds", round(1000 * samples / record.recording.info.sample_rate))
         return [record]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from .. import __version__
 from .plain import from_plain, to_plain
 from .records import FileReceipt, Recording
-from .storage import OutputTree, StorageError, UnreachableStorageError, read_bytes
+from .storage import OutputTree, StorageError, read_bytes
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -68,8 +68,6 @@ def read_manifest(tree: OutputTree, folder: str) -> Manifest | None:
             digests=dict(plain["digests"]),
             files=tuple(from_plain(FileReceipt, file) for file in plain["files"]),
         )
-    except UnreachableStorageError:
-        raise
     except (StorageError, ValueError, KeyError, TypeError):
         return None
 

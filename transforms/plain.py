@@ -1,5 +1,6 @@
 """Records as plain dicts, lists and scalars, and back: for JSON files and for the coders."""
 
+import base64
 import dataclasses
 import types
 import typing
@@ -9,8 +10,15 @@ T = typing.TypeVar("T")
 
 
 def to_plain(record: Any) -> dict[str, Any]:
-    """A record as dicts, lists and scalars, ready for JSON."""
-    return dataclasses.asdict(record)
+    """A record as dicts, lists and scalars, ready for JSON; bytes as base64."""
+    return dataclasses.asdict(record, dict_factory=_dict_of)
+
+
+def _dict_of(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {
+        name: base64.b64encode(value).decode() if isinstance(value, bytes) else value
+        for name, value in fields
+    }
 
 
 def from_plain(record_type: type[T], plain: Any) -> T:
@@ -27,6 +35,8 @@ def _restore(hint: Any, plain: Any) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         hints = typing.get_type_hints(hint)
         return hint(**{name: _restore(hints.get(name), value) for name, value in plain.items()})
+    if hint is bytes:
+        return base64.b64decode(plain)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple and arguments[-1] is Ellipsis:
         return tuple(_restore(arguments[0], value) for value in plain)

@@ -29,6 +29,8 @@ from .storage import (
 )
 
 SKIPPED = "skipped"
+RESULTS = "results"
+UPSTREAM = "upstream"
 
 
 class GivenUpError(AudioError):
@@ -38,7 +40,9 @@ class GivenUpError(AudioError):
 class SkipFinished(Step):
     """Message bytes to recordings, with the branches that are still to do.
 
-    What is finished goes to the output `skipped`, as a receipt.
+    What is finished goes to the output `skipped`, as a receipt. Messages about the job's own
+    results, as the notifications of a bucket tell of them, go to the output `results`; with
+    `asks_upstream`, messages whose recording is not there to the output `upstream`.
 
     Parameters
     ----------
@@ -48,6 +52,9 @@ class SkipFinished(Step):
     output_location : folder of the output tree
     settings : what is to be made of each recording
     given_up : reasons by element of recordings that are not to be tried again
+    finished_suffix : a recording is finished, too, if this added to its element names a file in the
+        output tree: Klio's check
+    asks_upstream : another job is to make the recordings that are not there
     """
 
     def __init__(
@@ -58,6 +65,8 @@ class SkipFinished(Step):
         *,
         suffix: str = "",
         given_up: dict[str, str] | None = None,
+        finished_suffix: str = "",
+        asks_upstream: bool = False,
     ) -> None:
         self.location = location
         self.suffix = suffix
@@ -67,31 +76,50 @@ class SkipFinished(Step):
             for branch, digest in settings.digests().items()
             if branch in settings.branches
         }
+        self.stem_names = {settings.stems.name_of(stem) for stem in settings.wanted_stems}
         self.given_up = given_up or {}
+        self.finished_suffix = finished_suffix
+        self.asks_upstream = asks_upstream
 
     def apply(self, record: Any) -> Iterable[Any]:
         """One message to one pending recording, or to a receipt."""
         message = parse_message(record)
-        yield self.pending_or_receipt(
-            os.fsdecode(message.data.element), force=message.metadata.force
-        )
+        element, force = os.fsdecode(message.data.element), message.metadata.force
+        if self._is_result(element):
+            self.count("results")
+            yield TaggedOutput(RESULTS, record)
+            return
+        try:
+            outcome = self.pending_or_receipt(element, force=force, message=record)
+        except StorageError as error:
+            if not self.asks_upstream or error.errno != errno.ENOENT:
+                raise
+            self.count("kmsg-data-not-found-input")
+            outcome = TaggedOutput(UPSTREAM, record)
+        if isinstance(outcome, TaggedOutput) and outcome.tag == SKIPPED:
+            self.count("skipped")
+        yield outcome
 
     def identify(self, record: Any) -> dict[str, Any]:
         """The element of a message."""
         return {"element": os.fsdecode(parse_message(record).data.element)}
 
-    def pending_or_receipt(self, element: str, *, force: bool) -> Any:
+    def pending_or_receipt(self, element: str, *, force: bool, message: bytes = b"") -> Any:
         """The pending recording of an element, or the tagged receipt of a finished one.
 
         Parameters
         ----------
         force : do it again if it is finished
+        message : the bytes of the event
         """
         element, uri = self._place_of(element)
         if element in self.given_up:
             raise GivenUpError(self.given_up[element])
         found = stat_file(uri)
         folder = folder_of(element, uri)
+        if self.finished_suffix and not force and self._is_there(element + self.finished_suffix):
+            receipt = Receipt(element, folder, 0.0, (), skipped=True, message=message)
+            return TaggedOutput(SKIPPED, receipt)
         manifest = read_manifest(self.tree, folder)
         finished: set[str] = set()
         if manifest and not force:
@@ -103,7 +131,9 @@ class SkipFinished(Step):
         if "stems" in todo:
             todo = tuple(self.digests)
         if manifest and not todo:
-            receipt = Receipt(element, folder, manifest.duration_s, manifest.files, skipped=True)
+            receipt = Receipt(
+                element, folder, manifest.duration_s, manifest.files, skipped=True, message=message
+            )
             return TaggedOutput(SKIPPED, receipt)
         kept, stale = _kept_and_stale(manifest, todo)
         return PendingRecording(
@@ -115,7 +145,34 @@ class SkipFinished(Step):
             todo=todo,
             kept=kept,
             stale=stale,
+            message=message,
         )
+
+    def _is_result(self, element: str) -> bool:
+        """Whether a whole path is that of a stem of this job.
+
+        Where recordings and results may lie in the same folders, it is one that is called as a stem
+        and lies in a folder that is called as a recording beside that folder.
+        """
+        output = self.tree.location
+        if not element.startswith(f"{output}/") or not element.startswith(GCS_SCHEME):
+            return False
+        if not f"{self.location}/".startswith(f"{output}/"):
+            return True
+        folder, name = os.path.split(element)
+        if os.path.splitext(name)[0] not in self.stem_names:
+            return False
+        beside = (
+            os.path.splitext(each)[1] for each in files_of(folder).names_alike(f"{folder}.wav")
+        )
+        return any(extension.lower() in AUDIO_EXTENSIONS for extension in beside)
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            stat_file(self.tree.path(name))
+        except StorageError:
+            return False
+        return True
 
     def _place_of(self, element: str) -> tuple[str, str]:
         """The path below the location, and the whole path, of an element that is either."""

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
-from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 
 from ..audio.decoding import read_audio
@@ -18,11 +17,11 @@ from ..audio.encoding import StemWriter, choose_format, quantize
 from ..audio.parts import Part, join_parts
 from ..audio.tags import Tags, read_tags, write_tags
 from .files import PublishingStep, part_file_names, remove_unfinished
-from .manifest import NAME, manifest_json, merged_files
+from .manifest import NAME, finished_branches, manifest_json, merged_files, read_manifest
 from .plots import draw_plots, grid_of
 from .records import FileReceipt, PartReceipt, PartReference, Receipt, Recording, Track
 from .settings import SplitSettings
-from .storage import OutputTree, StorageError, crc32c_of, open_for_reading, sha256_of
+from .storage import OutputTree, StorageError, crc32c_of, open_for_reading, sha256_of, stat_file
 
 PARTS = "parts"
 
@@ -94,8 +93,6 @@ def write_stem(
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         crc32c = crc32c_of(file)
         size_bytes = file.seek(0, os.SEEK_END)
-    if writer.clipped:
-        Metrics.counter("EncodeStems", "clipped_samples").inc(writer.clipped)
     return FileReceipt(
         name=file_name,
         branch="stems",
@@ -153,7 +150,16 @@ class PublishTrack(PublishingStep):
             },
         )
         self.tree.write_json(manifest, recording.folder, NAME)
-        return Receipt(recording.element, recording.folder, recording.duration_s, files)
+        self.count("audio_milliseconds", round(1000 * recording.duration_s))
+        self.count("bytes", sum(file.size_bytes for file in track.files))
+        self.count("clipped_samples", sum(file.clipped_samples or 0 for file in track.files))
+        return Receipt(
+            recording.element,
+            recording.folder,
+            recording.duration_s,
+            files,
+            message=recording.message,
+        )
 
 
 class JoinParts(PublishingStep):
@@ -161,28 +167,65 @@ class JoinParts(PublishingStep):
 
     The input is what a CoGroupByKey gives: `(key, {"stems": …, "plots": …, "failures": …})`. A
     recording of which a part failed is cleaned up; its dead letters are out already.
+
+    Parameters
+    ----------
+    is_stream : the CoGroupByKey gives what it has at every receipt: wait until all are there. An
+        event that comes twice within its window gives receipts again, of files that are joined and
+        gone by then: the recording is finished already.
     """
+
+    def __init__(
+        self, settings: SplitSettings, output_location: str, *, is_stream: bool = False
+    ) -> None:
+        super().__init__(settings, output_location)
+        self.is_stream = is_stream
 
     def apply(self, record: tuple[bytes, dict[str, list[Any]]]) -> Iterable[Track]:
         """One group of receipts to one track of a whole recording."""
-        receipts: dict[str, list[PartReceipt]] = {
-            branch: sorted(record[1].get(branch, ()), key=lambda receipt: receipt.part.index)
-            for branch in self.settings.branches
+        receipts = {
+            branch: _one_a_part(record[1].get(branch, ())) for branch in self.settings.branches
         }
         all_receipts = [receipt for group in receipts.values() for receipt in group]
+        if self.is_stream and not record[1]["failures"] and not _are_complete(receipts):
+            return []
         files: tuple[FileReceipt, ...] = ()
         try:
             if not record[1]["failures"]:
-                files = self._join(receipts, all_receipts[0].recording)
+                recording = all_receipts[0].recording
+                gone = self.is_stream and not self._are_there(all_receipts)
+                files = self._finished_files(recording) if gone else ()
+                files = files or self._join(receipts, recording)
         finally:
             for receipt in all_receipts:
                 for _, name in receipt.files:
                     self.tree.remove(name)
         if record[1]["failures"]:
             return []
-        recording = all_receipts[0].recording
         whole = Part(0, 1, *(0, recording.total_samples) * 3)
         return [Track(PartReference(recording, whole), files=files)]
+
+    def _are_there(self, receipts: list[PartReceipt]) -> bool:
+        try:
+            for receipt in receipts:
+                for _, name in receipt.files:
+                    stat_file(self.tree.path(name))
+        except StorageError:
+            return False
+        return True
+
+    def _finished_files(self, recording: Recording) -> tuple[FileReceipt, ...]:
+        """The files that were made since the event was planned; none if it is not finished."""
+        manifest = read_manifest(self.tree, recording.folder)
+        if manifest is None:
+            return ()
+        digests = {branch: self.settings.digests()[branch] for branch in recording.todo}
+        done = finished_branches(
+            manifest, self.tree, recording.folder, digests, recording.generation
+        )
+        if done != set(recording.todo):
+            return ()
+        return tuple(file for file in manifest.files if file.branch in done)
 
     def identify(self, record: tuple[bytes, dict[str, list[Any]]]) -> dict[str, Any]:
         """The recording of the receipts."""
@@ -261,6 +304,21 @@ class JoinParts(PublishingStep):
                 return np.frombuffer(data, "<f4").reshape(-1, recording.info.channels).T
 
             yield read
+
+
+def _one_a_part(receipts: Iterable[PartReceipt]) -> list[PartReceipt]:
+    """One receipt a part, in order: an event that comes twice gives two that are the same."""
+    by_index = {receipt.part.index: receipt for receipt in receipts}
+    return [by_index[index] for index in sorted(by_index)]
+
+
+def _are_complete(receipts: dict[str, list[PartReceipt]]) -> bool:
+    """Whether every branch that is to be done has the receipts of all parts, each once."""
+    recordings = [receipt.recording for group in receipts.values() for receipt in group]
+    return bool(recordings) and all(
+        receipts[branch] and len(receipts[branch]) == receipts[branch][0].part.count
+        for branch in recordings[0].todo
+    )
 
 
 def _format_of(recording: Recording, settings: SplitSettings) -> Any:

@@ -35,7 +35,8 @@ class PendingRecording:
 
     `folder` is its folder in the output tree, `generation` changes with the file's content,
     `todo` are the branches that are still to be done, `kept` the published files of the branches
-    that are done, `stale` the names of the other files that an earlier manifest names.
+    that are done, `stale` the names of the other files that an earlier manifest names, `message`
+    the settled bytes of the event.
     """
 
     element: str
@@ -46,6 +47,7 @@ class PendingRecording:
     todo: tuple[str, ...]
     kept: tuple[FileReceipt, ...] = ()
     stale: tuple[str, ...] = ()
+    message: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +87,17 @@ class PartReceipt:
 
 @dataclass(frozen=True)
 class Receipt:
-    """A recording that is finished: its manifest is written (or was there before)."""
+    """A recording that is finished: its manifest is written (or was there before).
+
+    `message` are the settled bytes of the event that asked for it.
+    """
 
     element: str
     folder: str
     duration_s: float
     files: tuple[FileReceipt, ...]
     skipped: bool = False
+    message: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,20 @@
 """What a run tells: progress while it goes on, and the dead letters."""
 
+import hashlib
 import json
 import os
 from typing import Any
 
 import apache_beam as beam
 
-from .klio_message import parse_message
+from .klio_message import Version, parse_message
 from .plain import to_plain
 from .records import Failure, PartReceipt, PartReference, PendingRecording, Receipt
+from .steps import StorageDoFn
 from .storage import OutputTree
 
 DEAD_LETTERS = "failures.jsonl"
+DEAD_LETTER_FOLDER = "failures"
 
 
 class ReportProgress(beam.PTransform):
@@ -23,7 +26,7 @@ class ReportProgress(beam.PTransform):
     event : what happened to the element
     """
 
-    def __init__(self, path: str, event: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], event: str) -> None:
         super().__init__()
         self.path = path
         self.event = event
@@ -70,25 +73,65 @@ def _progress_of(element: Any) -> dict[str, Any]:
 
 
 class WriteDeadLetters(beam.PTransform):
-    """All failures of a batch to `failures.jsonl`, one a line, in order of element."""
+    """All failures of a batch to `failures.jsonl`, one a line, in order of element.
 
-    def __init__(self, output_location: str) -> None:
+    Parameters
+    ----------
+    is_stream : write each failure to a file of its own below `failures/`, since a stream has no end
+    """
+
+    def __init__(self, output_location: str, *, is_stream: bool = False) -> None:
         super().__init__()
         self.tree = OutputTree(output_location)
+        self.is_stream = is_stream
 
     def expand(self, failures: beam.PCollection) -> beam.PCollection:
-        """Nothing worth having comes out."""
+        """Nothing comes out."""
+        if self.is_stream:
+            return failures | "WriteOne" >> beam.ParDo(_WriteDeadLetter(self.tree))
         return (
             failures
             | "Line" >> beam.Map(line_of).with_output_types(str)
             | "Together" >> beam.combiners.ToList()
-            | "Write" >> beam.Map(self.write)
+            | "Write" >> beam.ParDo(_WriteDeadLetters(self.tree))
         )
 
-    def write(self, lines: list[str]) -> None:
-        """Write the file."""
+
+class _WriteDeadLetters(StorageDoFn):
+    def __init__(self, tree: OutputTree) -> None:
+        self.tree = tree
+
+    def process(self, lines: list[str]) -> None:
         text = "".join(line + "\n" for line in sorted(lines))
         self.tree.write(text.encode(), DEAD_LETTERS)
+
+
+class _WriteDeadLetter(StorageDoFn):
+    def __init__(self, tree: OutputTree) -> None:
+        self.tree = tree
+
+    def process(self, failure: Failure) -> None:
+        # The same name when the same fails again.
+        identity = (failure.element, failure.step, failure.part_index)
+        digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+        self.tree.write(f"{line_of(failure)}\n".encode(), DEAD_LETTER_FOLDER, f"{digest}.json")
+
+
+def finished_message(receipt: Receipt, output_location: str) -> bytes:
+    """The message of a finished recording, for the jobs that come after: its payload says what lies
+    where, as JSON. One of version 1 keeps its payload, as Klio has it.
+    """
+    message = parse_message(receipt.message)
+    if message.version == Version.V2:
+        made = {
+            "element": receipt.element,
+            "folder": f"{output_location.rstrip('/')}/{receipt.folder}",
+            "duration_s": receipt.duration_s,
+            "skipped": receipt.skipped,
+            "files": [to_plain(file) for file in receipt.files],
+        }
+        message.data.payload = json.dumps(made).encode()
+    return message.SerializeToString()
 
 
 def line_of(failure: Failure) -> str:

@@ -16,7 +16,7 @@ MIXTURE_PLOT = "spectrogram"
 class Section(BaseModel):
     """A section of a job file: unknown keys are refused, nothing changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
 
 class SeparationSettings(Section):
@@ -87,6 +87,19 @@ class PlotSettings(Section):
 
     enabled: bool = True
     range_db: float = Field(80.0, gt=0, le=200)
+
+
+class StorageSettings(Section):
+    """How buckets are used."""
+
+    user_project: str | None = Field(
+        None, description="pays for requests to buckets whose owner doesn't"
+    )
+    kms_key: str | None = Field(
+        None,
+        pattern=r"^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$",
+        description="encrypts what is written; default: the bucket's own key",
+    )
 
 
 class SplitSettings(Section):

@@ -8,18 +8,44 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
+from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.pvalue import TaggedOutput
 
 from ..audio.errors import AudioError
 from .klio_message import KlioMessageError
 from .records import Failure, PartReceipt, PartReference, PendingRecording, Track
-from .storage import StorageError, UnreachableStorageError
+from .storage import Access, StorageError, UnreachableStorageError, use_access
 
 FAILURES = "failures"
 logger = logging.getLogger("beamsplitter")
 
 
-class Step(beam.DoFn):
+class StorageDoFn(beam.DoFn):
+    """A DoFn that reads or writes files; `pass_access_on` sets how it uses buckets."""
+
+    access = Access()
+
+    def setup(self) -> None:
+        """Beam's entry, before the first element in a process."""
+        use_access(self.access)
+
+
+class _PassAccessOn(PipelineVisitor):
+    def __init__(self, access: Access) -> None:
+        self.access = access
+
+    def visit_transform(self, transform_node: AppliedPTransform) -> None:
+        dofn = getattr(transform_node.transform, "fn", None)
+        if isinstance(dofn, StorageDoFn):
+            dofn.access = self.access
+
+
+def pass_access_on(pipeline: beam.Pipeline, access: Access) -> None:
+    """Have all steps of a composed graph use buckets in this way."""
+    pipeline.visit(_PassAccessOn(access))
+
+
+class Step(StorageDoFn):
     """One step: `apply` does the work, an exception in it becomes a dead letter.
 
     All exceptions are taken, not just those of bad input: whatever one recording sets off, the
@@ -37,7 +63,7 @@ class Step(beam.DoFn):
         raise NotImplementedError
 
     def clean_up(self, record: Any) -> None:
-        """Remove what a record on which `apply` failed has left; never raises."""
+        """Remove what a record on which `apply` failed has left; raises only if storage is away."""
 
     def process(self, record: Any) -> Iterable[Any]:
         """Beam's entry: `apply`, counted and timed, with failures in their own output."""
@@ -45,14 +71,14 @@ class Step(beam.DoFn):
         if self.branch and self.branch not in record.recording.todo:
             yield self._tagged(record)
             return
-        Metrics.counter(name, "in").inc()
+        self.count("in")
         started = time.perf_counter_ns()
         try:
             outputs = list(self.apply(record))
         except UnreachableStorageError:
             raise
         except Exception as error:
-            Metrics.counter(name, "failures").inc()
+            self.count("failures")
             expected = isinstance(error, AudioError | StorageError | KlioMessageError)
             failure = Failure(
                 **self.identify(record),
@@ -67,8 +93,12 @@ class Step(beam.DoFn):
             return
         elapsed_ms = (time.perf_counter_ns() - started) // 1_000_000
         Metrics.distribution(name, "milliseconds").update(elapsed_ms)
-        Metrics.counter(name, "out").inc(len(outputs))
+        self.count("out", len(outputs))
         yield from outputs
+
+    def count(self, name: str, value: int = 1) -> None:
+        """Add to one of the step's counters."""
+        Metrics.counter(type(self).__name__, name).inc(value)
 
     def identify(self, record: Any) -> dict[str, Any]:
         """`element` and what else a dead letter says of a record."""

@@ -5,12 +5,14 @@ import hashlib
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from .file_facts import (
     GCS_SCHEME,
+    Access,
     FileStat,
     StorageError,
     UnreachableStorageError,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GCS_SCHEME",
+    "Access",
     "FileStat",
     "OutputTree",
     "StorageError",
@@ -42,6 +45,15 @@ def files_of(path: str) -> "LocalFiles | GcsFiles":
     from .gcs import GcsFiles
 
     return GcsFiles()
+
+
+def use_access(access: Access) -> None:
+    """Use buckets in this way from now on, in this process."""
+    # Not needed for most runs, and slow to import.
+    if access != Access() or "beamsplitter.transforms.gcs" in sys.modules:
+        from . import gcs
+
+        gcs.use_access(access)
 
 
 def absolute(location: str) -> str:
@@ -75,11 +87,17 @@ def sha256_of(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def list_names(folder: str) -> Iterator[str]:
-    """Names of all files below a folder on `gs://`, relative to it, in order of name."""
+def list_names(folder: str, *, beginning: str = "", without: str | None = None) -> Iterator[str]:
+    """Names of the files below a folder on `gs://`, relative to it, in order of name, page by page.
+
+    Parameters
+    ----------
+    beginning : what the names begin with
+    without : a folder below this one, whose files are not asked for
+    """
     from .gcs import GcsFiles
 
-    return GcsFiles().list_names(folder)
+    return GcsFiles().list_names(folder, beginning=beginning, without=without)
 
 
 class OutputTree:
@@ -134,9 +152,9 @@ class OutputTree:
         path = self.path(*names)
         files_of(path).remove(path, self.location)
 
-    def clear_scratch(self) -> None:
-        """Remove the scratch files of this run, and of runs that are known to have ended."""
-        files_of(self.location).clear_scratch(self.path(WORK_FOLDER), run_identity())
+    def clear_scratch(self, run: str | None = None) -> None:
+        """Remove the scratch files of a run, by default this one, and of runs known to be over."""
+        files_of(self.location).clear_scratch(self.path(WORK_FOLDER), run or run_identity())
 
 
 def scratch_names() -> tuple[str, str]:

@@ -27,9 +27,10 @@ from audio_files import (
 from conftest import Command, dead_letters, made_signal, result_files
 from result_checks import FILES_OF_RUN, assert_whole, manifests, read_json
 
-from beamsplitter.pipelines.events import list_events
+from beamsplitter.pipelines.events import list_events, place_of
 from beamsplitter.pipelines.job_config import JobConfig, parse_job
 from beamsplitter.pipelines.run import build
+from beamsplitter.pipelines.sources import CreateEvents
 from beamsplitter.transforms.loading import LoadBinary
 from beamsplitter.transforms.planning import PlanParts, SkipFinished
 from beamsplitter.transforms.publishing import PublishTrack
@@ -225,7 +226,7 @@ def test_full_scale_squares_come_out_with_clipping_counted(messy: Run) -> None:
         for stem in ("background", "foreground")
     )
     steps = read_json(messy.out / "run.json")["steps"]
-    assert steps["EncodeStems"]["clipped_samples"] == clipped
+    assert steps["PublishTrack"]["clipped_samples"] == clipped
     for name in ("clipped", "loud"):
         assert np.isfinite(messy.stem(name)).all()
     assert np.abs(messy.stem("loud")).max() <= 1
@@ -295,6 +296,7 @@ def job_for(*folders: Path, out: Path, **sections: Any) -> JobConfig:
     return parse_job(
         {
             "job_name": "test",
+            "pipeline_options": {"streaming": False},
             "job_config": {"events": {"inputs": inputs}, "data": data},
             **sections,
         },
@@ -306,7 +308,8 @@ def split(*folders: Path, out: Path, **sections: Any) -> None:
     """A run in this process, which is quicker than the command."""
     job = job_for(*folders, out=out, **sections)
     with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
-        build(pipeline, job, list_events(job), local_workers=1)
+        messages = pipeline | CreateEvents(list_events(job))
+        build(pipeline, job, messages, local_workers=1)
     OutputTree(job.output_location).clear_scratch()
 
 
@@ -325,9 +328,8 @@ def music(tmp_path: Path) -> Path:
 
 def test_a_recording_that_vanishes_after_the_listing_is_named(music: Path, tmp_path: Path) -> None:
     job = job_for(music, out=tmp_path / "out")
-    events = list_events(job)
-    skip = SkipFinished(events.location, job.output_location, job.settings)
-    one, two = (skip.pending_or_receipt(element, force=False) for element in events.elements)
+    skip = SkipFinished(place_of(job).location, job.output_location, job.settings)
+    one, two = (skip.pending_or_receipt(element, force=False) for element in list_events(job))
     (reference,) = PlanParts(job.settings).apply(one)
     shutil.rmtree(music)
     for use in (
@@ -355,8 +357,8 @@ def test_results_below_the_input_are_no_input(music: Path) -> None:
     out = music / "results"
     split(music, out=out)
     before = times(out)
-    assert list_events(job_for(music, out=out)).elements == ("one.wav", "two.wav")
-    assert list_events(job_for(music, out=music / "other")).elements == ("one.wav", "two.wav")
+    assert list_events(job_for(music, out=out)) == ("one.wav", "two.wav")
+    assert list_events(job_for(music, out=music / "other")) == ("one.wav", "two.wav")
     split(music, out=out)
     assert times(out) == before
     assert_whole(out)
@@ -379,13 +381,13 @@ def test_recordings_beside_results_are_still_found(music: Path, tmp_path: Path) 
     write_tree(music, {"one/track.wav": b"", "one/background.flac": b"", "one/deeper/x.wav": b""})
     manifest = {"format": 1, "digests": {}, "files": [{"name": "background.flac"}]}
     (music / "one" / "manifest.json").write_text(json.dumps(manifest))
-    elements = list_events(job_for(music, out=tmp_path / "out")).elements
+    elements = list_events(job_for(music, out=tmp_path / "out"))
     assert elements == ("one.wav", "one/deeper/x.wav", "one/track.wav", "two.wav")
 
 
 def test_recordings_named_as_stems_are_recordings(tmp_path: Path) -> None:
     folder = write_tree(tmp_path / "in", {"song.wav": b"", "song/background.flac": b""})
-    elements = list_events(job_for(folder, out=tmp_path / "out")).elements
+    elements = list_events(job_for(folder, out=tmp_path / "out"))
     assert elements == ("song.wav", "song/background.flac")
 
 

@@ -1,21 +1,26 @@
 """Jobs on Dataflow: what would be submitted, and to whom it is handed."""
 
-import http.server
 import json
+import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_runner_api_pb2
 from conftest import Command
+from dataflow_server import CANCELLED, DONE, FAILED, PENDING, RUNNING, CloudServer, serving
+from google.cloud.dataflow_v1beta3 import JobType
+from storage_server import BUCKET, StorageServer
 
-from beamsplitter.pipelines import dataflow
+from beamsplitter.pipelines import dataflow, dataflow_jobs
+from beamsplitter.pipelines.command_line import app
 from beamsplitter.pipelines.dataflow import JobDescription, dataflow_options, describe, submit
-from beamsplitter.pipelines.events import EventList
+from beamsplitter.pipelines.dataflow_jobs import DataflowError
+from beamsplitter.pipelines.events import InputError
 from beamsplitter.pipelines.job_config import JobConfig, JobFileError, parse_job
 
 ACCELERATOR = "type:nvidia-l4;count:1;machine_type:g2-standard-4;install-nvidia-driver"
@@ -24,7 +29,7 @@ OPTIONS = {
     "streaming": False,
     "project": "my-project",
     "region": "europe-west4",
-    "temp_location": "gs://my-bucket/temp",
+    "temp_location": "gs://music/temp",
     "sdk_container_image": "docker.pkg.dev/p/r/image:1",
 }
 
@@ -35,8 +40,8 @@ def plain_job(**options: Any) -> dict[str, Any]:
         "job_name": "my-job",
         "pipeline_options": {name: each for name, each in merged.items() if each is not None},
         "job_config": {
-            "events": {"inputs": [{"type": "folder", "location": "gs://my-bucket/in"}]},
-            "data": {"outputs": [{"type": "gcs", "location": "gs://my-bucket/out"}]},
+            "events": {"inputs": [{"type": "folder", "location": "gs://music/in"}]},
+            "data": {"outputs": [{"type": "gcs", "location": "gs://music/out"}]},
         },
     }
 
@@ -88,12 +93,6 @@ def test_the_main_session_is_not_sent_and_beam_is_not_installed_again() -> None:
     assert options["sdk_location"] == "container"
 
 
-def test_a_streaming_job_has_the_flags_of_one() -> None:
-    description = described(streaming=True)
-    assert description.job["type"] == "JOB_TYPE_STREAMING"
-    assert "enable_streaming_engine" in description.job["environment"]["experiments"]
-
-
 def test_the_accelerator_is_for_the_separation_alone() -> None:
     description = described(accelerator=ACCELERATOR)
     separation = {step for step in description.steps if step.startswith("Separate/")}
@@ -108,7 +107,7 @@ def test_on_this_machine_an_accelerator_changes_nothing() -> None:
 
 
 def test_the_description_shows_the_places_of_the_job() -> None:
-    description = described(staging_location="gs://my-bucket/staging")
+    description = described(staging_location="gs://music/staging")
     text = json.dumps(description.job)
     assert dataflow.OFFLINE_ENDPOINT not in text and tempfile.gettempdir() not in text
     options = sdk_options(description)
@@ -224,7 +223,7 @@ def test_a_dry_run_prints_a_summary_or_the_job(tmp_path: Path, command: Command)
     assert lines["job"] == "my-job, batch"
     assert lines["accelerator"].startswith(f"{ACCELERATOR} on Separate (")
     assert lines["labels"] == "team=audio"
-    assert lines["results"] == "gs://my-bucket/out"
+    assert lines["results"] == "gs://music/out"
     done = command("run", path, "--dry-run", "--log-format", "json")
     assert json.loads(done.stdout)["type"] == "JOB_TYPE_BATCH"
 
@@ -238,63 +237,194 @@ def test_missing_credentials_are_one_line(tmp_path: Path, command: Command) -> N
     assert len(done.stderr.splitlines()) == 1
 
 
-class Dataflow(http.server.BaseHTTPRequestHandler):
-    """As much of Dataflow as takes a job."""
+@pytest.fixture
+def cloud() -> Iterator[CloudServer]:
+    """A Dataflow without jobs."""
+    with serving() as server:
+        yield server
 
-    jobs: list[dict[str, Any]]
 
-    def do_POST(self) -> None:
-        job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.jobs.append(job)
-        answer = json.dumps({"id": "2030-01-01_1", "name": job["name"]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_arguments: Any) -> None:
-        """Be quiet."""
+def submittable(cloud: CloudServer) -> dict[str, Any]:
+    return {
+        "dataflow_endpoint": cloud.address,
+        "no_auth": True,
+        "temp_location": f"gs://{BUCKET}/temp",
+    }
 
 
 @pytest.fixture
-def service() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Address of a stand-in for Dataflow, and the jobs that it was sent."""
-    jobs: list[dict[str, Any]] = []
-    handler = type("Handler", (Dataflow,), {"jobs": jobs})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://localhost:{server.server_address[1]}", jobs
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def bucket(gcs: StorageServer) -> StorageServer:
+    """The storage, with many recordings in the job's bucket."""
+    gcs.fill(f"in/{number:04}.wav" for number in range(5000))
+    return gcs
 
 
-def test_a_job_is_submitted_with_its_recordings(
-    service: tuple[str, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_job_is_submitted_and_lists_its_recordings_on_a_worker(
+    cloud: CloudServer, bucket: StorageServer
 ) -> None:
-    endpoint, jobs = service
-
-    def into_a_folder(job: JobConfig) -> PipelineOptions:
-        options = dataflow_options(job)
-        options.view_as(GoogleCloudOptions).temp_location = str(tmp_path)
-        options.view_as(GoogleCloudOptions).staging_location = str(tmp_path)
-        return options
-
-    listed = EventList("gs://my-bucket/in", "", ("one song.wav",))
-    monkeypatch.setattr(dataflow, "dataflow_options", into_a_folder)
-    monkeypatch.setattr(dataflow, "list_events", lambda job: listed)
-    built = []
-    build = dataflow.build
-    monkeypatch.setattr(
-        dataflow, "build", lambda *given: (built.append(given[2]), build(*given))[1]
-    )
-    submission = submit(make_job(dataflow_endpoint=endpoint, no_auth=True))
-    assert submission.job_id == "2030-01-01_1"
+    submission = submit(make_job(**submittable(cloud)))
+    ((job_id, job),) = cloud.jobs.items()
+    assert (submission.job_id, job["name"]) == (job_id, "my-job")
     assert submission.url == (
-        "https://console.cloud.google.com/dataflow/jobs/europe-west4/2030-01-01_1"
-        "?project=my-project"
+        f"https://console.cloud.google.com/dataflow/jobs/europe-west4/{job_id}?project=my-project"
     )
-    assert [job["name"] for job in jobs] == ["my-job"]
-    assert built == [listed]
+    (sent,) = cloud.submitted
+    assert sent["type"] == JobType.JOB_TYPE_BATCH
+    assert not sent.get("replaceJobId")
+    # To see that there is something takes no more.
+    assert sum("prefix=in" in request for request in bucket.requests) <= 2
+    (staged,) = [name for name in bucket.names("temp") if name.endswith("/pipeline.pb")]
+    content = bucket.bucket.blob(staged).download_as_bytes()
+    graph = beam_runner_api_pb2.Pipeline.FromString(content)
+    names = {each.unique_name for each in graph.components.transforms.values()}
+    assert "ReadEvents/List" in names
+
+
+@pytest.mark.usefixtures("gcs")
+def test_a_bucket_without_recordings_is_told_at_once(cloud: CloudServer) -> None:
+    with pytest.raises(InputError, match="no audio files in gs://music/in"):
+        submit(make_job(**submittable(cloud)))
+    assert not cloud.jobs
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_refusal_is_one_line(cloud: CloudServer) -> None:
+    cloud.refusals["POST"] = (400, "The workflow could not be created")
+    with pytest.raises(DataflowError) as error:
+        submit(make_job(**submittable(cloud)))
+    assert str(error.value) == "refused by the service: The workflow could not be created"
+
+
+@pytest.mark.parametrize(
+    ("keys", "states", "messages", "code", "complaint"),
+    [
+        ({}, [DONE], [], 0, ""),
+        ({"wait_for_pipeline_running": True}, [RUNNING], [], 0, ""),
+        ({"blocking": True}, [DONE], [], 0, ""),
+        ({"blocking": True}, [FAILED], ["no quota"], 1, "error: the job failed: no quota\n"),
+        ({"wait_for_pipeline_running": True}, [CANCELLED], [], 1, "error: the job was cancelled\n"),
+    ],
+)
+def test_the_command_waits_as_the_file_says(
+    keys: dict[str, Any],
+    states: list[str],
+    messages: list[str],
+    code: int,
+    complaint: str,
+    cloud: CloudServer,
+    bucket: StorageServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cloud.first_states, cloud.messages = [PENDING, *states], messages
+    plain = plain_job(**submittable(cloud))
+    plain["job_config"].update(keys)
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    monkeypatch.setattr(sys, "argv", ["beamsplitter", "run", str(path)])
+    monkeypatch.setattr(dataflow_jobs, "POLL_S", 0.001)
+    with pytest.raises(SystemExit) as exit:
+        app()
+    (job_id,) = cloud.jobs
+    assert exit.value.code == code
+    output = capsys.readouterr()
+    assert output.out.startswith(f"{job_id}\nhttps://console.cloud.google.com/")
+    assert output.err == complaint
+    assert (cloud.states[job_id] == []) is bool(keys)  # else the command did not wait at all
+    assert [name for name in bucket.names("temp") if name.endswith("/pipeline.pb")]
+
+
+STREAM: dict[str, Any] = {
+    "type": "pubsub",
+    "subscription": "projects/my-project/subscriptions/uploads",
+}
+
+
+def described_stream(events: dict[str, Any] = STREAM, **options: Any) -> JobDescription:
+    plain = plain_job(streaming=True, **options)
+    plain["job_config"]["events"]["inputs"] = [events]
+    plain["job_config"]["data"]["inputs"] = [{"type": "gcs", "location": "gs://music/in"}]
+    return describe(parse_job(plain, source="job.yaml"))
+
+
+def test_a_streaming_job_has_the_flags_of_one() -> None:
+    description = described_stream(
+        labels=["team=audio"], accelerator=ACCELERATOR, max_num_workers=3, num_workers=1
+    )
+    environment = description.job["environment"]
+    assert description.job["type"] == "JOB_TYPE_STREAMING"
+    assert {
+        "enable_streaming_engine",
+        "enable_windmill_service",
+        "use_runner_v2",
+    } <= set(environment["experiments"])
+    options = sdk_options(description)
+    assert options["streaming"] is True
+    assert options["enable_streaming_engine"] is True
+    assert options["save_main_session"] is False
+    assert options["sdk_location"] == "container"
+    assert description.job["labels"] == {"team": "audio"}
+    (pool,) = environment["workerPools"]
+    assert pool["autoscalingSettings"]["maxNumWorkers"] == 3
+    assert pool["numWorkers"] == 1
+    for each in description.pipeline.components.environments.values():
+        assert OPTIONS["sdk_container_image"].encode() in each.payload
+
+
+def test_the_accelerator_of_a_stream_is_for_the_separation_alone() -> None:
+    description = described_stream(accelerator=ACCELERATOR)
+    separation = {step for step in description.steps if step.startswith("Separate/")}
+    assert description.accelerators == dict.fromkeys(separation, ACCELERATOR)
+    assert len(separation) > 3
+
+
+@pytest.mark.parametrize(
+    ("events", "field", "name"),
+    [
+        (STREAM, "subscription", STREAM["subscription"]),
+        (
+            {**STREAM, "topic": "projects/my-project/topics/new-objects"},
+            "subscription",
+            STREAM["subscription"],
+        ),
+        (
+            {"type": "pubsub", "topic": "projects/my-project/topics/new-objects"},
+            "topic",
+            "projects/my-project/topics/new-objects",
+        ),
+    ],
+)
+def test_dataflow_reads_pubsub_itself(events: dict[str, Any], field: str, name: str) -> None:
+    transforms = described_stream(events).pipeline.components.transforms.values()
+    (read,) = [each for each in transforms if each.spec.urn == "beam:transform:pubsub_read:v1"]
+    assert not read.subtransforms  # it is the service's, and no Python runs in it
+    payload = beam_runner_api_pb2.PubSubReadPayload.FromString(read.spec.payload)
+    assert payload.with_attributes is True
+    assert getattr(payload, field) == name
+    other = {"subscription": "topic", "topic": "subscription"}[field]
+    assert getattr(payload, other) == ""
+    assert not payload.id_attribute  # each notification of an object has one of its own
+
+
+def test_a_stream_has_one_source_and_no_listing() -> None:
+    description = described_stream()
+    reads = [step for step in description.steps if step.startswith("ReadEvents/")]
+    assert {step.split("/")[1] for step in reads} == {"Stream-0"}
+    collections = description.pipeline.components.pcollections.values()
+    assert beam_runner_api_pb2.IsBounded.UNBOUNDED in {each.is_bounded for each in collections}
+
+
+def test_names_that_pubsub_does_not_take_are_told() -> None:
+    with pytest.raises(JobFileError, match=r"job_config\.events\.inputs: Invalid PubSub project"):
+        described_stream({"type": "pubsub", "subscription": "projects/p/subscriptions/s"})
+
+
+def test_events_that_are_no_recordings_need_the_folder_they_lie_below() -> None:
+    plain = plain_job(streaming=True)
+    plain["job_config"]["events"]["inputs"] = [STREAM]
+    with pytest.raises(JobFileError) as error:
+        describe(parse_job(plain, source="job.yaml"))
+    assert str(error.value) == (
+        "job_config.data.inputs: name the folder that the events of type pubsub lie below"
+    )

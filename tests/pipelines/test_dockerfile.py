@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from beamsplitter.pipelines.dataflow_checks import BEAM_LABEL
 from beamsplitter.pipelines.launch import KEPT_MEMORY, THREADS_OF_LIBRARIES
 
 ROOT = Path(__file__).parents[2]
@@ -219,7 +220,7 @@ def test_the_build_argument_chooses_the_variant() -> None:
     built = {variant: needed("worker", variant) for variant in VARIANTS}
     assert {"build-cpu", "runtime-cpu"} == built["cpu"] - built["cuda"]
     assert {"build-cuda", "runtime-cuda"} == built["cuda"] - built["cpu"]
-    assert set.union(*built.values()) == STAGES.keys() - {"dataflow"}
+    assert set.union(*built.values()) == STAGES.keys() - {"dataflow", "launcher"}
     index = "--index-url https://download.pytorch.org/whl/cpu"
     assert index in STAGES["build-cpu"].values("RUN")[0]
     assert "index" not in STAGES["build-cuda"].values("RUN")[0]
@@ -271,6 +272,35 @@ def test_labels() -> None:
     assert labels[prefix + "revision"]
     # The label can name the build argument only if the stage asks for it.
     assert {"PYTHON_VERSION", "REVISION=unknown"} <= set(STAGES["runtime"].values("ARG"))
+
+
+def test_the_label_that_verify_reads() -> None:
+    assert settings("LABEL", "dataflow", "cpu")[BEAM_LABEL] == PINS["apache-beam"]
+    assert "BEAM_VERSION" in STAGES["runtime"].values("ARG")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_image_for_dataflow_launches_the_flex_template(variant: str, tmp_path: Path) -> None:
+    assert needed("dataflow", variant) == needed("worker", variant) - {"worker"} | {
+        "dataflow",
+        "launcher",
+    }
+    launcher = "/opt/google/dataflow/python_template_launcher"
+    assert f"--from=launcher {launcher} {launcher}" in [
+        " ".join(value.split()) for value in STAGES["dataflow"].values("COPY")
+    ]
+    program = settings("ENV", "dataflow", variant)["FLEX_TEMPLATE_PYTHON_PY_FILE"]
+    assert "FLEX_TEMPLATE_PYTHON_PY_FILE" not in settings("ENV", "worker", variant)
+    # The program is written by the shell of the build: this one's does the same, elsewhere.
+    (command,) = STAGES["dataflow"].values("RUN")
+    folder, name = os.path.split(program)
+    assert f"install --directory {folder}" in command
+    subprocess.run(["sh", "-c", command.replace(folder, str(tmp_path))], check=True)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / name), "--overrides=a=1"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "--job_file" in done.stderr
 
 
 def test_the_docs_name_what_is_there() -> None:

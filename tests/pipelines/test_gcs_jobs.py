@@ -51,46 +51,43 @@ def expected(songs: Path, tmp_path: Path, command: Command) -> dict[str, bytes]:
     return contents(out)
 
 
-def test_a_bucket_gives_the_same_bytes_as_a_folder(
-    gcs: StorageServer,
-    songs: Path,
-    tmp_path: Path,
-    command: Command,
-    expected: dict[str, bytes],
-) -> None:
+@pytest.fixture
+def bucket(gcs: StorageServer, songs: Path) -> StorageServer:
+    """The server, with the recordings in its bucket."""
     gcs.upload(songs, "in")
+    return gcs
+
+
+def test_a_bucket_gives_the_same_bytes_as_a_folder(
+    bucket: StorageServer, tmp_path: Path, command: Command, expected: dict[str, bytes]
+) -> None:
     run = command("separate", IN, "-o", OUT, *SMALL)
     assert run.returncode == 1, run.stderr
-    assert downloaded(gcs, tmp_path / "first") == expected
+    assert downloaded(bucket, tmp_path / "first") == expected
     assert set(dead_letters(tmp_path / "first")) == {"broken.mp3"}
     manifest = read_json(tmp_path / "first" / "long" / "manifest.json")
     assert manifest["input"]["uri"] == "gs://music/in/long.wav"
-    assert not gcs.names("out/.beamsplitter")
+    assert not bucket.names("out/.beamsplitter")
 
     again = command("separate", IN, "-o", OUT, *SMALL, "--log-format", "json")
     lines = [json.loads(line) for line in again.stdout.splitlines()]
     finished = [line for line in lines if line["event"] == "finished"]
     assert len(finished) == 6 and all(line["skipped"] for line in finished)
 
-    gcs.bucket.blob("out/long/background.flac").delete()
-    gcs.bucket.blob("out/one/foreground.flac").upload_from_string(
+    bucket.bucket.blob("out/long/background.flac").delete()
+    bucket.bucket.blob("out/one/foreground.flac").upload_from_string(
         b"x" * len(expected["one/foreground.flac"])
     )
     command("separate", IN, "-o", OUT, *SMALL)
     assert read_json(tmp_path / "first" / "run.json")["recordings"]["finished"] == 6
-    assert downloaded(gcs, tmp_path / "second") == expected
+    assert downloaded(bucket, tmp_path / "second") == expected
     assert read_json(tmp_path / "second" / "run.json")["recordings"]["finished"] == 2
 
 
 def test_a_service_that_falters_costs_nothing(
-    gcs: StorageServer,
-    songs: Path,
-    tmp_path: Path,
-    command: Command,
-    expected: dict[str, bytes],
+    bucket: StorageServer, tmp_path: Path, command: Command, expected: dict[str, bytes]
 ) -> None:
-    gcs.upload(songs, "in")
-    gcs.faults = [
+    bucket.faults = [
         Fault("GET .*alt=media", 503, times=3),
         Fault("GET .*alt=media", "truncate", times=2),
         Fault("POST /upload", "lost answer", times=2),
@@ -100,15 +97,45 @@ def test_a_service_that_falters_costs_nothing(
     ]
     run = command("separate", IN, "-o", OUT, *SMALL)
     assert run.returncode == 1, run.stderr
-    assert not any(fault.times for fault in gcs.faults)
-    assert downloaded(gcs, tmp_path / "out") == expected
+    assert not any(fault.times for fault in bucket.faults)
+    assert downloaded(bucket, tmp_path / "out") == expected
     assert set(dead_letters(tmp_path / "out")) == {"broken.mp3"}
+    assert read_json(tmp_path / "out" / "run.json")["steps"]["Storage"]["retries"] > 3
+
+
+def test_the_project_that_pays_and_the_key_are_passed_on(
+    bucket: StorageServer, tmp_path: Path, command: Command
+) -> None:
+    job = tmp_path / "job.yaml"
+    key = "projects/p/locations/eu/keyRings/r/cryptoKeys/k"
+    job.write_text(
+        f"""
+job_name: keys
+pipeline_options: {{runner: DirectRunner, streaming: false}}
+storage: {{user_project: my-budget, kms_key: {key}}}
+job_config:
+  events: {{inputs: [{{type: recording, location: "{IN}/long.wav"}}]}}
+  data: {{outputs: [{{type: gcs, location: "{OUT}"}}]}}
+separation: {{part_seconds: 10}}
+plots: {{enabled: false}}
+"""
+    )
+    bucket.requests.clear()
+    for workers in (1, 2):
+        run = command("run", job, "--workers", workers, "--force")
+        assert run.returncode == 0, run.stderr
+    assert len(bucket.requests) > 20
+    # The client looks the bucket itself up for its traces, in the background.
+    asked = [each for each in bucket.requests if not each.startswith("GET /storage/v1/b/music?")]
+    assert not [request for request in asked if "userProject=my-budget" not in request]
+    uploads = [request for request in bucket.requests if request.startswith("POST /upload")]
+    assert len(uploads) > 8
+    assert all(f"kmsKeyName={key}" in request for request in uploads)
 
 
 def test_results_beside_the_recordings_are_no_recordings(
-    gcs: StorageServer, songs: Path, command: Command
+    bucket: StorageServer, command: Command
 ) -> None:
-    gcs.upload(songs, "in")
     for place in (IN, f"{IN}/results"):
         assert command("separate", IN, "-o", place, "--no-plots").returncode == 1
         again = command("separate", IN, "-o", place, "--no-plots", "--dry-run")
@@ -116,10 +143,8 @@ def test_results_beside_the_recordings_are_no_recordings(
 
 
 def test_globs_single_objects_and_lines_of_a_file(
-    gcs: StorageServer, songs: Path, tmp_path: Path, command: Command
+    bucket: StorageServer, tmp_path: Path, command: Command
 ) -> None:
-    gcs.upload(songs, "in")
-
     def planned(*arguments: object) -> list[str]:
         run = command(*arguments, "--dry-run", "--log-format", "json")
         assert run.returncode == 0, run.stderr
@@ -127,13 +152,13 @@ def test_globs_single_objects_and_lines_of_a_file(
 
     assert planned("separate", f"{IN}/*.wav", "-o", OUT) == ["long.wav", "one.wav", "three.wav"]
     assert len(planned("separate", f"{IN}/**/*.wav", "-o", OUT)) == 5
-    gcs.bucket.blob("in/three.txt").upload_from_string("no recording")
+    bucket.bucket.blob("in/three.txt").upload_from_string("no recording")
     assert planned("separate", f"{IN}/three.*", "-o", OUT) == ["three.flac", "three.wav"]
     assert planned("separate", f"{IN}/three.flac", f"{IN}/one.wav", "-o", OUT) == [
-        "one.wav",
         "three.flac",
+        "one.wav",
     ]
-    gcs.bucket.blob("lists/songs.txt").upload_from_string("one\nthree\n")
+    bucket.bucket.blob("lists/songs.txt").upload_from_string("one\nthree\n")
     job = tmp_path / "job.yaml"
     job.write_text(
         """

@@ -1,5 +1,6 @@
 """Each job file that comes along loads and runs."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,9 @@ JOB_FOLDER = Path(__file__).parents[2] / "job-configs"
 JOB_FILES = sorted(JOB_FOLDER.glob("*.yaml"))
 DATAFLOW_FILES = [path for path in JOB_FILES if "dataflow" in path.name]
 VALUES = {
+    "EVENTS": "ids.txt",
+    "TOPIC": "uploads",
+    "SUBSCRIPTION": "uploads-to-stems",
     "INPUT": "in",
     "OUTPUT": "out",
     "PROJECT": "my-project",
@@ -24,8 +28,11 @@ VALUES = {
 def test_there_are_job_files() -> None:
     assert {path.name for path in JOB_FILES} >= {
         "local-folder.yaml",
+        "klio-excerpt.yaml",
+        "pubsub-local.yaml",
         "gcs-batch-dataflow.yaml",
         "gcs-batch-dataflow-gpu.yaml",
+        "pubsub-dataflow.yaml",
     }
 
 
@@ -41,6 +48,7 @@ def test_a_job_file_for_dataflow_can_be_submitted(path: Path, command: Command) 
     assert done.returncode == 0, done.stderr
     assert f"{path.stem}, " in done.stdout
     assert ("accelerator" in done.stdout) is ("gpu" in path.name)
+    assert (f"{path.stem}, streaming" in done.stdout) is ("pubsub" in path.name)
 
 
 def test_local_folder_makes_what_separate_makes(
@@ -54,6 +62,26 @@ def test_local_folder_makes_what_separate_makes(
     for name in ("background.flac", "foreground.png", "manifest.json"):
         made = [(tmp_path / out / "song" / name).read_bytes() for out in "ab"]
         assert made[0] == made[1]
+
+
+def test_klio_excerpt_does_five_seconds_from_second_ten_on(
+    write_audio: Callable[..., Path], tmp_path: Path, command: Command
+) -> None:
+    write_audio("inputs/song one.ogg", seconds=17)
+    write_audio("inputs/song two.ogg", seconds=16, seed=1)
+    (tmp_path / "audio_ids.txt").write_text("song one\nsong two\n")
+    out = tmp_path / "outputs"
+    values = {"EVENTS": tmp_path / "audio_ids.txt", "INPUT": tmp_path / "inputs", "OUTPUT": out}
+    templates = [each for name in values for each in ("-T", f"{name}={values[name]}")]
+    done = command("run", JOB_FOLDER / "klio-excerpt.yaml", *templates)
+    assert done.returncode == 0, done.stderr
+    for element in ("song one", "song two"):
+        manifest = json.loads((out / element / "manifest.json").read_text())
+        assert manifest["input"]["start_sample"] == 10 * 16000
+        assert {file["frames"] for file in manifest["files"] if file["branch"] == "stems"} == {
+            5 * 16000
+        }
+        assert (out / element / "spectrogram.png").is_file()
 
 
 @pytest.mark.parametrize("path", JOB_FILES, ids=lambda path: path.name)

@@ -17,6 +17,7 @@ from conftest import Command, dead_letters, made_signal, result_files
 from beamsplitter.pipelines import run as run_module
 from beamsplitter.pipelines.events import list_events
 from beamsplitter.pipelines.job_config import JobConfig, parse_job
+from beamsplitter.pipelines.sources import CreateEvents
 from beamsplitter.transforms import separation
 from beamsplitter.transforms.records import Track
 from beamsplitter.transforms.steps import Step, run_step
@@ -42,7 +43,8 @@ def job_for(folder: Path, out: Path, **sections: Any) -> JobConfig:
 
 def run_graph(job: JobConfig) -> None:
     with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
-        run_module.build(pipeline, job, list_events(job), local_workers=1)
+        messages = pipeline | CreateEvents(list_events(job))
+        run_module.build(pipeline, job, messages, local_workers=1)
 
 
 def read_stem(path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import io
 import os
+from typing import Any
 
 import pytest
 from google.cloud import storage as google_storage
@@ -131,8 +132,10 @@ def test_a_writer_is_told_that_another_was_quicker(
     tree.write(b"old", "f")
     found = google_storage.Bucket.get_blob
 
-    def found_then_changed(self: google_storage.Bucket, name: str) -> google_storage.Blob:
-        blob = found(self, name)
+    def found_then_changed(
+        self: google_storage.Bucket, name: str, **options: Any
+    ) -> google_storage.Blob:
+        blob = found(self, name, **options)
         self.blob(name).upload_from_string(b"theirs")
         return blob
 

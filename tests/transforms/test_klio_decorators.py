@@ -590,6 +590,29 @@ class TestMetrics:
         with pytest.raises(ValueError, match="ns, us, ms, s"):
             KlioMetrics().timer("t", timer_unit="minutes")
 
+    @pytest.mark.parametrize("logger", [True, {}, {"level": "info"}, {"level": "DEBUG"}])
+    def test_the_configuration_has_changes_logged(self, logger, caplog):
+        context = KlioContext(config={"job_config": {"metrics": {"logger": logger}}})
+        with caplog.at_level(logging.DEBUG, logger="klio"):
+            context.metrics.counter("songs", transform="Step").inc(2)
+            context.metrics.gauge("level").set(7)
+            context.metrics.timer("work", transform="Step").record(3_000_000)
+        logged = [(record.levelname, record.getMessage()) for record in caplog.records]
+        if logger == {}:
+            assert logged == []
+            return
+        level = str((logger if logger is not True else {}).get("level", "debug")).upper()
+        assert logged == [
+            (level, "[metric] counter Step/songs: 2"),
+            (level, "[metric] gauge klio/level: 7"),
+            (level, "[metric] timer Step/work: 3"),
+        ]
+
+    def test_a_log_level_that_is_none(self):
+        config = {"job_config": {"metrics": {"logger": {"level": "loud"}}}}
+        with pytest.raises(ValueError, match="there is no log level 'LOUD'"):
+            KlioContext(config=config)
+
 
 SHARED_LIMITER = ThreadLimiter(1)
 

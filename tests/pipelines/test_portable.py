@@ -1,0 +1,86 @@
+"""The graph where nothing is shared: every element of every step is encoded, and decoded again.
+
+Runners fuse steps as they like, or not at all. Here FnApiRunner fuses nothing, so each step gets
+its elements through their coders, as from another machine.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import translations
+from conftest import dead_letters, result_files
+
+from beamsplitter.pipelines.job_config import JobConfig, parse_job
+from beamsplitter.pipelines.run import build
+from beamsplitter.pipelines.sources import ReadEvents
+from beamsplitter.transforms.coders import TrackCoder
+from beamsplitter.transforms.storage import OutputTree
+
+WriteAudio = Callable[..., Path]
+
+
+def job_for(tmp_path: Path, **sections: Any) -> JobConfig:
+    return parse_job(
+        {
+            "job_name": "portable",
+            "pipeline_options": {"runner": "DirectRunner", "streaming": False},
+            "job_config": {
+                "events": {"inputs": [{"type": "folder", "location": str(tmp_path / "music")}]},
+                "data": {"outputs": [{"type": "file", "location": str(tmp_path / "out")}]},
+            },
+            **sections,
+        },
+        source="test",
+    )
+
+
+def run(job: JobConfig) -> None:
+    with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
+        build(pipeline, job, pipeline | ReadEvents(job))
+    OutputTree(job.output_location).clear_scratch()
+
+
+@pytest.fixture
+def music(write_audio: WriteAudio, tmp_path: Path) -> Path:
+    """A recording of three parts, one of one part, and one that fails."""
+    write_audio("music/long.wav", seconds=22, sample_rate=8000)
+    write_audio("music/short.flac", seconds=3, sample_rate=8000, channels=2)
+    (tmp_path / "music" / "broken.wav").write_bytes(b"RIFF, but nothing more")
+    return tmp_path / "music"
+
+
+@pytest.mark.parametrize("join", ["parts", "cogbk"])
+def test_the_results_do_not_depend_on_what_is_fused(
+    join: str,
+    music: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    separation = {"part_seconds": 10} if join == "parts" else {"duration_s": 4}
+    job = job_for(tmp_path, join=join, separation=separation)
+    run(job)
+    fused = result_files(tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "fused")
+
+    encoded: list[int] = []
+    encode = TrackCoder.encode
+
+    def counted(self: TrackCoder, value: Any) -> bytes:
+        data = encode(self, value)
+        encoded.append(len(data))
+        return data
+
+    monkeypatch.setattr(translations.Stage, "can_fuse", lambda *_: False)
+    monkeypatch.setattr(TrackCoder, "encode", counted)
+    with caplog.at_level(logging.WARNING):
+        run(job)
+    assert len(encoded) > 20
+    assert "fallback coder" not in caplog.text
+    assert result_files(tmp_path / "out") == fused
+    assert set(dead_letters(tmp_path / "out")) == {"broken.wav"}
