@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import fastavro
 import pytest
 from apache_beam.io.gcp.pubsub import PubsubMessage
 from apache_beam.options.pipeline_options import PipelineOptions
+from bigquery_server import BigQueryServer
 from conftest import Command, dead_letters
 from pubsub_server import PubSubServer
 from storage_server import StorageServer
@@ -232,6 +234,72 @@ job_config:
     assert done.returncode == 0, done.stderr
     payload = parse_message(Path("noted").read_bytes()).data.payload.decode()
     assert f"mine {tmp_path}/out/song/background.flac" in payload.splitlines()
+
+
+def test_inputs_and_outputs_of_all_types_in_one_job(
+    write_audio: WriteAudio,
+    tmp_path: Path,
+    command: Command,
+    bigquery: BigQueryServer,
+    pubsub: PubSubServer,
+) -> None:
+    names = ["in a folder", "matched", "named", "a line", "a row", "a record"]
+    for seed, name in enumerate(names):
+        folder = "folder" if name == "in a folder" else "."
+        write_audio(f"music/{folder}/{name}.wav", seconds=2.5, sample_rate=8000, seed=seed)
+    table = bigquery.table("songs", "name:STRING", [{"name": "a row"}, {"name": "named"}])
+    (tmp_path / "lines.txt").write_text("a line\nnamed\ngone\n")
+    with open(tmp_path / "records.avro", "wb") as file:
+        schema = {"type": "record", "name": "R", "fields": [{"name": "element", "type": "string"}]}
+        fastavro.writer(file, fastavro.parse_schema(schema), [{"element": "a record"}])
+    topic = pubsub.topic()
+    subscription = pubsub.subscription(topic)
+    music, done = tmp_path / "music", tmp_path / "done"
+    job = tmp_path / "job.json"
+    job.write_text(
+        json.dumps(
+            {
+                "job_name": "all",
+                "pipeline_options": {"runner": "DirectRunner", "streaming": False},
+                "job_config": {
+                    "events": {
+                        "inputs": [
+                            {"type": "folder", "location": f"{music}/folder"},
+                            {"type": "glob", "location": f"{music}/match*.wav"},
+                            {"type": "recording", "location": f"{music}/named.wav"},
+                            {"type": "file", "location": f"{tmp_path}/lines.txt"},
+                            {"type": "bq", "table": table},
+                            {"type": "avro", "file_pattern": f"{tmp_path}/*.avro"},
+                        ],
+                        "outputs": [
+                            {"type": "file", "location": f"{done}/lines", "num_shards": 1},
+                            {"type": "avro", "location": f"{done}/records"},
+                            {"type": "bq", "table": table.replace("songs", "done")},
+                            {"type": "pubsub", "topic": topic},
+                        ],
+                    },
+                    "data": {
+                        "inputs": [{"type": "file", "location": str(music), "file_suffix": ".wav"}],
+                        "outputs": [{"type": "file", "location": str(tmp_path / "out")}],
+                    },
+                },
+                "plots": {"enabled": False},
+            }
+        )
+    )
+    ran = command("run", job, "--workers", 2)
+    assert ran.returncode == 1, ran.stderr
+    assert "6 finished, 0 already done, 1 failed" in ran.stderr
+    assert set(dead_letters(tmp_path / "out")) == {"gone"}
+    elements = sorted("folder/in a folder" if name == "in a folder" else name for name in names)
+    (lines,) = done.glob("lines*")
+    assert lines.read_text().splitlines() == elements
+    (records,) = done.rglob("records*")
+    with open(records, "rb") as file:
+        assert sorted(each["element"].decode() for each in fastavro.reader(file)) == elements
+    assert sorted(row["element"] for row in bigquery.rows("done")) == elements
+    published = map(parse_message, (each.data for each in pubsub.pull_all(subscription)))
+    assert sorted(each.data.element.decode() for each in published) == elements
 
 
 def test_run_json_counts_by_step(write_audio: WriteAudio, tmp_path: Path, command: Command) -> None:
