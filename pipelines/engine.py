@@ -6,6 +6,7 @@ the job is interrupted, and starts it again when a recording took a worker down.
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -17,7 +18,8 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from .engine_spec import EngineSpec
+from ..transforms.storage import UnusableStorageError
+from .engine_spec import STORAGE_UNUSABLE, EngineSpec
 from .job_config import JobConfig, parse_job
 from .run import build
 from .sources import CreateEvents
@@ -85,13 +87,29 @@ def end_with(parent: int, folder: Path) -> None:
     threading.Thread(target=watch, name="watch_parent", daemon=True).start()
 
 
+def unusable_storage(error: Exception) -> str | None:
+    """What a step said of storage that can't be used; None if that is not why a run failed."""
+    # The runner hands on the text of an error in a step only.
+    said = re.findall(
+        rf"{UnusableStorageError.__name__}: (.*?)(?: \[while running|$)", str(error), re.M
+    )
+    return str(error) if isinstance(error, UnusableStorageError) else said[-1] if said else None
+
+
 def main() -> None:
     """Run the spec that the first argument names."""
     spec = EngineSpec(**json.loads(Path(sys.argv[1]).read_text()))
     if spec.workers > 1:
         use_workers([WorkerProcess() for _ in range(spec.workers)], spec.progress_path)
     end_with(spec.launcher, Path(sys.argv[1]).parent)
-    metrics = run(spec)
+    try:
+        metrics = run(spec)
+    except Exception as error:
+        reason = unusable_storage(error)
+        if reason is None:
+            raise
+        print(reason, file=sys.stderr, flush=True)
+        os._exit(STORAGE_UNUSABLE)
     Path(spec.result_path).write_text(json.dumps(metrics))
     # Beam leaves threads behind that would keep the process for seconds.
     os._exit(0)

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+STORAGE_UNUSABLE = 3  # exit code of an engine
+
 
 @dataclass(frozen=True)
 class EngineSpec:

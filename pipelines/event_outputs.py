@@ -64,7 +64,7 @@ def prepare_outputs(job: JobConfig) -> None:
     ------
     InputError : a table, topic or codec is not there, or a table is not empty or does not fit
     StorageError : an output may not be written
-    UnreachableStorageError : it can't be reached
+    UnusableStorageError : it can't be reached
     """
     for output in written(job.job_config.events.outputs):
         if isinstance(output, AvroEventOutput):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..transforms.storage import (
     GCS_SCHEME,
     StorageError,
-    UnreachableStorageError,
+    UnusableStorageError,
     list_names,
     open_for_reading,
     stat_file,
@@ -42,7 +42,7 @@ def require_readable(each: FileEvents | BigQueryEvents | AvroEvents) -> None:
     ------
     InputError : they are not, or columns are missing, or a query is wrong
     StorageError : they may not be read
-    UnreachableStorageError : they can't be reached
+    UnusableStorageError : they can't be reached
     """
     if isinstance(each, FileEvents):
         stat_file(files_matching(each.location)[0])
@@ -88,7 +88,7 @@ def lines_of(each: FileEvents) -> Iterator[str]:
     ------
     InputError : no file matches, or one is damaged
     StorageError : a file is not there, or may not be read
-    UnreachableStorageError : it can't be reached
+    UnusableStorageError : it can't be reached
     """
     for path in files_matching(each.location):
         for line in itertools.islice(_lines(path, each), each.skip_header_lines, None):
@@ -146,7 +146,7 @@ def avro_elements_of(each: AvroEvents) -> Iterator[str]:
     ------
     InputError : there is no file, or one is damaged or no Avro file
     StorageError : a file may not be read
-    UnreachableStorageError : it can't be reached
+    UnusableStorageError : it can't be reached
     """
     for path in avro_files_of(each):
         for record in _records(path):
@@ -166,7 +166,7 @@ def _records(path: str) -> Iterator[Any]:
             for record in fastavro.reader(file):
                 yield record
                 count += 1
-    except (StorageError, UnreachableStorageError):
+    except (StorageError, UnusableStorageError):
         raise
     except Exception as error:  # damage can raise nearly anything
         raise InputError(
@@ -192,7 +192,7 @@ def rows_of(each: BigQueryEvents) -> Iterator[str]:
     InputError : the table or a column is not there, the query is wrong, or a row's one value is
         NULL
     StorageError : there are no credentials, or they don't suffice
-    UnreachableStorageError : BigQuery can't be reached
+    UnusableStorageError : BigQuery can't be reached
     """
     from .bigquery import explained
 

@@ -19,7 +19,7 @@ from ..transforms.storage import (
     GCS_SCHEME,
     OutputTree,
     StorageError,
-    UnreachableStorageError,
+    UnusableStorageError,
     scratch_names,
 )
 from .compression import compressed, kind_of
@@ -245,7 +245,7 @@ class InsertRows(beam.DoFn):
         for problem in problems:
             if problem.get("reason") in FAULTS_OF_SERVICE:
                 place = f"BigQuery {self.output.location}"
-                raise UnreachableStorageError(None, f"{problem.get('message')}", place)
+                raise UnusableStorageError(None, f"{problem.get('message')}", place)
         return {
             each["index"]: "the row was refused: " + "; ".join(map(_reason, each["errors"]))
             for each in refused

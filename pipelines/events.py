@@ -99,7 +99,7 @@ def require_events(job: JobConfig) -> None:
     ------
     InputError : one is not there, or a folder holds no recordings
     StorageError : one may not be read
-    UnreachableStorageError : one can't be reached
+    UnusableStorageError : one can't be reached
     """
     for each in inputs_to_read(job):
         if isinstance(each, FileEvents | BigQueryEvents | AvroEvents):

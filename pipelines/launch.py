@@ -16,8 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..transforms.storage import RUN_IDENTITY_VARIABLE, OutputTree, run_identity
-from .engine_spec import EngineSpec
+from ..transforms.storage import DEAD_LETTERS, RUN_IDENTITY_VARIABLE, OutputTree, run_identity
+from .engine_spec import STORAGE_UNUSABLE, EngineSpec
 from .job_config import JobConfig
 
 CRASHES_BEFORE_GIVING_UP = 2
@@ -159,7 +159,7 @@ def run_local(
     started = time.monotonic()
     os.environ[RUN_IDENTITY_VARIABLE] = run_identity()
     tree.clear_scratch()
-    tree.write(b"", "failures.jsonl")
+    tree.write(b"", DEAD_LETTERS)
     state = RunState(total=len(elements))
     crashes: Counter[str] = Counter()
     metrics: dict[str, Any] = {}
@@ -178,6 +178,8 @@ def run_local(
                 break
             suspects = state.suspects() or [NO_RECORDING]
             crashes.update(suspects)
+            if code == STORAGE_UNUSABLE:
+                raise LaunchError(metrics["log"].strip().splitlines()[-1])
             if code == 1 or crashes[NO_RECORDING] >= CRASHES_BEFORE_GIVING_UP:
                 raise LaunchError(metrics["log"])
             state.begin_again()

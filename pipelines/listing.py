@@ -45,7 +45,7 @@ def recordings_of(each: RecordingInput, *, output: str | None, stems: set[str]) 
     ------
     InputError : the input is not there
     StorageError : it can't be listed
-    UnreachableStorageError : it can't be reached
+    UnusableStorageError : it can't be reached
     """
     path = absolute(each.location)
     output = absolute(output) if output else None

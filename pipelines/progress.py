@@ -8,10 +8,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from ..transforms.storage import DEAD_LETTER_FOLDER, DEAD_LETTERS
 from .launch import RunState
 from .stream_totals import StreamTotals
-
-DEAD_LETTER_FOLDER = "failures"
 
 
 class JsonLog:
@@ -153,7 +152,7 @@ def print_summary(console: Console, state: RunState, *, wall_s: float, location:
         )
     console.print(Text(f"results in {location}"))
     if state.failures:
-        console.print(Text(f"why some failed: {location}/failures.jsonl"))
+        console.print(Text(f"why some failed: {location}/{DEAD_LETTERS}"))
 
 
 def _clock(seconds: float) -> str:

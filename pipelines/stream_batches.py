@@ -22,7 +22,6 @@ EVENTS = "events.json"
 LOG = "log"
 PROGRESS = "progress"
 RESULT = "result.json"
-STORAGE_AWAY = 3
 LOG_TAIL = 4000
 
 

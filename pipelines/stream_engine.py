@@ -27,11 +27,12 @@ import apache_beam as beam
 from apache_beam.io.gcp.pubsub import PubsubMessage
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from ..transforms.storage import RUN_IDENTITY_VARIABLE, OutputTree, UnreachableStorageError
-from .engine import end_with, local_options, metrics_by_step
+from ..transforms.storage import RUN_IDENTITY_VARIABLE, OutputTree
+from .engine import end_with, local_options, metrics_by_step, unusable_storage
+from .engine_spec import STORAGE_UNUSABLE
 from .job_config import JobConfig, parse_job
 from .run import build
-from .stream_batches import EVENTS, LOG, PROGRESS, RESULT, STORAGE_AWAY
+from .stream_batches import EVENTS, LOG, PROGRESS, RESULT
 
 FAILED = 1
 CHUNK_BYTES = 1 << 16
@@ -191,10 +192,12 @@ def work(graph: PreparedGraph, job: JobConfig, folder: Path, given_up: dict[str,
         metrics = (PreparedGraph(job, given_up) if given_up else graph).run_batch()
         OutputTree(job.output_location).clear_scratch()
     except Exception as error:
-        traceback.print_exc()
-        # The runner hands on the text of an error in a step only.
-        away = UnreachableStorageError.__name__
-        return STORAGE_AWAY if away in f"{type(error).__name__} {error}" else FAILED
+        reason = unusable_storage(error)
+        if reason is None:
+            traceback.print_exc()
+            return FAILED
+        print(reason, flush=True)
+        return STORAGE_UNUSABLE
     (folder / RESULT).write_text(json.dumps(metrics))
     return 0
 

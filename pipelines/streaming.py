@@ -22,10 +22,11 @@ from google.api_core.exceptions import GoogleAPIError
 from google.cloud.pubsub_v1 import SubscriberClient
 
 from ..transforms.storage import RUN_IDENTITY_VARIABLE, OutputTree, run_identity
+from .engine_spec import STORAGE_UNUSABLE
 from .events import place_of
 from .job_config import JobConfig
 from .launch import CRASHED, LaunchError, summary_json
-from .stream_batches import STORAGE_AWAY, Batch, Engine, Told
+from .stream_batches import Batch, Engine, Told
 from .stream_totals import Health, StreamTotals
 from .subscriptions import (
     CLOSE_S,
@@ -186,7 +187,7 @@ class Stream:
             subscription.wait()
         if self.client is not None:
             self.client.close()
-        # Storage that is away now was so before, as health told.
+        # Storage that can't be used now could not be before, as health told.
         with contextlib.suppress(OSError):
             if self.numbers:
                 self._write_summary()
@@ -324,8 +325,8 @@ class Stream:
         try:
             if code == 0:
                 self._settle(batch)
-            elif code == STORAGE_AWAY:
-                self._pause(batch, f"storage is away: {_last_line(batch.log)}")
+            elif code == STORAGE_UNUSABLE:
+                self._pause(batch, f"storage can't be used: {_last_line(batch.log)}")
             else:
                 self._try_again(batch, code)
         finally:

@@ -22,8 +22,11 @@ class StorageError(_FileError):
     """A file that can't be read or written; the message names it and says what to do."""
 
 
-class UnreachableStorageError(_FileError):
-    """Storage that is away, after all tries: no recording's fault, and never a dead letter."""
+class UnusableStorageError(_FileError):
+    """Storage that can't be used now, which is no recording's fault, and never a dead letter.
+
+    It is away, after all tries, or full, or closed to this account.
+    """
 
 
 @dataclass(frozen=True)

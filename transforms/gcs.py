@@ -26,7 +26,7 @@ from .file_facts import (
     Access,
     FileStat,
     StorageError,
-    UnreachableStorageError,
+    UnusableStorageError,
     crc32c_of,
 )
 
@@ -80,9 +80,9 @@ def explained(path: str) -> Iterator[None]:
     try:
         yield
     except google.auth.exceptions.TransportError as error:
-        raise UnreachableStorageError(None, f"can't be reached: {error}", path) from error
+        raise UnusableStorageError(None, f"can't be reached: {error}", path) from error
     except google.auth.exceptions.GoogleAuthError as error:
-        raise StorageError(errno.EACCES, NO_CREDENTIALS, path) from error
+        raise UnusableStorageError(errno.EACCES, NO_CREDENTIALS, path) from error
     except api_exceptions.NotFound as error:
         raise StorageError(errno.ENOENT, "is not there (any more)", path) from error
     except (api_exceptions.Forbidden, api_exceptions.Unauthorized) as error:
@@ -95,7 +95,7 @@ def explained(path: str) -> Iterator[None]:
         requests.RequestException,
         ConnectionError,
     ) as error:
-        raise UnreachableStorageError(
+        raise UnusableStorageError(
             None, f"can't be reached, after many tries: {error}", path
         ) from error
     except api_exceptions.GoogleAPICallError as error:

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 import psutil
 
-from .file_facts import FileStat, StorageError
+from .file_facts import FileStat, StorageError, UnusableStorageError
 
 FOLDER_TRIES = 5
+UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 Result = TypeVar("Result")
 
 
@@ -24,7 +25,7 @@ def explained(path: str) -> Iterator[None]:
     """Turn the operating system's errors into ones that name the file and say what to do."""
     try:
         yield
-    except StorageError:
+    except (StorageError, UnusableStorageError):
         raise
     except OSError as error:
         advice = {
@@ -38,7 +39,8 @@ def explained(path: str) -> Iterator[None]:
             errno.EROFS: "can't be written: the file system is read-only",
             errno.ENAMETOOLONG: "has too long a name for this file system",
         }.get(error.errno or 0, error.strerror or str(error))
-        raise StorageError(error.errno, advice, path) from error
+        kind = UnusableStorageError if error.errno in UNUSABLE else StorageError
+        raise kind(error.errno, advice, path) from error
 
 
 class LocalFiles:

@@ -11,10 +11,7 @@ from .klio_message import Version, parse_message
 from .plain import to_plain
 from .records import Failure, PartReceipt, PartReference, PendingRecording, Receipt
 from .steps import StorageDoFn
-from .storage import OutputTree
-
-DEAD_LETTERS = "failures.jsonl"
-DEAD_LETTER_FOLDER = "failures"
+from .storage import DEAD_LETTER_FOLDER, DEAD_LETTERS, OutputTree
 
 
 class ReportProgress(beam.PTransform):

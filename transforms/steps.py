@@ -14,7 +14,7 @@ from apache_beam.pvalue import TaggedOutput
 from ..audio.errors import AudioError
 from .klio_message import KlioMessageError
 from .records import Failure, PartReceipt, PartReference, PendingRecording, Track
-from .storage import Access, StorageError, UnreachableStorageError, use_access
+from .storage import Access, StorageError, UnusableStorageError, use_access
 
 FAILURES = "failures"
 logger = logging.getLogger("beamsplitter")
@@ -50,7 +50,7 @@ class Step(StorageDoFn):
 
     All exceptions are taken, not just those of bad input: whatever one recording sets off, the
     rest of the batch goes on. What is no error of the input carries its traceback. But storage
-    that is away fails the bundle, which the runner repeats.
+    that can't be used fails the bundle, which the runner repeats, or ends the job.
     """
 
     branch: str | None = None
@@ -63,7 +63,7 @@ class Step(StorageDoFn):
         raise NotImplementedError
 
     def clean_up(self, record: Any) -> None:
-        """Remove what a record on which `apply` failed has left; raises only if storage is away."""
+        """Remove what a record on which `apply` failed has left; may raise UnusableStorageError."""
 
     def process(self, record: Any) -> Iterable[Any]:
         """Beam's entry: `apply`, counted and timed, with failures in their own output."""
@@ -75,7 +75,7 @@ class Step(StorageDoFn):
         started = time.perf_counter_ns()
         try:
             outputs = list(self.apply(record))
-        except UnreachableStorageError:
+        except UnusableStorageError:
             raise
         except Exception as error:
             self.count("failures")

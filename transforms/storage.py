@@ -15,7 +15,7 @@ from .file_facts import (
     Access,
     FileStat,
     StorageError,
-    UnreachableStorageError,
+    UnusableStorageError,
     crc32c_of,
 )
 from .local_files import LocalFiles
@@ -29,10 +29,12 @@ __all__ = [
     "FileStat",
     "OutputTree",
     "StorageError",
-    "UnreachableStorageError",
+    "UnusableStorageError",
     "crc32c_of",
 ]
 
+DEAD_LETTERS = "failures.jsonl"
+DEAD_LETTER_FOLDER = "failures"
 WORK_FOLDER = ".beamsplitter"
 RUN_IDENTITY_VARIABLE = "BEAMSPLITTER_RUN"
 

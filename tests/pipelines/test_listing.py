@@ -27,7 +27,7 @@ from beamsplitter.pipelines.listing import InputError, recordings_of
 from beamsplitter.pipelines.sources import ReadEvents
 from beamsplitter.transforms import gcs as gcs_files
 from beamsplitter.transforms.klio_message import parse_message
-from beamsplitter.transforms.storage import StorageError, UnreachableStorageError
+from beamsplitter.transforms.storage import StorageError, UnusableStorageError
 
 ROOT = "gs://music/in"
 STEMS = {"background", "foreground"}
@@ -343,16 +343,16 @@ def test_a_service_that_stays_away_is_no_end_of_the_list(
     gcs.faults = [Fault(pattern, 503, times=1000)]
     found = recordings_of(folder_of(ROOT), output=None, stems=STEMS)
     taken = []
-    with pytest.raises(UnreachableStorageError, match=r"gs://music/in.*: can't be reached"):
+    with pytest.raises(UnusableStorageError, match=r"gs://music/in.*: can't be reached"):
         taken += [next(found) for _ in hundred]
-    with pytest.raises(UnreachableStorageError):
+    with pytest.raises(UnusableStorageError):
         list_events(job_of(ROOT))
 
 
 @pytest.mark.usefixtures("impatient")
 def test_no_service_at_all(gcs: StorageServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
-    with pytest.raises(UnreachableStorageError, match="gs://music/in: can't be reached"):
+    with pytest.raises(UnusableStorageError, match="gs://music/in: can't be reached"):
         list_events(job_of(ROOT))
 
 

@@ -331,7 +331,7 @@ def test_storage_that_is_away_is_waited_for(
     with running(job.write(**plain), hook=IMPATIENT) as run:
         run.wait_until(lambda: len(run.lines("health")) >= 2)
         health = run.lines("health")[-1]["health"]
-        assert "storage is away" in health["trouble"] and "a.wav" in health["trouble"]
+        assert "storage can't be used" in health["trouble"] and "a.wav" in health["trouble"]
         assert health["waiting"] == 1
         gcs.faults.clear()
         run.wait_until(lambda: job.published() == {"a"})
