@@ -73,7 +73,9 @@ def prepare_outputs(job: JobConfig) -> None:
             require_writable(folder_of(output.paths[0]))
             _remove_other_shards(output)
         elif isinstance(output, BigQueryEventOutput):
-            _prepare_table(output, is_update=bool(job.pipeline_options.update))
+            # A stream goes on with the table that it began, as an updated one does.
+            goes_on = job.pipeline_options.streaming or bool(job.pipeline_options.update)
+            _prepare_table(output, goes_on=goes_on)
         elif isinstance(output, PubSubEventOutput):
             _require_topic(output)
 
@@ -118,7 +120,7 @@ def _remove_other_shards(output: FileEventOutput | AvroEventOutput) -> None:
 # BigQuery -----------------------------------------------------------------------------------------
 
 
-def _prepare_table(output: BigQueryEventOutput, *, is_update: bool) -> None:
+def _prepare_table(output: BigQueryEventOutput, *, goes_on: bool) -> None:
     from google.api_core.exceptions import NotFound
 
     from .bigquery import RETRY, client_of, explained, reference_of
@@ -134,7 +136,7 @@ def _prepare_table(output: BigQueryEventOutput, *, is_update: bool) -> None:
     if table.table_type != "TABLE":
         raise InputError(f"{place}: is a {table.table_type.lower()}: rows can be added to tables")
     _require_columns(output, table.schema)
-    if output.write_disposition == "WRITE_APPEND" or is_update:
+    if output.write_disposition == "WRITE_APPEND" or goes_on:
         return
     # Rows of the last minutes are not counted yet.
     buffered = table.streaming_buffer is not None

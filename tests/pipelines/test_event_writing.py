@@ -415,6 +415,7 @@ def test_write_dispositions(bigquery: BigQueryServer, write: Writer) -> None:
     ):
         write(table_output(), messages=one)
     prepare_outputs(job_of(table_output(), update=True))
+    prepare_outputs(job_of(table_output(), streaming=True))
     write(table_output(**APPEND), messages=one)
     assert elements() == ["new", "old"]
     truncate = table_output(write_disposition="WRITE_TRUNCATE")

@@ -5,6 +5,7 @@ import json
 import os
 import queue
 import random
+import shutil
 import signal
 import socket
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from bigquery_server import BigQueryServer
 from conftest import Command, result_files
 from google.cloud.pubsub_v1.subscriber.message import Message
 from google.pubsub_v1 import types
@@ -25,7 +27,7 @@ from storage_server import Fault, StorageServer
 from beamsplitter.pipelines.events import Place
 from beamsplitter.pipelines.job_config import parse_job
 from beamsplitter.pipelines.subscriptions import LEASE_S, Event, Subscription, event_of
-from beamsplitter.transforms.klio_message import new_message
+from beamsplitter.transforms.klio_message import new_message, parse_message
 
 WriteAudio = Callable[..., Path]
 LIMIT_S = 120
@@ -533,3 +535,51 @@ def test_a_recording_is_given_up_after_its_last_try_here_or_elsewhere() -> None:
     assert [is_given_up(crashes, 0) for crashes in range(5)] == [False, False, False, True, True]
     assert [is_given_up(1, attempt) for attempt in (1, 2, 3)] == [False, False, True]
     assert not is_given_up(0, 100)
+
+
+def test_a_stream_tells_of_what_it_has_finished(
+    job: Job, write_audio: WriteAudio, bigquery: BigQueryServer
+) -> None:
+    finished = job.server.topic()
+    told = job.server.subscription(finished)
+    table = {"type": "bq", "table": bigquery.table("done", "element:STRING,duration_s:FLOAT")}
+    plain = job.plain()
+    plain["job_config"]["events"]["outputs"] = [{"type": "pubsub", "topic": finished}, table]
+    write_audio("in/a.wav")
+    write_audio("in/b.wav", seed=1)
+    for number, name in enumerate("ab"):
+        # The second one goes on with the table of the first.
+        with running(job.write(**plain)) as run:
+            job.publish(f"{name}.wav")
+            run.wait_until(lambda number=number: len(bigquery.rows("done")) == number + 1)
+            assert run.end() == 0
+    payloads = [
+        json.loads(parse_message(each.data).data.payload) for each in job.server.pull_all(told)
+    ]
+    assert {payload["folder"] for payload in payloads} == {str(job.out / "a"), str(job.out / "b")}
+    assert sorted(row["element"] for row in bigquery.rows("done")) == ["a.wav", "b.wav"]
+
+
+def test_the_job_file_for_a_stream_here_takes_what_publish_sends(
+    job: Job, write_audio: WriteAudio, command: Command
+) -> None:
+    for seed, name in enumerate("abc"):
+        write_audio(f"in/{name}.wav", seed=seed)
+    path = job.folder / "pubsub-local.yaml"
+    shutil.copy(Path(__file__).parents[2] / "job-configs" / path.name, path)
+    values = {
+        "PROJECT": job.server.project,
+        "TOPIC": job.topic.rpartition("/")[2],
+        "SUBSCRIPTION": job.subscription.rpartition("/")[2],
+        "INPUT": job.folder / "in",
+        "OUTPUT": job.out,
+    }
+    templates = [option for name in values for option in ("-T", f"{name}={values[name]}")]
+    for direction, name in (("--bottom-up", "a"), ("--top-down", "b")):
+        sent = command("publish", path, *templates, direction, f"{name}.wav")
+        assert sent.returncode == 0, sent.stderr
+    job.server.publish(job.topic, b"c.wav")
+    with running(path, *templates, "-O", "plots.enabled=false") as run:
+        run.wait_until(lambda: job.published() == {"a", "b", "c"})
+        assert run.end() == 0
+    assert job.server.is_empty(job.subscription)
