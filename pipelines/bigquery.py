@@ -12,7 +12,7 @@ from google.cloud import bigquery
 from google.cloud.bigquery.retry import DEFAULT_RETRY
 
 from ..transforms import gcs
-from ..transforms.file_facts import HOW_TO_SIGN_IN, StorageError
+from ..transforms.file_facts import HOW_TO_SIGN_IN, StorageError, UnusableStorageError
 from .event_config import BigQueryTable
 
 RETRY = DEFAULT_RETRY.with_timeout(120)
@@ -53,7 +53,7 @@ def explained(each: BigQueryTable) -> Iterator[None]:
     try:
         with gcs.explained(f"BigQuery {each.location}"):
             yield
-    except StorageError as error:
+    except UnusableStorageError as error:
         if isinstance(error.__cause__, GoogleAuthError):
             error.strerror = NO_CREDENTIALS
         raise

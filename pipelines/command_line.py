@@ -123,7 +123,10 @@ def run(
     job_file: JobFile,
     override: Override = None,
     template: Template = None,
-    workers: Workers = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Worker processes; default direct_num_workers of the file, or 1."),
+    ] = None,
     force: Force = False,
     update: Annotated[
         bool, typer.Option("--update", help="Replace the running stream of this name on Dataflow.")
@@ -307,6 +310,12 @@ def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str)
         from .dry_run import print_plan
 
         with _explained():
+            _require_output(job)
+            if job.pipeline_options.streaming:
+                raise JobFileError(
+                    "--dry-run: what a stream will do depends on the messages that come; "
+                    "`beamsplitter verify` says whether it can begin"
+                )
             raise typer.Exit(print_plan(job, list_events(job), log_format=log_format))
     if job.pipeline_options.streaming:
         raise typer.Exit(_run_stream(job, workers=workers or _cores(), log_format=log_format))
@@ -320,8 +329,7 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
     started = time.monotonic()
     console = Console(stderr=True, soft_wrap=True)
     with _explained():
-        if not job.job_config.data.outputs:
-            raise JobFileError("job_config.data.outputs: name the folder of the results")
+        _require_output(job)
         elements = list_events(job)
         require_writable(job.output_location)
         prepare_outputs(job)
@@ -349,8 +357,7 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
 
 def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
     with _explained():
-        if not job.job_config.data.outputs:
-            raise JobFileError("job_config.data.outputs: name the folder of the results")
+        _require_output(job)
     from .launch import LaunchError, require_writable
     from .progress import JsonLog, StreamLines, print_stream_summary
     from .streaming import run_stream
@@ -369,6 +376,11 @@ def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
     if log_format == "text":
         print_stream_summary(console, totals, location=job.output_location)
     return 1 if totals.failed else 0
+
+
+def _require_output(job: JobConfig) -> None:
+    if not job.job_config.data.outputs:
+        raise JobFileError("job_config.data.outputs: name the folder of the results")
 
 
 def _run_on_dataflow(job: JobConfig, *, dry_run: bool, log_format: str) -> int:

@@ -12,6 +12,7 @@ from ..transforms.planning import PlanParts, SkipFinished
 from ..transforms.storage import StorageError
 from .events import place_of
 from .job_config import JobConfig
+from .progress import printable
 
 
 def print_plan(job: JobConfig, elements: Sequence[str], *, log_format: str) -> int:
@@ -20,7 +21,13 @@ def print_plan(job: JobConfig, elements: Sequence[str], *, log_format: str) -> i
     Returns the exit code that a run would at least have: 1 if a recording would be refused.
     """
     place = place_of(job)
-    skip = SkipFinished(place.location, job.output_location, job.settings, suffix=place.suffix)
+    skip = SkipFinished(
+        place.location,
+        job.output_location,
+        job.settings,
+        suffix=place.suffix,
+        finished_suffix=job.finished_suffix,
+    )
     plan = PlanParts(job.settings)
     console = Console(soft_wrap=True)
     counts = {"do": 0, "skip": 0, "refuse": 0}
@@ -30,7 +37,9 @@ def print_plan(job: JobConfig, elements: Sequence[str], *, log_format: str) -> i
         if log_format == "json":
             print(json.dumps({"element": element, "action": action, "detail": detail}))
         else:
-            console.print(Text(f"{action:<7}{element}: {detail}"))
+            named = action == "refuse" and element in detail
+            text = detail if named else f"{element}: {detail}"
+            console.print(Text(f"{action:<7}{printable(text)}"))
     if log_format == "text":
         console.print(
             f"{counts['do']} to do, {counts['skip']} already done, {counts['refuse']} refused",

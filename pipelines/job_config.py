@@ -309,16 +309,20 @@ def load_job(
     try:
         data = read_bytes(path) if path.startswith(GCS_SCHEME) else Path(path).read_bytes()
         text = data.decode("utf-8")
-    except StorageError as error:
+    except (StorageError, UnusableStorageError) as error:
         raise JobFileError(str(error)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise JobFileError(f"{path}: can't be read: {error}") from error
     if templates:
         try:
             text = string.Template(text).substitute(templates)
-        except (KeyError, ValueError) as error:
+        except KeyError as error:
             raise JobFileError(
                 f"{path}: template value {error} is missing: give it with --template NAME=value"
+            ) from error
+        except ValueError as error:
+            raise JobFileError(
+                f"{path}: {error}: with --template, write $$ for a dollar sign"
             ) from error
     try:
         plain = yaml.safe_load(text)
@@ -385,12 +389,25 @@ def _find_in_list(holder: list[Any], key: str, override: str) -> int:
 
 
 def _explain(problem: Any) -> str:
-    place = ".".join(str(key) for key in problem["loc"]) or "the file"
+    keys, context = problem["loc"], problem.get("ctx", {})
+    if keys[:2] == ("job_config", "events"):
+        # After the number of an input or output stands its type, which is no key of the file.
+        keys = (*keys[:4], *keys[5:])
+    place = ".".join(map(str, keys))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(), 1)
+        near = difflib.get_close_matches(str(keys[-1]), _known_keys(), 1)
         message = f"unknown key; did you mean {near[0]!r}?" if near else "unknown key"
-    return f"{place}: {message}"
+    elif problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        message = "write keys below it"
+    elif problem["type"] == "string_pattern_mismatch":
+        pattern = context["pattern"].strip("^$").replace("[^/]+", "…")
+        message = f"{problem['input']!r} is not of the form {pattern}"
+    elif problem["type"] == "union_tag_invalid":
+        message = f"unknown type {context['tag']!r}: it is one of {context['expected_tags']}"
+    elif problem["type"] == "union_tag_not_found":
+        message = "name its type"
+    return f"{place}: {message}" if place else message
 
 
 def _known_keys() -> set[str]:

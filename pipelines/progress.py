@@ -1,6 +1,7 @@
 """What a person sees of a run: a progress bar, or lines; and the closing summary."""
 
 import json
+import re
 import time
 from typing import Any
 
@@ -11,6 +12,8 @@ from rich.text import Text
 from ..transforms.storage import DEAD_LETTER_FOLDER, DEAD_LETTERS
 from .launch import RunState
 from .stream_totals import StreamTotals
+
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class JsonLog:
@@ -99,7 +102,7 @@ def failure_text(line: dict[str, Any]) -> Text:
     message = line["message"]
     element = line["element"]
     text = message if element in message else f"{element}: {message}"
-    return Text.assemble(("failed ", "bold red"), text)
+    return Text.assemble(("failed ", "bold red"), printable(text))
 
 
 def crash_text(line: dict[str, Any]) -> Text:
@@ -107,7 +110,12 @@ def crash_text(line: dict[str, Any]) -> Text:
     tries, max_tries = line["tries"], line["max_tries"]
     next_step = "will be tried again" if tries < max_tries else "is given up"
     text = f"{line['element']}: its process ended, try {tries} of {max_tries}; it {next_step}"
-    return Text.assemble(("crashed ", "bold yellow"), text)
+    return Text.assemble(("crashed ", "bold yellow"), printable(text))
+
+
+def printable(text: str) -> str:
+    """A text on one line: names come from others, and may hold what steers a terminal."""
+    return CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def health_line(health: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from ..transforms.steps import StorageDoFn
 from .event_config import EventInput, PubSubEvents
 from .events import elements_of, inputs_to_read
 from .job_config import JobConfig
+from .listing import RecordingInput
 
 
 class CreateEvents(beam.PTransform):
@@ -27,7 +28,8 @@ class CreateEvents(beam.PTransform):
 class ReadEvents(beam.PTransform):
     """The events of a job's inputs, read where the graph runs, as the bytes of a message each.
 
-    No process holds more of them than a page of a listing. Those of several inputs are taken once.
+    No process holds more of them than a page of a listing. What is named more than once, by a list
+    or by several inputs, is taken once.
     """
 
     def __init__(self, job: JobConfig) -> None:
@@ -49,7 +51,7 @@ class ReadEvents(beam.PTransform):
             | "Inputs" >> beam.Create(range(len(inputs)))
             | "List" >> beam.ParDo(_ListInput(self.job, inputs)).with_output_types(bytes)
         )
-        if len(inputs) > 1:
+        if len(inputs) > 1 or not isinstance(inputs[0], RecordingInput):
             elements |= "Once" >> beam.Distinct()
         else:
             elements |= "Spread" >> beam.Reshuffle()

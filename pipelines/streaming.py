@@ -80,6 +80,7 @@ def run_stream(job: JobConfig, *, workers: int, show: Show) -> StreamTotals:
             stream.run()
         finally:
             stream.close()
+    show(stream.totals, {"event": "summary", **stream.summary()})
     return stream.totals
 
 
@@ -426,8 +427,9 @@ class Stream:
         )
         self.show(self.totals, {"event": "health", "health": health.as_json()})
 
-    def _write_summary(self) -> None:
-        summary = summary_json(
+    def summary(self) -> dict[str, Any]:
+        """The content of `run.json`."""
+        return summary_json(
             self.job,
             self.totals.counts,
             self.totals.metrics,
@@ -435,7 +437,9 @@ class Stream:
             wall_s=time.monotonic() - self.started_s,
             workers=self.workers,
         )
-        self.tree.write_json(summary, "run.json")
+
+    def _write_summary(self) -> None:
+        self.tree.write_json(self.summary(), "run.json")
 
 
 def _last_line(log: str) -> str:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from google.api_core import exceptions
-from google.auth.exceptions import GoogleAuthError
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient, types
 from google.cloud.pubsub_v1.subscriber.message import Message
 from google.cloud.pubsub_v1.subscriber.scheduler import Scheduler
@@ -274,6 +274,8 @@ def _explained(path: str, call: Callable[..., Any], **arguments: Any) -> Any:
         raise InputError(
             f"{path}: there is no such {kind}: `gcloud pubsub {kind}s create` makes one"
         ) from error
+    except DefaultCredentialsError as error:
+        raise InputError(f"no credentials for Google Pub/Sub: {HOW_TO_SIGN_IN}") from error
     except GoogleAuthError as error:
         raise InputError(f"Pub/Sub: no valid credentials: {error}; {HOW_TO_SIGN_IN}") from error
     except (

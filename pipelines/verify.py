@@ -76,7 +76,7 @@ def print_findings(findings: list[Finding], *, log_format: str) -> None:
         state = Text(each.status, style=STYLES[each.status])
         table.add_row(Text(each.kind), Text(each.name), state, Text(each.remark))
     console.print(table)
-    if any(each.kind in ("bucket", "topic", "subscription") for each in findings):
+    if any(each.kind == "Dataflow" for each in findings):
         console.print(WHOSE_PERMISSIONS)
 
 

@@ -98,14 +98,9 @@ class Merged(beam.PTransform):
 def merge(group: dict[str, list[Track]]) -> Iterator[Track]:
     """One track out of one track of each branch; nothing if a branch has none.
 
-    Raises
-    ------
-    ValueError : a branch has more than one track of the recording
+    An event that comes twice gives as many tracks in each branch, which hold the same.
     """
-    if any(len(tracks) > 1 for tracks in group.values()):
-        raise ValueError("two tracks of one recording in one branch")
-    if all(group.values()):
-        tracks = [tracks[0] for tracks in group.values()]
+    for tracks in zip(*group.values(), strict=False):
         merged = Track(tracks[0].reference)
         for track in tracks:
             for name in ("samples", "binary", "source_sha256", "magnitude", "phase", "nearest"):

@@ -182,7 +182,7 @@ class JoinParts(PublishingStep):
         self.is_stream = is_stream
 
     def apply(self, record: tuple[bytes, dict[str, list[Any]]]) -> Iterable[Track]:
-        """One group of receipts to one track of a whole recording."""
+        """One group of receipts to a track of a whole recording, one for each of its events."""
         receipts = {
             branch: _one_a_part(record[1].get(branch, ())) for branch in self.settings.branches
         }
@@ -203,7 +203,18 @@ class JoinParts(PublishingStep):
         if record[1]["failures"]:
             return []
         whole = Part(0, 1, *(0, recording.total_samples) * 3)
-        return [Track(PartReference(recording, whole), files=files)]
+        # Each event is answered, also those about one recording.
+        messages = dict.fromkeys(
+            receipt.recording.message
+            for branch in self.settings.branches
+            for receipt in record[1].get(branch, ())
+        )
+        return [
+            Track(
+                PartReference(dataclasses.replace(recording, message=message), whole), files=files
+            )
+            for message in messages
+        ]
 
     def _are_there(self, receipts: list[PartReceipt]) -> bool:
         try:

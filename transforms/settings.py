@@ -11,6 +11,7 @@ from ..models.separators.recipes import RECIPES, STEMS, NearestNeighborRecipe
 # Part of every digest: raise it when the same settings begin to give other samples or pictures.
 RESULTS_VERSION = 1
 MIXTURE_PLOT = "spectrogram"
+BIT_DEPTHS = {"flac": ("16", "24"), "wav": ("16", "24", "32", "32f"), "ogg": (), "mp3": ()}
 
 
 class Section(BaseModel):
@@ -76,6 +77,15 @@ class StemSettings(Section):
             if name in (MIXTURE_PLOT, "manifest"):
                 raise ValueError(f"{name!r} is taken by a file of the job itself")
         return rename
+
+    @model_validator(mode="after")
+    def _format_has_this_bit_depth(self) -> "StemSettings":
+        depths = ("source", *BIT_DEPTHS[self.format])
+        if self.bit_depth not in depths:
+            raise ValueError(
+                f"bit_depth: {self.format} can't have {self.bit_depth}: use {', '.join(depths)}"
+            )
+        return self
 
     def name_of(self, stem: str) -> str:
         """The stem's name in the output tree."""

@@ -122,7 +122,12 @@ class OutputTree:
         """
         relative = os.path.join(*names)
         if os.path.isabs(relative) or ".." in relative.split(os.sep) or "\0" in relative:
-            raise StorageError(errno.EINVAL, "leads out of the output folder", relative)
+            raise StorageError(
+                errno.EINVAL,
+                "leads out of the output folder: name a path below the folder of the recordings, "
+                "without '..' or NUL",
+                relative,
+            )
         return os.path.join(self.location, relative)
 
     def writing(self, *names: str) -> AbstractContextManager[Any]:
