@@ -267,6 +267,7 @@ def verify(
     job = _load(job_file, override, template)
     try:
         with _explained():
+            _require_output(job)
             findings = verify_job(job, create=create)
     except DataflowError as error:
         print(f"error: {error}", file=sys.stderr)

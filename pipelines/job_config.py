@@ -18,7 +18,14 @@ from ..transforms.settings import (
     StemSettings,
     StorageSettings,
 )
-from ..transforms.storage import GCS_SCHEME, Access, StorageError, absolute, read_bytes
+from ..transforms.storage import (
+    GCS_SCHEME,
+    Access,
+    StorageError,
+    UnusableStorageError,
+    absolute,
+    read_bytes,
+)
 from .event_config import (
     EVENT_INPUTS,
     EVENT_OUTPUTS,

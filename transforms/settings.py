@@ -83,7 +83,7 @@ class StemSettings(Section):
         depths = ("source", *BIT_DEPTHS[self.format])
         if self.bit_depth not in depths:
             raise ValueError(
-                f"bit_depth: {self.format} can't have {self.bit_depth}: use {', '.join(depths)}"
+                f"{self.format} can't have bit_depth {self.bit_depth}: use {', '.join(depths)}"
             )
         return self
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import soundfile
 from audio_files import recording
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -185,6 +185,7 @@ def test_an_impulse_anywhere_shows_up_in_its_column(place):
 
 @settings(max_examples=60, deadline=None)
 @given(st.floats(60, 10_500), st.sampled_from([22050, 44100]))
+@example(330.1, 22050)
 def test_a_sine_peaks_in_its_row_at_0_db(hertz, rate):
     samples = sine(hertz, rate)
     grid = plot_grid(samples.shape[1], rate)
@@ -194,7 +195,9 @@ def test_a_sine_peaks_in_its_row_at_0_db(hertz, rate):
     for column in power.T[::50]:
         row = int(column.argmax())
         assert edges[row] - spacing / 2 <= hertz <= edges[row + 1] + spacing / 2
-        assert 10 * math.log10(column[row]) == pytest.approx(0, abs=0.5)
+        # Between two bins it loses 0.35 dB; where rows are as near to each other as bins, one that
+        # lies between two of them has half the power of each: 0.65 dB.
+        assert -0.7 < 10 * math.log10(column[row]) < 0.01
 
 
 def test_channels_are_averaged_in_power():

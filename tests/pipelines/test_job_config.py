@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
+from beamsplitter.audio.decoder import AudioInfo
+from beamsplitter.audio.encoding import choose_format
+from beamsplitter.audio.errors import UnsupportedFormatError
 from beamsplitter.pipelines.job_config import JobConfig, JobFileError, load_job, parse_job
 
 KLIO_JOB = """
@@ -66,6 +69,18 @@ def test_a_klio_v2_file_loads_unchanged(tmp_path: Path) -> None:
         ({"separation": {"options": {"marginn": 1}}}, "marginn: Extra inputs"),
         ({"join": "cogbk"}, "set separation.duration_s to at most 60"),
         ({"job_config": {"events": {"inputs": [{"type": "kafka"}]}}}, "'file', 'folder'"),
+        ({"job_config": {"events": {"inputs": [{"location": "in"}]}}}, "inputs.0: name its type"),
+        (
+            {"job_config": {"events": {"inputs": [{"type": "folder", "locaton": "in"}]}}},
+            "job_config.events.inputs.0.locaton: unknown key; did you mean 'location'?",
+        ),
+        (
+            {"job_config": {"events": {"outputs": [{"type": "pubsub", "topic": "finished"}]}}},
+            "events.outputs.0.topic: 'finished' is not of the form projects/…/topics/…",
+        ),
+        ({"storage": {"kms_key": "mine"}}, "'mine' is not of the form projects/…/locations/…/key"),
+        ({"stems": 5}, "job.yaml: stems: write keys below it"),
+        ({"job_config": {"events": 5}}, "job.yaml: job_config.events: write keys below it"),
     ],
 )
 def test_mistakes_name_place_and_fix(changes: dict[str, Any], complaint: str) -> None:
@@ -73,6 +88,20 @@ def test_mistakes_name_place_and_fix(changes: dict[str, Any], complaint: str) ->
         parse_job({"job_name": "j", "version": 2, **changes}, source="job.yaml")
     assert complaint in str(error.value)
     assert str(error.value).startswith("job.yaml: ")
+
+
+@pytest.mark.parametrize("container", ["flac", "wav", "ogg", "mp3"])
+@pytest.mark.parametrize("depth", ["source", "16", "24", "32", "32f"])
+def test_formats_have_the_bit_depths_that_can_be_encoded(container: str, depth: str) -> None:
+    info = AudioInfo("wav", "pcm_s16le", 44100, 2, frames=44100, bit_depth=16, is_float=False)
+    plain = {"job_name": "j", "stems": {"format": container, "bit_depth": depth}}
+    try:
+        choose_format(container, bit_depth=depth, info=info)
+    except UnsupportedFormatError:
+        with pytest.raises(JobFileError, match=f"stems: {container} can't have bit_depth {depth}"):
+            parse_job(plain, source="job.yaml")
+    else:
+        assert parse_job(plain, source="job.yaml").stems.bit_depth == depth
 
 
 @pytest.mark.parametrize(

@@ -291,6 +291,8 @@ def test_bad_messages_become_dead_letters_and_are_not_in_the_way(
         assert run.end() == 1
     assert job.server.is_empty(job.subscription)
     assert len(list((job.out / "failures").iterdir())) == 2
+    (summary,) = run.lines("summary")
+    assert summary.items() >= {"recordings": read_json(job.out / "run.json")["recordings"]}.items()
     letters = {
         message.attributes["beamsplitter_exception"]: message
         for message in job.server.pull_all(dead_letters)
