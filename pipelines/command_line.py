@@ -125,7 +125,9 @@ def run(
     template: Template = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Worker processes; default direct_num_workers of the file, or 1."),
+        typer.Option(
+            min=1, help="Worker processes; default as the file says, or one for each core."
+        ),
     ] = None,
     force: Force = False,
     update: Annotated[

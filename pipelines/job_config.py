@@ -114,7 +114,9 @@ class PipelineSettings(BaseModel):
 
     runner: Literal["DirectRunner", "FnApiRunner", "DataflowRunner"] = "DataflowRunner"
     streaming: bool = True
-    direct_num_workers: int = Field(1, ge=1)
+    direct_num_workers: int | None = Field(
+        None, ge=1, description="worker processes on this machine; default one for each core"
+    )
 
     project: str | None = None
     region: str | None = None

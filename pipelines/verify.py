@@ -70,12 +70,16 @@ def print_findings(findings: list[Finding], *, log_format: str) -> None:
         return
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     table = Table(box=box.SIMPLE)
-    for column in ("what", "name", "state", "remark"):
+    for column in ("what", "name", "state"):
         table.add_column(column, overflow="fold")
     for each in findings:
         state = Text(each.status, style=STYLES[each.status])
-        table.add_row(Text(each.kind), Text(each.name), state, Text(each.remark))
+        table.add_row(Text(each.kind), Text(each.name), state)
     console.print(table)
+    # Below the table and in one line each, since there are commands to copy among them.
+    for each in findings:
+        if each.remark:
+            console.print(Text(f"{each.name}: {each.remark}"), soft_wrap=True)
     if any(each.kind == "Dataflow" for each in findings):
         console.print(WHOSE_PERMISSIONS)
 

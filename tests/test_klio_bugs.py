@@ -92,6 +92,7 @@ def test_the_example_of_klio(
     letters = dead_letters(tmp_path / "outputs")
     assert letters.keys() == {"short", "gone"}
     assert letters["short"]["exception"] == "TooShortAudioError"
+    assert "before the excerpt begins: start_s is 10" in letters["short"]["message"]
     assert "is not there" in letters["gone"]["message"]
 
     assert len((tmp_path / "messages").read_text().splitlines()) == len(told) == 2

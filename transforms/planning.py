@@ -10,7 +10,7 @@ from apache_beam.pvalue import TaggedOutput
 
 from ..audio.decoding import probe
 from ..audio.encoding import choose_format
-from ..audio.errors import AudioError
+from ..audio.errors import AudioError, TooShortAudioError
 from ..audio.extensions import AUDIO_EXTENSIONS
 from ..audio.parts import plan_parts
 from ..models.separators.nearest_neighbors import require_duration
@@ -235,6 +235,11 @@ class PlanParts(Step):
         separation = self.settings.separation
         start_sample = round(separation.start_s * info.sample_rate)
         total_samples = info.frames - start_sample
+        if total_samples <= 0:
+            raise TooShortAudioError(
+                f"ends after {info.duration_s:.3f} s, before the excerpt begins: start_s is "
+                f"{separation.start_s:g}"
+            )
         if separation.duration_s is not None:
             total_samples = min(total_samples, round(separation.duration_s * info.sample_rate))
         bit_depth = self.settings.stems.bit_depth

@@ -214,7 +214,9 @@ def quick_job(tmp_path: Path, own_process: PubSubServer, monkeypatch: pytest.Mon
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", own_process.address)
     topic = own_process.topic()
     (tmp_path / "in").mkdir()
-    return Job(tmp_path, own_process, topic, own_process.subscription(topic))
+    # So long that what is not given back would not be seen again in a test.
+    subscription = own_process.subscription(topic, ack_deadline_s=600)
+    return Job(tmp_path, own_process, topic, subscription)
 
 
 def counts(job: Job) -> dict[str, int]:
@@ -376,6 +378,21 @@ def test_a_stream_that_is_told_to_end_gives_back_what_it_does_not_finish(
 
 def element_of(data: bytes) -> str:
     return type(new_message("")).FromString(data).data.element.decode()
+
+
+def test_a_stream_that_ends_as_it_begins_gives_all_back(
+    quick_job: Job, write_audio: WriteAudio
+) -> None:
+    job = quick_job
+    names = [f"{seed}.wav" for seed in range(4)]
+    for seed, name in enumerate(names):
+        write_audio(f"in/{name}", seconds=60, sample_rate=44100, seed=seed)
+    job.publish(*names)
+    with running(job.write(streaming={"shutdown_grace_s": 0}), "--workers", 1) as run:
+        run.wait_until(lambda: run.lines("listening"))
+        assert run.end() == 0
+    backlog = [element_of(message.data) for message in job.server.pull_all(job.subscription)]
+    assert sorted(backlog) == names
 
 
 def test_a_second_signal_ends_the_stream_at_once(quick_job: Job, write_audio: WriteAudio) -> None:

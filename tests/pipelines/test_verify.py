@@ -512,8 +512,8 @@ def test_the_command_prints_a_table_or_json(
     assert {line["status"] for line in lines} == {"ok"}
     done = command("verify", path, "-O", "pipeline_options.temp_location=gs://none-such/temp")
     assert done.returncode == 1, done.stderr
-    (row,) = [line for line in done.stdout.splitlines() if "none-such" in line]
-    assert "missing" in row and "gcloud storage buckets create gs://none-such" in row
+    row, fix = [line for line in done.stdout.splitlines() if "none-such" in line]
+    assert "missing" in row and "gcloud storage buckets create gs://none-such" in fix
     assert "Permissions are those of this account" in done.stdout
     assert command("verify", tmp_path / "nothing.yaml").returncode == 2
 
