@@ -126,7 +126,7 @@ def run(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Worker processes; default as the file says, or one for each core."
+            min=1, help="Worker processes; default as the file says, or one a core."
         ),
     ] = None,
     force: Force = False,
