@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..audio.extensions import AUDIO_EXTENSIONS
-from ..transforms.storage import GCS_SCHEME, use_access
+from ..transforms.storage import scheme_of, use_access
 from .event_outputs import prepare_outputs
 from .events import InputError, list_events
 from .job_config import JobConfig, JobFileError, load_job, parse_job
@@ -125,9 +125,7 @@ def run(
     template: Template = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Worker processes; default as the file says, or one a core."
-        ),
+        typer.Option(min=1, help="Worker processes; default as the file says, or one a core."),
     ] = None,
     force: Force = False,
     update: Annotated[
@@ -450,7 +448,7 @@ class _explained:
 
 
 def _event_input(path: str) -> dict[str, str]:
-    if path.startswith(GCS_SCHEME):
+    if scheme_of(path):
         recording = os.path.splitext(path)[1].lower() in AUDIO_EXTENSIONS
         magic = glob.has_magic(path)
         kind = "glob" if magic else "recording" if recording else "folder"

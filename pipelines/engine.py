@@ -52,6 +52,7 @@ def local_options(job: JobConfig, *, workers: int) -> PipelineOptions:
     """
     return PipelineOptions(
         [],
+        **(job.pipeline_options.model_extra or {}),
         runner="FnApiRunner",
         job_name=job.job_name,
         direct_num_workers=workers,

@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..transforms.file_facts import HOW_TO_SIGN_IN
-from ..transforms.storage import GCS_SCHEME, OutputTree, absolute, list_names
+from ..transforms.storage import OutputTree, absolute, list_names, scheme_of
 from .event_config import (
     AvroEventOutput,
     BigQueryEventOutput,
@@ -106,7 +106,7 @@ def _remove_other_shards(output: FileEventOutput | AvroEventOutput) -> None:
     """Remove what an earlier run wrote with another number of shards: readers would take both."""
     folder = folder_of(output.paths[0])
     beginning = os.path.basename(output.prefix)
-    if folder.startswith(GCS_SCHEME):
+    if scheme_of(folder):
         names = list(list_names(folder, beginning=beginning))
     else:
         names = os.listdir(folder)

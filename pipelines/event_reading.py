@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..transforms.storage import (
-    GCS_SCHEME,
     StorageError,
     UnusableStorageError,
     list_names,
     open_for_reading,
+    scheme_of,
     stat_file,
 )
 from .compression import DamagedFileError, decompressed, kind_of
@@ -66,7 +66,7 @@ def files_matching(pattern: str) -> list[str]:
     # A name may hold brackets.
     if not glob.has_magic(pattern) or os.path.isfile(pattern):
         return [pattern]
-    if pattern.startswith(GCS_SCHEME):
+    if scheme_of(pattern):
         root = root_of(GlobEvents(type="glob", location=pattern))
         parts = pattern.removeprefix(f"{root}/").split("/")
         names = list_names(root, beginning=re.split(MAGIC, parts[0], maxsplit=1)[0])

@@ -20,6 +20,7 @@ from ..transforms.storage import (
     OutputTree,
     StorageError,
     UnusableStorageError,
+    scheme_of,
     scratch_names,
 )
 from .compression import compressed, kind_of
@@ -116,11 +117,11 @@ class _WriteShard(StorageDoFn):
             else:
                 kind = kind_of(path, self.output.compression_type)
                 file.writelines(compressed(_lines(content, self.output), kind))
-        if not path.startswith(GCS_SCHEME):
+        if not scheme_of(path):
             # Others may have scratch files in this folder, which are left alone.
             with contextlib.suppress(OSError):
                 os.removedirs(tree.path(*scratch_names()))
-        elif isinstance(self.output, AvroEventOutput):
+        elif path.startswith(GCS_SCHEME) and isinstance(self.output, AvroEventOutput):
             _set_content_type(path, self.output.mime_type)
 
 

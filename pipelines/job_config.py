@@ -25,6 +25,7 @@ from ..transforms.storage import (
     UnusableStorageError,
     absolute,
     read_bytes,
+    scheme_of,
 )
 from .event_config import (
     EVENT_INPUTS,
@@ -316,7 +317,7 @@ def load_job(
     JobFileError : the file can't be read, is no YAML, or does not fit the schema
     """
     try:
-        data = read_bytes(path) if path.startswith(GCS_SCHEME) else Path(path).read_bytes()
+        data = read_bytes(path) if scheme_of(path) else Path(path).read_bytes()
         text = data.decode("utf-8")
     except (StorageError, UnusableStorageError) as error:
         raise JobFileError(str(error)) from error

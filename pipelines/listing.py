@@ -12,7 +12,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from ..audio.extensions import AUDIO_EXTENSIONS
 from ..transforms.manifest import NAME as MANIFEST
 from ..transforms.manifest import result_names
-from ..transforms.storage import GCS_SCHEME, absolute, list_names
+from ..transforms.storage import absolute, list_names, scheme_of
 from .event_config import FolderEvents, GlobEvents, RecordingEvents
 
 HELD_RECORDINGS = 1000
@@ -29,7 +29,7 @@ class InputError(ValueError):
 def recordings_of(each: RecordingInput, *, output: str | None, stems: set[str]) -> Iterator[str]:
     """Whole paths of an input's recordings, lazily, as `sorted` would order all of them.
 
-    Folders are walked recursively, here and on `gs://`. Hidden files, files without an audio
+    Folders are walked recursively, here and elsewhere. Hidden files, files without an audio
     extension, and folders of results (of this job or another) are passed over.
 
     What is held in memory does not grow with the number of objects in a bucket: a page of names,
@@ -49,8 +49,8 @@ def recordings_of(each: RecordingInput, *, output: str | None, stems: set[str]) 
     """
     path = absolute(each.location)
     output = absolute(output) if output else None
-    if path.startswith(GCS_SCHEME):
-        yield from _recordings_in_bucket(each, output, stems)
+    if scheme_of(path):
+        yield from _recordings_elsewhere(each, output, stems)
     elif isinstance(each, GlobEvents):
         matches = glob.glob(path, recursive=True, include_hidden=False)
         yield from sorted(match for match in matches if _is_audio(match) and os.path.isfile(match))
@@ -65,7 +65,7 @@ def recordings_of(each: RecordingInput, *, output: str | None, stems: set[str]) 
         yield from _without_results(path.rstrip("/"), _walk(path, output), output, stems)
 
 
-def _recordings_in_bucket(
+def _recordings_elsewhere(
     each: RecordingInput, output: str | None, stems: set[str]
 ) -> Iterator[str]:
     path, root = absolute(each.location), root_of(each)
@@ -231,7 +231,7 @@ def _identity(folder: str) -> tuple[int, int] | None:
 
 
 def _lies_in(path: str, folder: str) -> bool:
-    real = path if path.startswith(GCS_SCHEME) else os.path.realpath(path)
+    real = path if scheme_of(path) else os.path.realpath(path)
     return f"{real}/".startswith(f"{folder.rstrip('/')}/")
 
 
@@ -254,7 +254,7 @@ def root_of(each: RecordingInput) -> str:
     if isinstance(each, GlobEvents):
         parts = path.split("/")
         fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
-        if path.startswith(GCS_SCHEME) and fixed < 3:
+        if scheme_of(path) and fixed < 3:
             raise InputError(f"{each.location}: a pattern names one bucket: gs://BUCKET/PATTERN")
         return "/".join(parts[:fixed])
     return path if isinstance(each, FolderEvents) else os.path.dirname(path)
@@ -267,9 +267,9 @@ def common_folder(folders: list[str]) -> str:
     ------
     InputError : there is none: some lie in other buckets, or here
     """
-    schemes = {GCS_SCHEME if folder.startswith(GCS_SCHEME) else "" for folder in folders}
+    schemes = {scheme_of(folder) for folder in folders}
     if len(schemes) > 1:
-        raise InputError("inputs here and inputs on gs:// can't be mixed in one job")
+        raise InputError("inputs of several file systems can't be mixed in one job")
     (scheme,) = schemes
     common = os.path.commonpath([f"/{folder.removeprefix(scheme)}" for folder in folders])
     if not scheme:

@@ -25,7 +25,7 @@ from google.pubsub_v1 import PublisherClient as GrpcPublisherClient
 from ..transforms.file_facts import HOW_TO_SIGN_IN
 from ..transforms.klio_message import KlioMessageError, parse_message
 from ..transforms.notifications import parse_notification
-from ..transforms.storage import GCS_SCHEME
+from ..transforms.storage import scheme_of
 from .event_config import PubSubEvents
 from .events import InputError, Place, place_of
 from .job_config import JobConfig
@@ -103,11 +103,11 @@ def event_of(message: Message, subscription: "Subscription", job: JobConfig, pla
         return Event(message, subscription, beginning, frozenset((beginning,)), beginning)
     if not element:
         return Event(message, subscription, "", frozenset((beginning, "")), "")
-    if element.startswith(GCS_SCHEME):
+    if scheme_of(element):
         below, key = element.removeprefix(f"{place.location}/"), element
     else:
         below, key = element, os.path.join(place.location, element + place.suffix)
-    if not key.startswith(GCS_SCHEME):
+    if not scheme_of(key):
         key = posixpath.normpath(key)
     return Event(message, subscription, below, frozenset((element, below, beginning)), key)
 

@@ -1,16 +1,24 @@
 """What all kinds of files share: their paths, description, checksum and errors."""
 
 import base64
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import google_crc32c
 
 GCS_SCHEME = "gs://"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 HOW_TO_SIGN_IN = (
     "run `gcloud auth application-default login`, or name a key file in "
     "GOOGLE_APPLICATION_CREDENTIALS"
 )
+
+
+def scheme_of(path: str) -> str:
+    """The scheme that a path begins with, such as `gs://`; empty for files on this machine."""
+    found = _SCHEME.match(path)
+    return found[0] if found else ""
 
 
 class _FileError(OSError):

@@ -20,11 +20,11 @@ from .records import PartReference, PendingRecording, Receipt, Recording
 from .settings import SplitSettings
 from .steps import Step
 from .storage import (
-    GCS_SCHEME,
     OutputTree,
     StorageError,
     files_of,
     open_for_reading,
+    scheme_of,
     stat_file,
 )
 
@@ -155,7 +155,7 @@ class SkipFinished(Step):
         and lies in a folder that is called as a recording beside that folder.
         """
         output = self.tree.location
-        if not element.startswith(f"{output}/") or not element.startswith(GCS_SCHEME):
+        if not element.startswith(f"{output}/") or not scheme_of(element):
             return False
         if not f"{self.location}/".startswith(f"{output}/"):
             return True
@@ -176,7 +176,7 @@ class SkipFinished(Step):
 
     def _place_of(self, element: str) -> tuple[str, str]:
         """The path below the location, and the whole path, of an element that is either."""
-        if not element.startswith(GCS_SCHEME):
+        if not scheme_of(element):
             OutputTree(self.location).path(element)  # refuses what leads out of the folder
             return element, os.path.join(self.location, element + self.suffix)
         below = element.removeprefix(f"{self.location}/")

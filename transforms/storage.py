@@ -17,11 +17,15 @@ from .file_facts import (
     StorageError,
     UnusableStorageError,
     crc32c_of,
+    scheme_of,
 )
 from .local_files import LocalFiles
 
 if TYPE_CHECKING:
+    from .beam_files import BeamFiles
     from .gcs import GcsFiles
+
+    RemoteFiles = GcsFiles | BeamFiles
 
 __all__ = [
     "GCS_SCHEME",
@@ -31,6 +35,7 @@ __all__ = [
     "StorageError",
     "UnusableStorageError",
     "crc32c_of",
+    "scheme_of",
 ]
 
 DEAD_LETTERS = "failures.jsonl"
@@ -39,14 +44,21 @@ WORK_FOLDER = ".beamsplitter"
 RUN_IDENTITY_VARIABLE = "BEAMSPLITTER_RUN"
 
 
-def files_of(path: str) -> "LocalFiles | GcsFiles":
+def files_of(path: str) -> "LocalFiles | RemoteFiles":
     """The kind of files that a path names."""
-    if not path.startswith(GCS_SCHEME):
-        return LocalFiles()
-    # Not needed for most runs, and slow to import.
-    from .gcs import GcsFiles
+    return remote_files_of(path) if scheme_of(path) else LocalFiles()
 
-    return GcsFiles()
+
+def remote_files_of(path: str) -> "RemoteFiles":
+    """The kind of files that a path with a scheme names."""
+    # Not needed for most runs, and slow to import.
+    if path.startswith(GCS_SCHEME):
+        from .gcs import GcsFiles
+
+        return GcsFiles()
+    from .beam_files import BeamFiles
+
+    return BeamFiles()
 
 
 def use_access(access: Access) -> None:
@@ -60,7 +72,7 @@ def use_access(access: Access) -> None:
 
 def absolute(location: str) -> str:
     """A location that does not depend on the working directory, without a slash at its end."""
-    return location.rstrip("/") if location.startswith(GCS_SCHEME) else os.path.abspath(location)
+    return location.rstrip("/") if scheme_of(location) else os.path.abspath(location)
 
 
 def stat_file(path: str) -> FileStat:
@@ -90,16 +102,16 @@ def sha256_of(path: str) -> str:
 
 
 def list_names(folder: str, *, beginning: str = "", without: str | None = None) -> Iterator[str]:
-    """Names of the files below a folder on `gs://`, relative to it, in order of name, page by page.
+    """Names of the files below a folder with a scheme, relative to it, in order of name.
+
+    On `gs://` they come page by page.
 
     Parameters
     ----------
     beginning : what the names begin with
     without : a folder below this one, whose files are not asked for
     """
-    from .gcs import GcsFiles
-
-    return GcsFiles().list_names(folder, beginning=beginning, without=without)
+    return remote_files_of(folder).list_names(folder, beginning=beginning, without=without)
 
 
 class OutputTree:
