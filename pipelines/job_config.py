@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import re
 import string
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -411,13 +412,18 @@ def _explain(problem: Any) -> str:
     elif problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
         message = "write keys below it"
     elif problem["type"] == "string_pattern_mismatch":
-        pattern = context["pattern"].strip("^$").replace("[^/]+", "…")
-        message = f"{problem['input']!r} is not of the form {pattern}"
+        message = f"{problem['input']!r} is not of the form {_form_of(context['pattern'])}"
     elif problem["type"] == "union_tag_invalid":
         message = f"unknown type {context['tag']!r}: it is one of {context['expected_tags']}"
     elif problem["type"] == "union_tag_not_found":
         message = "name its type"
     return f"{place}: {message}" if place else message
+
+
+def _form_of(pattern: str) -> str:
+    """A regular expression of this schema as people write what it means."""
+    form = re.sub(r"\[\^.\]\+", "…", pattern.strip("^$"))
+    return form.replace("[1-9][0-9]*", "N").replace("(;…)*", "")
 
 
 def _known_keys() -> set[str]:

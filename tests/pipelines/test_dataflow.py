@@ -151,7 +151,7 @@ def test_klio_s_name_of_the_image_and_its_lists_work() -> None:
     [
         ({"machine_typ": "n1"}, "'machine_typ' is no pipeline option of Beam: did you mean 'mach"),
         ({"worker_harness_container_image": "other"}, "two names of one option, and differ"),
-        ({"accelerator": "nvidia-l4"}, "pipeline_options.accelerator: String should match"),
+        ({"accelerator": "nvidia-l4"}, "'nvidia-l4' is not of the form type:…;count:N"),
         ({"flexrs_goal": "CHEAP"}, "pipeline_options.flexrs_goal: Input should be"),
         ({"num_workers": 0}, "greater than or equal to 1"),
     ],
