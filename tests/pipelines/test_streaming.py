@@ -44,6 +44,18 @@ def read_or_die(source, *, name, **options):
 
 decoding.read_audio = read_or_die
 """
+SLOW = """
+import time
+from beamsplitter.audio import decoding
+
+read_audio = decoding.read_audio
+
+def read_late(source, *, name, **options):
+    time.sleep(25 if name.startswith("slow") else 0)
+    return read_audio(source, name=name, **options)
+
+decoding.read_audio = read_late
+"""
 IMPATIENT = """
 from google.cloud.storage import retry
 
@@ -344,6 +356,24 @@ def test_storage_that_is_away_is_waited_for(
         assert run.end() == 0
         assert not run.lines("crashed")
     assert counts(job) == {**dict.fromkeys(counts(job), 0), "finished": 1, "total": 1}
+    assert job.server.is_empty(job.subscription)
+
+
+def test_a_recording_that_takes_longer_than_its_lease_is_delivered_once(
+    quick_job: Job, write_audio: WriteAudio
+) -> None:
+    job = quick_job
+    write_audio("in/slow.wav")
+    write_audio("in/quick.wav", seed=1)
+    assert LEASE_S < 25
+    job.publish("slow.wav")
+    with running(job.write(), "--workers", 2, hook=SLOW) as run:
+        run.wait_until(lambda: run.lines("started"))
+        job.publish("quick.wav")
+        run.wait_until(lambda: job.published() == {"quick"})
+        run.wait_until(lambda: job.published() == {"quick", "slow"})
+        assert run.end() == 0
+    assert counts(job)["finished"] == counts(job)["total"] == 2
     assert job.server.is_empty(job.subscription)
 
 
