@@ -34,7 +34,12 @@ def _checked_files(manifest: Path) -> list[Path]:
 
 def manifests(out: Path) -> list[Path]:
     """All manifests of a tree."""
-    return sorted(out.rglob("manifest.json"))
+    # Not rglob: it fails when a scratch folder vanishes under it.
+    return sorted(
+        Path(folder, "manifest.json")
+        for folder, _, names in os.walk(out)
+        if "manifest.json" in names
+    )
 
 
 def read_json(path: Path) -> Any:
