@@ -8,8 +8,11 @@ AUDIO_EXTENSIONS = frozenset(
 )
 
 
+def has_audio_extension(path: str) -> bool:
+    """Whether a path is called as sound files are."""
+    return os.path.splitext(path)[1].lower() in AUDIO_EXTENSIONS
+
+
 def is_audio_name(path: str) -> bool:
     """Whether a path is one of a sound file, and neither it nor a folder of it is hidden."""
-    parts = path.split("/")
-    extension = os.path.splitext(parts[-1])[1].lower()
-    return extension in AUDIO_EXTENSIONS and not any(part.startswith(".") for part in parts)
+    return has_audio_extension(path) and not any(part.startswith(".") for part in path.split("/"))

@@ -7,16 +7,14 @@ import os
 from collections.abc import Iterator
 
 from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import GoogleAuthError
 from google.cloud import bigquery
 from google.cloud.bigquery.retry import DEFAULT_RETRY
 
 from ..transforms import gcs
-from ..transforms.file_facts import HOW_TO_SIGN_IN, StorageError, UnusableStorageError
+from ..transforms.file_facts import StorageError
 from .event_config import BigQueryTable
 
 RETRY = DEFAULT_RETRY.with_timeout(120)
-NO_CREDENTIALS = f"no credentials for BigQuery: {HOW_TO_SIGN_IN}"
 NO_PROJECT = "no project is known: name the project in the job file, or in GOOGLE_CLOUD_PROJECT"
 EMULATED_PROJECT = "test-project"
 
@@ -50,13 +48,8 @@ def client(project: str | None) -> bigquery.Client:
 @contextlib.contextmanager
 def explained(each: BigQueryTable) -> Iterator[None]:
     """Turn the client's errors into ones that name the table or query and say what to do."""
-    try:
-        with gcs.explained(f"BigQuery {each.location}"):
-            yield
-    except UnusableStorageError as error:
-        if isinstance(error.__cause__, GoogleAuthError):
-            error.strerror = NO_CREDENTIALS
-        raise
+    with gcs.explained(f"BigQuery {each.location}", service="BigQuery"):
+        yield
 
 
 def reference_of(each: BigQueryTable) -> bigquery.TableReference:

@@ -13,7 +13,7 @@ from google.pubsub_v1 import types
 
 from ..transforms import gcs
 from ..transforms.storage import GCS_SCHEME
-from .event_config import BigQueryEventOutput, BigQueryEvents
+from .event_config import DELETED_TOPIC, BigQueryEventOutput, BigQueryEvents
 from .findings import Finding, Status, failed, lacking
 from .job_config import JobConfig
 from .resources import NamedPlace
@@ -23,8 +23,6 @@ TIMEOUT_S = 20.0
 ONCE: dict[str, Any] = {"retry": None, "timeout": TIMEOUT_S}
 ACK_DEADLINE_S = 600
 SHORT_ACK_DEADLINE_S = 60
-# What is kept of a deleted topic by the subscriptions that had it.
-DELETED_TOPIC = "_deleted-topic_"
 READING = ("storage.objects.get", "storage.objects.list")
 WRITING = (*READING, "storage.objects.create", "storage.objects.delete")
 READING_MESSAGES = ("pubsub.subscriptions.consume", "pubsub.subscriptions.get")

@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ..audio.extensions import AUDIO_EXTENSIONS
-from ..transforms.storage import scheme_of, use_access
+from ..audio.extensions import has_audio_extension
+from ..transforms.storage import require_writable, scheme_of, use_access
 from .event_outputs import prepare_outputs
 from .events import InputError, list_events
 from .job_config import JobConfig, JobFileError, load_job, parse_job
@@ -324,7 +324,7 @@ def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str)
 
 
 def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
-    from .launch import LaunchError, require_writable, run_local
+    from .launch import LaunchError, run_local
     from .progress import Bar, JsonLog, print_summary
 
     started = time.monotonic()
@@ -359,7 +359,7 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
 def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
     with _explained():
         _require_output(job)
-    from .launch import LaunchError, require_writable
+    from .launch import LaunchError
     from .progress import JsonLog, StreamLines, print_stream_summary
     from .streaming import run_stream
 
@@ -449,7 +449,7 @@ class _explained:
 
 def _event_input(path: str) -> dict[str, str]:
     if scheme_of(path):
-        recording = os.path.splitext(path)[1].lower() in AUDIO_EXTENSIONS
+        recording = has_audio_extension(path)
         magic = glob.has_magic(path)
         kind = "glob" if magic else "recording" if recording else "folder"
         return {"type": kind, "location": path}

@@ -100,7 +100,7 @@ def build_dataflow_job(job: JobConfig, options: PipelineOptions) -> beam.Pipelin
         messages = pipeline | ReadEvents(job)
     except ValueError as error:
         raise JobFileError(f"job_config.events.inputs: {error}") from error
-    build(pipeline, job, messages)
+    build(job, messages)
     return pipeline
 
 

@@ -33,7 +33,6 @@ def run(spec: EngineSpec) -> dict[str, Any]:
     job = parse_job(spec.job, source="job")
     pipeline = beam.Pipeline(options=local_options(job, workers=spec.workers))
     build(
-        pipeline,
         job,
         pipeline | "ReadEvents" >> CreateEvents(spec.elements),
         local_workers=spec.workers,

@@ -17,6 +17,8 @@ from ..transforms.file_facts import GCS_SCHEME
 from ..transforms.settings import Section
 
 TOPIC = r"^projects/[^/]+/topics/[^/]+$"
+# What is kept of a deleted topic by the subscriptions that had it.
+DELETED_TOPIC = "_deleted-topic_"
 SUBSCRIPTION = r"^projects/[^/]+/subscriptions/[^/]+$"
 Compression = Literal["auto", "bzip2", "deflate", "gzip", "lzma", "uncompressed", "zstd"]
 OptionalPath = Annotated[str, BeforeValidator(lambda path: "" if path is None else path)]

@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..transforms.file_facts import HOW_TO_SIGN_IN
-from ..transforms.storage import OutputTree, absolute, list_names, scheme_of
+from ..transforms.storage import OutputTree, absolute, list_names, require_writable, scheme_of
 from .event_config import (
     AvroEventOutput,
     BigQueryEventOutput,
@@ -17,7 +17,6 @@ from .event_config import (
     PubSubEventOutput,
 )
 from .job_config import JobConfig
-from .launch import require_writable
 from .listing import InputError
 
 if TYPE_CHECKING:

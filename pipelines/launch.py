@@ -27,7 +27,6 @@ CRASHED = (
 )
 NO_RECORDING = ""
 POLL_S = 0.1
-WRITE_TEST = ".write-test"
 THREADS_OF_LIBRARIES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -176,10 +175,10 @@ def run_local(
                 )
             if code == 0:
                 break
-            suspects = state.suspects() or [NO_RECORDING]
-            crashes.update(suspects)
             if code == STORAGE_UNUSABLE:
                 raise LaunchError(metrics["log"].strip().splitlines()[-1])
+            suspects = state.suspects() or [NO_RECORDING]
+            crashes.update(suspects)
             if code == 1 or crashes[NO_RECORDING] >= CRASHES_BEFORE_GIVING_UP:
                 raise LaunchError(metrics["log"])
             state.begin_again()
@@ -207,7 +206,7 @@ def _run_engine(
     progress_path, result_path, log_path = folder / "progress", folder / "result", folder / "log"
     progress_path.touch()
     EngineSpec(
-        job=job.model_dump(mode="json", by_alias=True),
+        job=job.model_dump(mode="json"),
         elements=list(elements),
         workers=workers,
         progress_path=str(progress_path),
@@ -300,16 +299,3 @@ def summary_json(
         },
         "digests": job.settings.digests(),
     }
-
-
-def require_writable(location: str) -> None:
-    """Find out before any work whether results can be written.
-
-    Raises
-    ------
-    StorageError : they can't
-    """
-    tree = OutputTree(location)
-    tree.write(b"", WRITE_TEST)
-    tree.remove(WRITE_TEST)
-    tree.clear_scratch()

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
-from ..audio.extensions import AUDIO_EXTENSIONS
+from ..audio.extensions import has_audio_extension
 from ..transforms.manifest import NAME as MANIFEST
 from ..transforms.manifest import result_names
 from ..transforms.storage import absolute, list_names, scheme_of
@@ -53,7 +53,9 @@ def recordings_of(each: RecordingInput, *, output: str | None, stems: set[str]) 
         yield from _recordings_elsewhere(each, output, stems)
     elif isinstance(each, GlobEvents):
         matches = glob.glob(path, recursive=True, include_hidden=False)
-        yield from sorted(match for match in matches if _is_audio(match) and os.path.isfile(match))
+        yield from sorted(
+            match for match in matches if has_audio_extension(match) and os.path.isfile(match)
+        )
     elif not os.path.lexists(path):
         raise InputError(f"{each.location}: no such file or folder")
     elif isinstance(each, RecordingEvents):
@@ -75,7 +77,7 @@ def _recordings_elsewhere(
         pattern = path.removeprefix(f"{root}/").split("/")
         beginning = re.split(MAGIC, pattern[0], maxsplit=1)[0]
         for name in list_names(root, beginning=beginning):
-            if _is_audio(name) and fits_pattern(name.split("/"), pattern):
+            if has_audio_extension(name) and fits_pattern(name.split("/"), pattern):
                 yield f"{root}/{name}"
     else:
         below = output.removeprefix(f"{root}/") if output else None
@@ -177,7 +179,7 @@ def _without_results(
         for folder, name in _with_folders(root, names, output, stems):
             if name == folder.path + MANIFEST:
                 folder.has_manifest = True
-            elif _is_audio(name):
+            elif has_audio_extension(name):
                 folder.has_audio = True
                 held.append((folder, name))
             if folder.has_manifest and folder.has_audio:
@@ -218,7 +220,7 @@ def _with_folders(
                 unfinished = stems
             open_folders.append(_Folder(path, unfinished))
         yield open_folders[-1], name
-        if _is_audio(name) and recordings[-1:] != [_stem_of(name)]:
+        if has_audio_extension(name) and recordings[-1:] != [_stem_of(name)]:
             recordings.append(_stem_of(name))
 
 
@@ -237,10 +239,6 @@ def _lies_in(path: str, folder: str) -> bool:
 
 def _stem_of(name: str) -> str:
     return os.path.splitext(name)[0]
-
-
-def _is_audio(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in AUDIO_EXTENSIONS
 
 
 def root_of(each: RecordingInput) -> str:

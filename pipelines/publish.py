@@ -18,7 +18,7 @@ from google.cloud.pubsub_v1.publisher.exceptions import MessageTooLargeError
 
 from ..transforms.file_facts import HOW_TO_SIGN_IN
 from ..transforms.klio_message import KlioJob, new_message
-from .event_config import PubSubEvents
+from .event_config import DELETED_TOPIC, PubSubEvents
 from .job_config import JobConfig, JobFileError
 from .listing import InputError
 
@@ -26,7 +26,6 @@ OUTSTANDING_LIMIT = 2000
 FIRST_ANSWER_LIMIT_S = 10.0
 RETRY_LIMIT_S = 60.0
 SHOWN_CHARACTERS = 200
-DELETED_TOPIC = "_deleted-topic_"
 
 
 class PublishError(RuntimeError):

@@ -40,7 +40,6 @@ from .upstream import TriggerUpstream
 
 
 def build(
-    pipeline: beam.Pipeline,
     job: JobConfig,
     messages: beam.PCollection,
     *,
@@ -116,7 +115,7 @@ def build(
     failures.append(outgoing | WriteEvents(job.job_config.events.outputs))
     dead_letters = report_each(failures, "failed", report)
     dead_letters | WriteDeadLetters(out, is_stream=job.pipeline_options.streaming)
-    pass_access_on(pipeline, job.access)
+    pass_access_on(messages.pipeline, job.access)
     return {"receipts": receipts, "messages": outgoing, "failures": dead_letters}
 
 

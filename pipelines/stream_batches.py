@@ -105,7 +105,7 @@ class Engine:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        plain = job.model_dump(mode="json", by_alias=True)
+        plain = job.model_dump(mode="json")
         self._tell({"job": plain, "folder": str(folder.parent)})
         threading.Thread(target=self._listen, name="listen_to_engine", daemon=True).start()
 

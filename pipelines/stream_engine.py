@@ -46,7 +46,6 @@ class PreparedGraph(FnApiRunner):
         options = local_options(job, workers=1)
         pipeline = beam.Pipeline(options=options)
         build(
-            pipeline,
             job,
             pipeline | "ReadEvents" >> EventsOfBatch(),
             local_workers=1,

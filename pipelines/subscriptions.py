@@ -26,7 +26,7 @@ from ..transforms.file_facts import HOW_TO_SIGN_IN
 from ..transforms.klio_message import KlioMessageError, parse_message
 from ..transforms.notifications import parse_notification
 from ..transforms.storage import scheme_of
-from .event_config import PubSubEvents
+from .event_config import DELETED_TOPIC, PubSubEvents
 from .events import InputError, Place, place_of
 from .job_config import JobConfig
 
@@ -41,7 +41,6 @@ ATTRIBUTE_BYTES = 1024
 ATTRIBUTES = 100
 SHOWN_BYTES = 200
 LONGEST_ID = 255
-DELETED_TOPIC = "_deleted-topic_"
 # A stream that ends with one of these would do so again.
 FINAL_ERRORS = (
     exceptions.InvalidArgument,

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from ..transforms import gcs
 from ..transforms.file_facts import HOW_TO_SIGN_IN
-from ..transforms.storage import GCS_SCHEME, absolute
+from ..transforms.storage import GCS_SCHEME, absolute, scheme_of
 from .cloud_checks import PUBLISHING, SUBSCRIBING, CloudChecks
 from .dataflow_jobs import DataflowError, credentials_of
 from .event_config import BigQueryEventOutput, BigQueryEvents, PubSubEventOutput, PubSubEvents
@@ -103,6 +103,8 @@ def _checks(
     for place in places_of(job):
         if place.location.startswith(GCS_SCHEME):
             buckets[gcs.split(place.location)[0]].append(place)
+        elif scheme_of(place.location):
+            yield place.use, place.location, functools.partial(_other_place, place)
         else:
             yield place.use, place.location, functools.partial(_local_place, place)
     for name, places in buckets.items():
@@ -156,6 +158,12 @@ def _dataflow_checks(job: JobConfig, credentials: Credentials) -> Iterator[tuple
         email = settings.service_account_email
         yield "service account", email, functools.partial(checks.service_account, email)
     yield "quota", checks.jobs.region, checks.quotas
+
+
+def _other_place(place: NamedPlace) -> Iterator[Finding]:
+    yield Finding(
+        place.use, place.location, "can't tell", "only gs:// and this machine are checked"
+    )
 
 
 def _local_place(place: NamedPlace) -> Iterator[Finding]:

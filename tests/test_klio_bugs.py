@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.testing.util import assert_that, equal_to
 from conftest import Command, dead_letters, result_files
 from dataflow_server import serving
+from graph_runs import run
 from result_checks import read_json
 from typer.testing import CliRunner, Result
 
 from beamsplitter.pipelines.command_line import app
 from beamsplitter.pipelines.job_config import JobConfig, load_job, parse_job
-from beamsplitter.pipelines.run import build
 from beamsplitter.pipelines.sources import ReadEvents
 from beamsplitter.transforms.klio_decorators import handle_klio
 from beamsplitter.transforms.klio_message import (
@@ -34,29 +34,11 @@ from beamsplitter.transforms.klio_message import (
 from beamsplitter.transforms.planning import SkipFinished
 from beamsplitter.transforms.records import Receipt
 from beamsplitter.transforms.settings import SplitSettings
-from beamsplitter.transforms.storage import OutputTree
 
 WriteAudio = Callable[..., Path]
 ROOT = Path(__file__).parents[1]
 EXCERPT_JOB = ROOT / "job-configs" / "klio-excerpt.yaml"
 RATE = 8000
-
-
-def run(job: JobConfig, messages: Iterable[KlioMessage]) -> list[KlioMessage]:
-    """Run the graph on messages; gives those that go on."""
-    path = Path(job.output_location).parent / "messages"
-    path.write_text("")
-
-    def note(message: bytes) -> None:
-        with open(path, "a") as file:
-            file.write(message.hex() + "\n")
-
-    with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
-        encoded = [message.SerializeToString() for message in messages]
-        built = build(pipeline, job, pipeline | beam.Create(encoded), local_workers=1)
-        built["messages"] | "Note" >> beam.Map(note)
-    OutputTree(job.output_location).clear_scratch()
-    return [parse_message(bytes.fromhex(line)) for line in path.read_text().splitlines()]
 
 
 def element_of(message: bytes) -> str:

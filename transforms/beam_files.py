@@ -10,7 +10,6 @@ import errno
 import functools
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,8 +18,8 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from .file_facts import FileStat, StorageError, UnusableStorageError
+from .remote_files import RemoteFiles
 
-SPOOLED_BYTES = 64 << 20
 AS_THEY_ARE = CompressionTypes.UNCOMPRESSED
 
 
@@ -33,7 +32,11 @@ def explained(path: str) -> Iterator[None]:
         raise
     # What is installed for a file system may raise anything.
     except Exception as error:
-        raise UnusableStorageError(None, f"can't be used: {error}", path) from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: str, error: Exception) -> UnusableStorageError:
+    return UnusableStorageError(None, f"can't be used: {error}", path)
 
 
 @functools.cache
@@ -56,7 +59,7 @@ def _filesystem(path: str) -> FileSystem:
         raise StorageError(errno.EINVAL, advice, path) from error
 
 
-class BeamFiles:
+class BeamFiles(RemoteFiles):
     """Files whose paths begin with a scheme that is not Google's."""
 
     def stat(self, path: str) -> FileStat:
@@ -86,28 +89,29 @@ class BeamFiles:
         self._metadata(path)
         with explained(path):
             file = FileSystems.open(path, compression_type=AS_THEY_ARE)
-        with explained(path), file:
-            yield file
+        with file:
+            try:
+                yield file
+            # Others, such as those of a decoder, are not the storage's.
+            except BeamIOError as error:
+                raise _unusable(path, error) from error
 
     def read(self, path: str) -> bytes:
         """The whole content of a file."""
-        with self.reading(path) as file:
+        with self.reading(path) as file, explained(path):
             return bytes(file.read())
 
-    @contextlib.contextmanager
-    def writing(self, path: str, _scratch: str) -> Iterator[Any]:
-        """A local file whose content is copied there when it closes well."""
+    def put(self, path: str, file: Any) -> None:
+        """Copy the content of a local file there."""
         filesystem = _filesystem(path)
-        with tempfile.SpooledTemporaryFile(SPOOLED_BYTES) as file:
-            yield file
-            file.seek(0)
-            with explained(path):
-                folder = os.path.dirname(path)
-                if filesystem.has_dirs() and not filesystem.exists(folder):
-                    with contextlib.suppress(BeamIOError, OSError):  # another worker was quicker
-                        filesystem.mkdirs(folder)
-                with FileSystems.create(path, compression_type=AS_THEY_ARE) as there:
-                    shutil.copyfileobj(file, there, 1 << 20)
+        file.seek(0)
+        with explained(path):
+            folder = os.path.dirname(path)
+            if filesystem.has_dirs() and not filesystem.exists(folder):
+                with contextlib.suppress(BeamIOError, OSError):  # another worker was quicker
+                    filesystem.mkdirs(folder)
+            with FileSystems.create(path, compression_type=AS_THEY_ARE) as there:
+                shutil.copyfileobj(file, there, 1 << 20)
 
     def remove(self, path: str, _root: str) -> None:
         """Remove a file. No error if it is not there."""
@@ -115,22 +119,10 @@ class BeamFiles:
             if _filesystem(path).exists(path):
                 FileSystems.delete([path])
 
-    def clear_scratch(self, work: str, run: str) -> None:
-        """Remove the scratch files of a run; whether others still live can't be known."""
-        scratch = f"{work}/scratch-{run}"
-        for name in list(self.list_names(scratch)):
-            self.remove(f"{scratch}/{name}", work)
-
     def list_names(
         self, folder: str, *, beginning: str = "", without: str | None = None
     ) -> Iterator[str]:
-        """Names of the files below a folder, relative to it, in order of name.
-
-        Parameters
-        ----------
-        beginning : what the names begin with
-        without : a folder below this one, whose files are left out
-        """
+        """Names of the files below a folder, all of them held in memory."""
         _filesystem(folder)
         with explained(folder):
             (found,) = FileSystems.match([f"{folder}/**"])

@@ -10,7 +10,6 @@ import errno
 import functools
 import io
 import os
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,16 +22,15 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from .file_facts import (
     GCS_SCHEME,
     HOW_TO_SIGN_IN,
-    Access,
     FileStat,
     StorageError,
     UnusableStorageError,
+    access_in_use,
     crc32c_of,
 )
+from .remote_files import RemoteFiles
 
 READ_CHUNK_BYTES = 4 << 20
-SPOOLED_BYTES = 64 << 20
-NO_CREDENTIALS = f"no credentials for Google Cloud Storage: {HOW_TO_SIGN_IN}"
 
 
 def _may_be_repeated(error: Exception) -> bool:
@@ -47,15 +45,6 @@ def _may_be_repeated(error: Exception) -> bool:
 
 
 RETRY = DEFAULT_RETRY.with_predicate(_may_be_repeated)
-
-
-_access = Access()
-
-
-def use_access(access: Access) -> None:
-    """Use buckets in this way from now on, in this process."""
-    global _access
-    _access = access
 
 
 @functools.cache
@@ -75,14 +64,15 @@ def split(path: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def explained(path: str) -> Iterator[None]:
-    """Turn the client's errors into ones that name the object and say what to do."""
+def explained(path: str, *, service: str = "Google Cloud Storage") -> Iterator[None]:
+    """Turn the errors of a client of Google's into ones that name the object and say what to do."""
     try:
         yield
     except google.auth.exceptions.TransportError as error:
         raise UnusableStorageError(None, f"can't be reached: {error}", path) from error
     except google.auth.exceptions.GoogleAuthError as error:
-        raise UnusableStorageError(errno.EACCES, NO_CREDENTIALS, path) from error
+        advice = f"no credentials for {service}: {HOW_TO_SIGN_IN}"
+        raise UnusableStorageError(errno.EACCES, advice, path) from error
     except api_exceptions.NotFound as error:
         raise StorageError(errno.ENOENT, "is not there (any more)", path) from error
     except (api_exceptions.Forbidden, api_exceptions.Unauthorized) as error:
@@ -103,7 +93,7 @@ def explained(path: str) -> Iterator[None]:
 
 
 def _bucket(name: str) -> storage.Bucket:
-    return client().bucket(name, user_project=_access.user_project)
+    return client().bucket(name, user_project=access_in_use().user_project)
 
 
 def _blob(path: str) -> storage.Blob:
@@ -158,7 +148,7 @@ class _ObjectReader(io.RawIOBase):
         return count
 
 
-class GcsFiles:
+class GcsFiles(RemoteFiles):
     """Files whose paths begin with `gs://`."""
 
     def stat(self, path: str) -> FileStat:
@@ -189,18 +179,15 @@ class GcsFiles:
         with explained(path):
             return _blob(path).download_as_bytes(checksum="crc32c", retry=RETRY)
 
-    @contextlib.contextmanager
-    def writing(self, path: str, _scratch: str) -> Iterator[Any]:
-        """A local file whose content is uploaded when it closes well."""
-        with tempfile.SpooledTemporaryFile(SPOOLED_BYTES) as file:
-            yield file
-            with explained(path):
-                self._upload(path, file)
+    def put(self, path: str, file: Any) -> None:
+        """Upload the content of a local file."""
+        with explained(path):
+            self._upload(path, file)
 
     def _upload(self, path: str, file: Any) -> None:
         size_bytes = file.seek(0, os.SEEK_END)
         bucket, name = split(path)
-        blob = _bucket(bucket).blob(name, kms_key_name=_access.kms_key)
+        blob = _bucket(bucket).blob(name, kms_key_name=access_in_use().kms_key)
         replaced = blob.bucket.get_blob(blob.name, retry=RETRY)
         try:
             blob.upload_from_file(
@@ -225,22 +212,10 @@ class GcsFiles:
         with explained(path), contextlib.suppress(api_exceptions.NotFound):
             _blob(path).delete(retry=RETRY)
 
-    def clear_scratch(self, work: str, run: str) -> None:
-        """Remove the scratch objects of a run; whether others still live can't be known."""
-        scratch = f"{work}/scratch-{run}"
-        for name in list(self.list_names(scratch)):
-            self.remove(f"{scratch}/{name}", work)
-
     def list_names(
         self, folder: str, *, beginning: str = "", without: str | None = None
     ) -> Iterator[str]:
-        """Names of the objects below a folder, relative to it, in order of name, page by page.
-
-        Parameters
-        ----------
-        beginning : what the names begin with
-        without : a folder below this one, whose objects are not asked for
-        """
+        """Names of the objects below a folder, page by page; those left out are not asked for."""
         bucket, prefix = split(folder)
         prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
         ranges: list[dict[str, str]] = [{}]

@@ -11,7 +11,7 @@ from apache_beam.pvalue import TaggedOutput
 from ..audio.decoding import probe
 from ..audio.encoding import choose_format
 from ..audio.errors import AudioError, TooShortAudioError
-from ..audio.extensions import AUDIO_EXTENSIONS
+from ..audio.extensions import has_audio_extension
 from ..audio.parts import plan_parts
 from ..models.separators.nearest_neighbors import require_duration
 from .klio_message import parse_message
@@ -162,10 +162,7 @@ class SkipFinished(Step):
         folder, name = os.path.split(element)
         if os.path.splitext(name)[0] not in self.stem_names:
             return False
-        beside = (
-            os.path.splitext(each)[1] for each in files_of(folder).names_alike(f"{folder}.wav")
-        )
-        return any(extension.lower() in AUDIO_EXTENSIONS for extension in beside)
+        return any(map(has_audio_extension, files_of(folder).names_alike(f"{folder}.wav")))
 
     def _is_there(self, name: str) -> bool:
         try:
@@ -198,12 +195,10 @@ def folder_of(element: str, uri: str) -> str:
 
     The extension stays where another recording beside it would have the same folder.
     """
-    stem, extension = os.path.splitext(element)
-    if extension.lower() not in AUDIO_EXTENSIONS:
+    if not has_audio_extension(element):
         return element
-    alike = (os.path.splitext(name)[1].lower() for name in files_of(uri).names_alike(uri))
-    shared = sum(extension in AUDIO_EXTENSIONS for extension in alike) > 1
-    return element if shared else stem
+    shared = sum(map(has_audio_extension, files_of(uri).names_alike(uri))) > 1
+    return element if shared else os.path.splitext(element)[0]
 
 
 class PlanParts(Step):

@@ -187,7 +187,7 @@ class JoinParts(PublishingStep):
             branch: _one_a_part(record[1].get(branch, ())) for branch in self.settings.branches
         }
         all_receipts = [receipt for group in receipts.values() for receipt in group]
-        if self.is_stream and not record[1]["failures"] and not _are_complete(receipts):
+        if self.is_stream and not record[1]["failures"] and _incomplete_branches(receipts):
             return []
         files: tuple[FileReceipt, ...] = ()
         try:
@@ -256,10 +256,8 @@ class JoinParts(PublishingStep):
     def _join(
         self, receipts: dict[str, list[PartReceipt]], recording: Recording
     ) -> tuple[FileReceipt, ...]:
-        for branch in recording.todo:
-            parts = [receipt.part for receipt in receipts[branch]]
-            if not parts or [part.index for part in parts] != list(range(parts[0].count)):
-                raise StorageError(None, f"{branch} of some parts are missing", recording.uri)
+        for branch in _incomplete_branches(receipts):
+            raise StorageError(None, f"{branch} of some parts are missing", recording.uri)
         files: tuple[FileReceipt, ...] = ()
         if "stems" in recording.todo:
             withdraw(recording, self.tree)
@@ -323,13 +321,17 @@ def _one_a_part(receipts: Iterable[PartReceipt]) -> list[PartReceipt]:
     return [by_index[index] for index in sorted(by_index)]
 
 
-def _are_complete(receipts: dict[str, list[PartReceipt]]) -> bool:
-    """Whether every branch that is to be done has the receipts of all parts, each once."""
+def _incomplete_branches(receipts: dict[str, list[PartReceipt]]) -> list[str]:
+    """The branches to be done that lack receipts of parts; all branches if there are none at all.
+
+    The receipts are one a part.
+    """
     recordings = [receipt.recording for group in receipts.values() for receipt in group]
-    return bool(recordings) and all(
-        receipts[branch] and len(receipts[branch]) == receipts[branch][0].part.count
-        for branch in recordings[0].todo
-    )
+    return [
+        branch
+        for branch in (recordings[0].todo if recordings else receipts)
+        if not receipts[branch] or len(receipts[branch]) < receipts[branch][0].part.count
+    ]
 
 
 def _format_of(recording: Recording, settings: SplitSettings) -> Any:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -18,14 +17,13 @@ from .file_facts import (
     UnusableStorageError,
     crc32c_of,
     scheme_of,
+    use_access,
 )
 from .local_files import LocalFiles
 
 if TYPE_CHECKING:
     from .beam_files import BeamFiles
     from .gcs import GcsFiles
-
-    RemoteFiles = GcsFiles | BeamFiles
 
 __all__ = [
     "GCS_SCHEME",
@@ -36,20 +34,22 @@ __all__ = [
     "UnusableStorageError",
     "crc32c_of",
     "scheme_of",
+    "use_access",
 ]
 
 DEAD_LETTERS = "failures.jsonl"
 DEAD_LETTER_FOLDER = "failures"
 WORK_FOLDER = ".beamsplitter"
+WRITE_TEST = ".write-test"
 RUN_IDENTITY_VARIABLE = "BEAMSPLITTER_RUN"
 
 
-def files_of(path: str) -> "LocalFiles | RemoteFiles":
+def files_of(path: str) -> "LocalFiles | GcsFiles | BeamFiles":
     """The kind of files that a path names."""
     return remote_files_of(path) if scheme_of(path) else LocalFiles()
 
 
-def remote_files_of(path: str) -> "RemoteFiles":
+def remote_files_of(path: str) -> "GcsFiles | BeamFiles":
     """The kind of files that a path with a scheme names."""
     # Not needed for most runs, and slow to import.
     if path.startswith(GCS_SCHEME):
@@ -59,15 +59,6 @@ def remote_files_of(path: str) -> "RemoteFiles":
     from .beam_files import BeamFiles
 
     return BeamFiles()
-
-
-def use_access(access: Access) -> None:
-    """Use buckets in this way from now on, in this process."""
-    # Not needed for most runs, and slow to import.
-    if access != Access() or "beamsplitter.transforms.gcs" in sys.modules:
-        from . import gcs
-
-        gcs.use_access(access)
 
 
 def absolute(location: str) -> str:
@@ -174,6 +165,19 @@ class OutputTree:
     def clear_scratch(self, run: str | None = None) -> None:
         """Remove the scratch files of a run, by default this one, and of runs known to be over."""
         files_of(self.location).clear_scratch(self.path(WORK_FOLDER), run or run_identity())
+
+
+def require_writable(location: str) -> None:
+    """Find out before any work whether results can be written.
+
+    Raises
+    ------
+    StorageError : they can't
+    """
+    tree = OutputTree(location)
+    tree.write(b"", WRITE_TEST)
+    tree.remove(WRITE_TEST)
+    tree.clear_scratch()
 
 
 def scratch_names() -> tuple[str, str]:

@@ -309,7 +309,7 @@ def split(*folders: Path, out: Path, **sections: Any) -> None:
     job = job_for(*folders, out=out, **sections)
     with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
         messages = pipeline | CreateEvents(list_events(job))
-        build(pipeline, job, messages, local_workers=1)
+        build(job, messages, local_workers=1)
     OutputTree(job.output_location).clear_scratch()
 
 

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from apache_beam.io.gcp.pubsub import PubsubMessage
 from apache_beam.options.pipeline_options import PipelineOptions
 from bigquery_server import BigQueryServer
 from conftest import Command, dead_letters
+from graph_runs import run
 from pubsub_server import PubSubServer
 from storage_server import StorageServer
 
@@ -21,7 +22,6 @@ from beamsplitter.pipelines.job_config import JobConfig, parse_job
 from beamsplitter.pipelines.run import build
 from beamsplitter.transforms.klio_message import (
     KlioJob,
-    KlioMessage,
     new_message,
     parse_message,
 )
@@ -54,23 +54,6 @@ def job_for(tmp_path: Path, output: dict[str, Any] | None = None, **job_config: 
         },
         source="test",
     )
-
-
-def run(job: JobConfig, messages: Iterable[KlioMessage]) -> list[KlioMessage]:
-    """Run the graph on messages; gives those that go on."""
-    path = Path(job.output_location).parent / "messages"
-    path.write_text("")
-
-    def note(message: bytes) -> None:
-        with open(path, "a") as file:
-            file.write(message.hex() + "\n")
-
-    with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
-        encoded = [message.SerializeToString() for message in messages]
-        built = build(pipeline, job, pipeline | beam.Create(encoded), local_workers=1)
-        built["messages"] | "Note" >> beam.Map(note)
-    OutputTree(job.output_location).clear_scratch()
-    return [parse_message(bytes.fromhex(line)) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture
@@ -201,7 +184,7 @@ def test_a_watched_bucket_may_hold_the_results(
             for blob in gcs.bucket.list_blobs()
         ]
         with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
-            build(pipeline, job, pipeline | beam.Create(events), local_workers=1)
+            build(job, pipeline | beam.Create(events), local_workers=1)
         OutputTree(output).clear_scratch()
         return {blob.name: blob.download_as_bytes() for blob in gcs.bucket.list_blobs()}
 

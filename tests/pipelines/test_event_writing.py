@@ -478,7 +478,7 @@ def test_a_job_reads_and_writes_events(
     )
     prepare_outputs(job)
     with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
-        build(pipeline, job, pipeline | ReadEvents(job), local_workers=1)
+        build(job, pipeline | ReadEvents(job), local_workers=1)
     assert sorted((row["element"], row["duration_s"]) for row in bigquery.rows("done")) == [
         ("one", 2.0),
         ("two", 2.0),

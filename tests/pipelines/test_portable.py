@@ -41,7 +41,7 @@ def job_for(tmp_path: Path, **sections: Any) -> JobConfig:
 
 def run(job: JobConfig) -> None:
     with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
-        build(pipeline, job, pipeline | ReadEvents(job))
+        build(job, pipeline | ReadEvents(job))
     OutputTree(job.output_location).clear_scratch()
 
 

@@ -44,7 +44,7 @@ def job_for(folder: Path, out: Path, **sections: Any) -> JobConfig:
 def run_graph(job: JobConfig) -> None:
     with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
         messages = pipeline | CreateEvents(list_events(job))
-        run_module.build(pipeline, job, messages, local_workers=1)
+        run_module.build(job, messages, local_workers=1)
 
 
 def read_stem(path: Path) -> np.ndarray:

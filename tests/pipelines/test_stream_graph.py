@@ -53,7 +53,7 @@ def run_stream(
     options = PipelineOptions([], runner="BundleBasedDirectRunner", streaming=True)
     with beam.Pipeline(options=options) as pipeline:
         messages = pipeline | stream
-        build(pipeline, job, messages, progress_path=str(progress_path))
+        build(job, messages, progress_path=str(progress_path))
     OutputTree(job.output_location).clear_scratch()
     lines = map(json.loads, progress_path.read_text().splitlines())
     return [(line["event"], line.get("element", "")) for line in lines]
@@ -63,7 +63,7 @@ def batch_files(tmp_path: Path, elements: list[str]) -> dict[str, bytes]:
     """What a batch makes of the same recordings."""
     job = job_for(tmp_path, streaming=False)
     with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
-        build(pipeline, job, pipeline | CreateEvents(elements), local_workers=1)
+        build(job, pipeline | CreateEvents(elements), local_workers=1)
     OutputTree(job.output_location).clear_scratch()
     files = result_files(tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "batch")

@@ -477,6 +477,11 @@ def test_results_below_a_file_can_t_be_written(tmp_path: Path) -> None:
     assert found(verified(plain), str(tmp_path / "file" / "out")).status == "no access"
 
 
+def test_places_on_other_file_systems_can_t_be_told(tmp_path: Path) -> None:
+    plain = local("s3://music/stems", {"type": "folder", "location": str(tmp_path)})
+    assert found(verified(plain), "s3://music/stems").status == "can't tell"
+
+
 def test_a_job_that_can_t_run_on_dataflow_is_a_mistake(cloud: CloudServer) -> None:
     with pytest.raises(JobFileError, match=r"pipeline_options\.temp_location: name a folder"):
         verified(batch(cloud, temp_location=None))

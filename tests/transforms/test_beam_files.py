@@ -11,7 +11,7 @@ from apache_beam.internal.gcp import auth
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.localfilesystem import LocalFileSystem
 from apache_beam.options.pipeline_options import PipelineOptions
-from conftest import result_files
+from conftest import dead_letters, result_files
 from storage_server import StorageServer
 
 from beamsplitter.pipelines.events import list_events
@@ -19,7 +19,13 @@ from beamsplitter.pipelines.job_config import JobConfig, parse_job
 from beamsplitter.pipelines.run import build
 from beamsplitter.pipelines.sources import ReadEvents
 from beamsplitter.transforms.beam_files import BeamFiles
-from beamsplitter.transforms.storage import OutputTree, StorageError, read_bytes, stat_file
+from beamsplitter.transforms.storage import (
+    DEAD_LETTERS,
+    OutputTree,
+    StorageError,
+    read_bytes,
+    stat_file,
+)
 
 SHELF = "shelf://"
 
@@ -161,7 +167,7 @@ def job_for(recordings: str, out: str) -> JobConfig:
 
 def run(job: JobConfig) -> None:
     with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
-        build(pipeline, job, pipeline | ReadEvents(job), local_workers=1)
+        build(job, pipeline | ReadEvents(job), local_workers=1)
     OutputTree(job.output_location).clear_scratch()
 
 
@@ -171,16 +177,22 @@ def test_a_job_on_such_a_file_system_makes_what_one_here_makes(
     write_audio("shelf/music/one.wav", seconds=2.5, sample_rate=8000)
     write_audio("shelf/music/deeper/long.flac", seconds=22, sample_rate=8000, seed=1)
     (shelf / "music" / "notes.txt").write_text("no recording")
+    (shelf / "music" / "broken.wav").write_bytes(b"no sound at all" * 100)
     there = job_for(f"{SHELF}music", f"{SHELF}music/stems")
-    assert list_events(there) == ("deeper/long.flac", "one.wav")
+    assert list_events(there) == ("broken.wav", "deeper/long.flac", "one.wav")
     run(there)
     run(job_for(str(shelf / "music"), str(tmp_path / "here")))
     made, expected = (
-        {name: data for name, data in result_files(out).items() if "manifest" not in name}
+        {
+            name: data
+            for name, data in result_files(out).items()
+            if "manifest" not in name and name != DEAD_LETTERS
+        }
         for out in (shelf / "music" / "stems", tmp_path / "here")
     )
     assert made == expected
-    assert len(made) == 2 * 5 + 1
+    assert len(made) == 2 * 5
+    assert dead_letters(shelf / "music" / "stems").keys() == {"broken.wav"}
     changed = {path: path.stat().st_mtime_ns for path in (shelf / "music" / "stems").rglob("*.*")}
     run(there)
     for path, time_ns in changed.items():

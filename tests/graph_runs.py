@@ -1,0 +1,29 @@
+"""The graph on messages, in this process."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beamsplitter.pipelines.job_config import JobConfig
+from beamsplitter.pipelines.run import build
+from beamsplitter.transforms.klio_message import KlioMessage, parse_message
+from beamsplitter.transforms.storage import OutputTree
+
+
+def run(job: JobConfig, messages: Iterable[KlioMessage]) -> list[KlioMessage]:
+    """Run the graph on messages; gives those that go on."""
+    path = Path(job.output_location).parent / "messages"
+    path.write_text("")
+
+    def note(message: bytes) -> None:
+        with open(path, "a") as file:
+            file.write(message.hex() + "\n")
+
+    with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
+        encoded = [message.SerializeToString() for message in messages]
+        built = build(job, pipeline | beam.Create(encoded), local_workers=1)
+        built["messages"] | "Note" >> beam.Map(note)
+    OutputTree(job.output_location).clear_scratch()
+    return [parse_message(bytes.fromhex(line)) for line in path.read_text().splitlines()]
