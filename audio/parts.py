@@ -43,7 +43,13 @@ class Part:
 
 
 def plan_parts(
-    total_samples: int, sample_rate: int, channels: int, *, part_seconds: float
+    total_samples: int,
+    sample_rate: int,
+    channels: int,
+    *,
+    part_seconds: float,
+    context_samples: int | None = None,
+    alignment_samples: int = 1,
 ) -> list[Part]:
     """Cut a recording into equal parts of at most `part_seconds`, fewer for many channels.
 
@@ -53,6 +59,8 @@ def plan_parts(
     sample_rate : Hz
     channels : number of channels
     part_seconds : longest core of a part, in seconds
+    context_samples : real audio on either side of a part; default `CONTEXT_S`
+    alignment_samples : what is decoded of a part begins at a multiple of this
 
     Returns
     -------
@@ -61,7 +69,7 @@ def plan_parts(
     longest = min(round(part_seconds * sample_rate), PART_CHANNEL_SAMPLES // channels)
     count = -(-total_samples // longest)
     borders = [index * total_samples // count for index in range(count + 1)]
-    context = round(CONTEXT_S * sample_rate)
+    context = round(CONTEXT_S * sample_rate) if context_samples is None else context_samples
     half_fade = round(CROSS_FADE_S * sample_rate / 2)
     return [
         Part(
@@ -69,7 +77,7 @@ def plan_parts(
             count=count,
             start_sample=start,
             stop_sample=stop,
-            context_start_sample=max(0, start - context),
+            context_start_sample=max(0, start - context) // alignment_samples * alignment_samples,
             context_stop_sample=min(total_samples, stop + context),
             stem_start_sample=max(0, start - half_fade),
             stem_stop_sample=min(total_samples, stop + half_fade),

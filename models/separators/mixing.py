@@ -1,0 +1,371 @@
+"""From a part of a recording to its stems, by any separators: the same path for all of them.
+
+Resampling, channels, blocks, normalisation, shifts, the weighted mean of an ensemble and the
+residual are here, and nowhere else. All of it is linear and local but for the models themselves, so
+parts of a recording give what the whole gives.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import soxr
+
+from ...audio.parts import CROSS_FADE_S
+from .base import Member, ModelError, Separator
+from .blocks import Block, Grid, cut_blocks, in_batches, kept_of, overlap_add, plan_blocks
+
+RESIDUAL = "residual"
+# Beyond so many samples, at the lower of the two rates, soxr's filter is silent.
+RESAMPLING_REACH_SAMPLES = 256
+MAXIMUM_SHIFT_S = 0.5
+BLOCKS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where the samples of a part lie in their recording, in samples of the recording.
+
+    `start_sample` is that of the first of them, `stem_start_sample` to `stem_stop_sample` the range
+    that stems are wanted of.
+    """
+
+    start_sample: int
+    total_samples: int
+    stem_start_sample: int
+    stem_stop_sample: int
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of the mean of all channels, over a whole recording."""
+
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class MixingOptions:
+    """How estimates are joined.
+
+    Parameters
+    ----------
+    overlap : share of blocks that neighbours have in common; None: as the separator has it
+    shifts : so many estimates, each with its grid of blocks shifted by up to 0.5 s, are averaged;
+        0: one, not shifted
+    seed : of the shifts
+    """
+
+    overlap: float | None = None
+    shifts: int = 0
+    seed: int = 0
+
+
+class RunBlocks(Protocol):
+    """Runs the model of one member of an ensemble on blocks."""
+
+    def __call__(
+        self, member_index: int, blocks: np.ndarray, sample_rate: int, stems: Sequence[int]
+    ) -> np.ndarray:
+        """`(blocks, channels, samples)` to `(blocks, stems, channels, samples)`, all float32."""
+
+
+def separate_part(
+    samples: np.ndarray,
+    sample_rate: int,
+    members: Sequence[Member],
+    run: RunBlocks,
+    *,
+    position: Position,
+    stems: Sequence[str],
+    statistics: Statistics | None = None,
+    options: MixingOptions | None = None,
+) -> dict[str, np.ndarray]:
+    """Separate one part of a recording.
+
+    Parameters
+    ----------
+    samples : float32 `(channels, samples)` of the part with its context
+    sample_rate : Hz
+    members : the ensemble; each stem is the weighted mean of its members' estimates
+    run : runs the members' models
+    stems : the stems that are wanted; `residual` is the mixture less all others that are wanted, or
+        less all that there are
+    statistics : of the whole recording; None if the part is the whole
+
+    Returns
+    -------
+    float32 `(channels, stem_stop_sample - stem_start_sample)` by stem
+
+    Raises
+    ------
+    ModelError : no member gives a stem, or a model gives what is no finite number
+    """
+    options = options or MixingOptions()
+    estimated = [stem for stem in stems if stem != RESIDUAL] or list(stem_names(members))
+    sums: dict[str, np.ndarray] = {}
+    weights = dict.fromkeys(estimated, 0.0)
+    for index, member in enumerate(members):
+        used = {
+            stem: weight for stem in estimated if (weight := member.weights.get(stem, 0.0)) != 0
+        }
+        if not used:
+            continue
+        estimates = _estimate(
+            samples, sample_rate, member.separator, index, run, position, used, statistics, options
+        )
+        if not np.isfinite(estimates.sum(dtype=np.float64)):
+            raise ModelError(
+                f"{member.separator.name}: gives numbers that are not finite (NaN or infinite)"
+            )
+        for estimate, (stem, weight) in zip(estimates, used.items(), strict=True):
+            weights[stem] += weight
+            if stem in sums:
+                sums[stem] += np.float32(weight) * estimate
+            else:
+                sums[stem] = estimate if weight == 1 else np.float32(weight) * estimate
+    for stem in estimated:
+        if weights[stem] == 0:
+            raise ModelError(f"no model of the ensemble gives the stem {stem!r}")
+        if weights[stem] != 1:
+            sums[stem] /= np.float32(weights[stem])
+    if RESIDUAL in stems:
+        rest = _stem_range(samples, position).copy()
+        for stem in estimated:
+            rest -= sums[stem]
+        sums[RESIDUAL] = rest
+    return {stem: sums[stem] for stem in stems}
+
+
+def stem_names(members: Sequence[Member]) -> tuple[str, ...]:
+    """The stems of an ensemble, in the order in which its members name them."""
+    return tuple(dict.fromkeys(stem for member in members for stem in member.weights))
+
+
+def statistics_of(mono_blocks: Iterator[np.ndarray]) -> Statistics:
+    """Mean and standard deviation (of the sample, as torch has it) of a signal, block by block.
+
+    Parameters
+    ----------
+    mono_blocks : float `(samples,)` each
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for block in mono_blocks:
+        wide = block.astype(np.float64)
+        count += wide.size
+        total += float(wide.sum())
+        squares += float(wide @ wide)
+    mean = total / max(1, count)
+    variance = max(0.0, squares - count * mean * mean) / max(1, count - 1)
+    return Statistics(mean, math.sqrt(variance))
+
+
+def needed_context_samples(context_s: float, sample_rate: int, rates: Sequence[int]) -> int:
+    """Samples of real audio that a part needs on either side of its core."""
+    cross_fade = math.ceil(CROSS_FADE_S * sample_rate / 2)
+    # Twice: into the model, and back.
+    reach = max((2 * _reach(sample_rate, rate) for rate in rates), default=0)
+    alignment = alignment_of(sample_rate, rates)
+    return math.ceil(context_s * sample_rate) + cross_fade + reach + alignment
+
+
+def _reach(sample_rate: int, rate: int) -> int:
+    """Samples of a recording beyond which resampling to a rate, or from it, does not see."""
+    if rate == sample_rate:
+        return 0
+    return RESAMPLING_REACH_SAMPLES * max(1, -(-sample_rate // rate))
+
+
+def alignment_of(sample_rate: int, rates: Sequence[int]) -> int:
+    """A part begins at a multiple of this: there samples of all models' rates meet."""
+    return math.lcm(1, *(sample_rate // math.gcd(sample_rate, rate) for rate in rates))
+
+
+def _estimate(
+    samples: np.ndarray,
+    sample_rate: int,
+    separator: Separator,
+    member_index: int,
+    run: RunBlocks,
+    position: Position,
+    stems: Mapping[str, float],
+    statistics: Statistics | None,
+    options: MixingOptions,
+) -> np.ndarray:
+    """One member's estimates: float32 `(stems, channels, samples of the stem range)`."""
+    rate = separator.sample_rate or sample_rate
+    mixture = resample(samples, sample_rate, rate)
+    at_rate = _RangeAtRate.of(position, sample_rate, rate)
+    scale, offset = np.float32(1), np.float32(0)
+    if separator.normalizes:
+        found = statistics or statistics_of(iter([mixture.mean(axis=0)]))
+        scale, offset = np.float32(found.deviation + 1e-8), np.float32(found.mean)
+        mixture = (mixture - offset) / scale
+    groups = to_groups(mixture, separator.channels)
+    indexes = [separator.stems.index(stem) for stem in stems]
+
+    def estimate_group(group: np.ndarray, shift: int | None) -> np.ndarray:
+        origin = 0
+        if shift is not None:
+            longest = int(MAXIMUM_SHIFT_S * rate)
+            origin = -int(
+                np.random.default_rng([options.seed, member_index, shift]).integers(longest + 1)
+            )
+        return _run_grid(
+            group, separator, member_index, run, rate, indexes, at_rate, origin, options
+        )
+
+    shifts = list(range(options.shifts)) or [None]
+    joined = []
+    for group in groups:
+        total = estimate_group(group, shifts[0])
+        for shift in shifts[1:]:
+            total += estimate_group(group, shift)
+        joined.append(total / np.float32(len(shifts)) if len(shifts) > 1 else total)
+    estimates = from_groups(np.stack(joined), samples.shape[0])
+    if separator.normalizes:
+        estimates *= scale
+        estimates += offset
+    return at_rate.back(estimates, position, sample_rate, rate)
+
+
+def _run_grid(
+    mixture: np.ndarray,
+    separator: Separator,
+    member_index: int,
+    run: RunBlocks,
+    rate: int,
+    stems: Sequence[int],
+    at_rate: "_RangeAtRate",
+    origin: int,
+    options: MixingOptions,
+) -> np.ndarray:
+    """`(channels, samples)` to `(stems, channels, samples of the range)`."""
+    if separator.block_samples is None:
+        whole = run(member_index, mixture[None], rate, stems)[0]
+        begin = at_rate.start_sample - at_rate.first_sample
+        return whole[..., begin : begin + at_rate.stop_sample - at_rate.start_sample]
+    overlap = separator.overlap if options.overlap is None else options.overlap
+    grid = Grid(separator.block_samples, separator.context_samples, overlap, origin)
+    start, stop = at_rate.start_sample, at_rate.stop_sample
+    blocks = plan_blocks(grid, at_rate.total_samples, start_sample=start, stop_sample=stop)
+
+    def outputs() -> Iterator[tuple[Block, np.ndarray]]:
+        for batch in in_batches(blocks, BLOCKS_AT_ONCE):
+            cut = cut_blocks(mixture, batch, grid.block_samples, start_sample=at_rate.first_sample)
+            for block, output in zip(batch, run(member_index, cut, rate, stems), strict=True):
+                yield block, kept_of(grid, block, output)
+
+    return overlap_add(grid, outputs(), start_sample=start, stop_sample=stop)
+
+
+@dataclass(frozen=True)
+class _RangeAtRate:
+    """A `Position` at a model's rate: the range to estimate, wider by what resampling needs."""
+
+    first_sample: int
+    total_samples: int
+    start_sample: int
+    stop_sample: int
+
+    @classmethod
+    def of(cls, position: Position, sample_rate: int, rate: int) -> "_RangeAtRate":
+        total = resampled_length(position.total_samples, sample_rate, rate)
+        start, stop = _source_range(position, sample_rate, rate)
+        return cls(
+            first_sample=position.start_sample * rate // sample_rate,
+            total_samples=total,
+            start_sample=start * rate // sample_rate,
+            stop_sample=min(total, resampled_length(stop, sample_rate, rate)),
+        )
+
+    def back(
+        self, estimates: np.ndarray, position: Position, sample_rate: int, rate: int
+    ) -> np.ndarray:
+        """Estimates of this range, at the model's rate, to the stem range of the recording."""
+        if rate == sample_rate:
+            return estimates
+        start, _ = _source_range(position, sample_rate, rate)
+        begin = position.stem_start_sample - start
+        length = position.stem_stop_sample - position.stem_start_sample
+        stems, channels = estimates.shape[:2]
+        at_source = resample(estimates.reshape(stems * channels, -1), rate, sample_rate)
+        cut = at_source[:, begin : begin + length]
+        cut = np.pad(cut, ((0, 0), (0, length - cut.shape[-1])))
+        return cut.reshape(stems, channels, length)
+
+
+def _source_range(position: Position, sample_rate: int, rate: int) -> tuple[int, int]:
+    """The stem range, with what resampling needs around it, beginning where both rates meet."""
+    reach = _reach(sample_rate, rate)
+    period = alignment_of(sample_rate, [rate])
+    start = max(0, position.stem_start_sample - reach) // period * period
+    return start, min(position.total_samples, position.stem_stop_sample + reach)
+
+
+def resample(samples: np.ndarray, sample_rate: int, rate: int) -> np.ndarray:
+    """Resample by soxr, high quality.
+
+    Parameters
+    ----------
+    samples : float32 `(channels, samples)`
+    sample_rate, rate : Hz, from and to
+
+    Returns
+    -------
+    float32 `(channels, resampled_length)`
+    """
+    if rate == sample_rate:
+        return samples
+    resampled = soxr.resample(np.ascontiguousarray(samples.T), sample_rate, rate).T
+    length = resampled_length(samples.shape[-1], sample_rate, rate)
+    # soxr rounds to the nearest length.
+    return np.ascontiguousarray(
+        np.pad(resampled, ((0, 0), (0, max(0, length - resampled.shape[-1]))))[:, :length]
+    )
+
+
+def resampled_length(samples: int, sample_rate: int, rate: int) -> int:
+    """Samples at another rate of a signal of so many samples, rounded up."""
+    return -(-samples * rate // sample_rate)
+
+
+def to_groups(mixture: np.ndarray, channels: int | None) -> np.ndarray:
+    """Channels in groups of as many as a model takes; the last one is repeated where it lacks any.
+
+    Parameters
+    ----------
+    mixture : float32 `(channels, samples)`
+    channels : of the model; None: any number
+
+    Returns
+    -------
+    float32 `(groups, channels of the model, samples)`: mono for a stereo model is the same on both
+    sides, stereo for a mono model two groups, 5.1 for a stereo model three
+    """
+    if channels is None:
+        return mixture[None]
+    lacking = -mixture.shape[0] % channels
+    full = np.concatenate([mixture, np.repeat(mixture[-1:], lacking, axis=0)])
+    return full.reshape(-1, channels, mixture.shape[-1])
+
+
+def from_groups(estimates: np.ndarray, channels: int) -> np.ndarray:
+    """The inverse of `to_groups`: `(groups, stems, channels of the model, samples)` to
+    `(stems, channels, samples)`. Of a repeated channel the mean is taken.
+    """
+    groups, stems, per_group, samples = estimates.shape
+    side_by_side = estimates.transpose(1, 0, 2, 3).reshape(stems, groups * per_group, samples)
+    if groups * per_group == channels:
+        return side_by_side
+    if groups * per_group < channels:  # one channel for all
+        return np.repeat(side_by_side, channels, axis=1)
+    last = side_by_side[:, channels - 1 :].mean(axis=1, keepdims=True)
+    return np.concatenate([side_by_side[:, : channels - 1], last], axis=1)
+
+
+def _stem_range(samples: np.ndarray, position: Position) -> np.ndarray:
+    begin = position.stem_start_sample - position.start_sample
+    return samples[:, begin : begin + position.stem_stop_sample - position.stem_start_sample]

@@ -1,0 +1,259 @@
+"""The path from a part to its stems: properties that hold for every separator."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from separators import Identity, Inventing, Smoothing, alone, run_here, smooth
+
+from beamsplitter.audio.parts import Part, join_parts, plan_parts
+from beamsplitter.models.separators.base import Member, ModelError, Separator
+from beamsplitter.models.separators.mixing import (
+    MixingOptions,
+    Position,
+    Statistics,
+    alignment_of,
+    from_groups,
+    needed_context_samples,
+    resample,
+    separate_part,
+    statistics_of,
+    to_groups,
+)
+
+RATE = 8000
+
+
+def noise(samples: int, channels: int = 2, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, (channels, samples)).astype(np.float32)
+
+
+def below(samples: int, rate: int, highest_hz: float, channels: int = 2) -> np.ndarray:
+    """Noise without anything above a frequency."""
+    spectrum = np.fft.rfft(noise(samples, channels))
+    spectrum[:, np.fft.rfftfreq(samples, 1 / rate) > highest_hz] = 0
+    return np.fft.irfft(spectrum, samples).astype(np.float32)
+
+
+def whole(samples: np.ndarray) -> Position:
+    return Position(0, samples.shape[-1], 0, samples.shape[-1])
+
+
+def separate(
+    samples: np.ndarray,
+    *members: Member,
+    stems: tuple[str, ...] = ("same", "nothing"),
+    position: Position | None = None,
+    sample_rate: int = RATE,
+    **more: object,
+) -> dict[str, np.ndarray]:
+    return separate_part(
+        samples,
+        sample_rate,
+        members,
+        run_here(members),
+        position=position or whole(samples),
+        stems=stems,
+        **more,
+    )
+
+
+def in_parts(
+    samples: np.ndarray, separator: Separator, sample_rate: int, *, context_s: float, **more: object
+) -> np.ndarray:
+    """The stem "same" made in parts of 10 s, joined."""
+    rates = [separator.sample_rate] if separator.sample_rate else []
+    parts = plan_parts(
+        samples.shape[-1],
+        sample_rate,
+        samples.shape[0],
+        part_seconds=10,
+        context_samples=needed_context_samples(context_s, sample_rate, rates),
+        alignment_samples=alignment_of(sample_rate, rates),
+    )
+    assert len(parts) > 1
+    stems = [
+        separate(
+            samples[:, part.context_start_sample : part.context_stop_sample],
+            *alone(separator),
+            stems=("same",),
+            sample_rate=sample_rate,
+            position=Position(
+                part.context_start_sample,
+                samples.shape[-1],
+                part.stem_start_sample,
+                part.stem_stop_sample,
+            ),
+            **more,
+        )["same"]
+        for part in parts
+    ]
+
+    def read(part: Part, start: int, stop: int) -> np.ndarray:
+        stem = stems[part.index]
+        assert stem.shape[-1] == part.stem_stop_sample - part.stem_start_sample
+        return stem[:, start - part.stem_start_sample : stop - part.stem_start_sample]
+
+    return np.concatenate(list(join_parts(parts, read)), axis=-1)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("of_model", [None, 1, 2])
+@pytest.mark.parametrize("samples", [1, 24, 25, 26, 99, 100, 101, 7919])
+def test_identity_in_identity_out(samples: int, of_model: int | None, channels: int) -> None:
+    mixture = noise(samples, channels)
+    stems = separate(mixture, *alone(Identity(100, context_samples=25, channels=of_model)))
+    np.testing.assert_allclose(stems["same"], mixture, atol=1e-6)
+    assert not stems["nothing"].any()
+
+
+@given(
+    reach=st.integers(1, 30),
+    core=st.integers(1, 100),
+    samples=st.integers(1, 700),
+    shifts=st.integers(0, 2),
+)
+def test_blocks_whose_context_is_the_receptive_field_give_what_the_whole_gives(
+    reach: int, core: int, samples: int, shifts: int
+) -> None:
+    mixture = noise(samples)
+    separator = Smoothing(core + 2 * reach, context_samples=reach)
+    stems = separate(mixture, *alone(separator), options=MixingOptions(shifts=shifts))
+    np.testing.assert_allclose(stems["same"], smooth(mixture, reach), atol=1e-5)
+    np.testing.assert_allclose(stems["same"] + stems["nothing"], mixture, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [None, 8000, 11025, 7350])
+@pytest.mark.parametrize("normalizes", [False, True])
+@pytest.mark.parametrize("options", [MixingOptions(), MixingOptions(shifts=2, overlap=0.5)])
+def test_parts_give_what_the_whole_gives(
+    rate: int | None, normalizes: bool, options: MixingOptions
+) -> None:
+    """Also where neighbouring blocks never agree: the grid is that of the recording."""
+    mixture = noise(33 * RATE + 77)
+    separator = Inventing(4000, context_samples=500, sample_rate=rate, normalizes=normalizes)
+    statistics = statistics_of(iter([resample(mixture, RATE, rate or RATE).mean(axis=0)]))
+    expected = separate(mixture, *alone(separator), stems=("same",), options=options)["same"]
+    joined = in_parts(
+        mixture,
+        separator,
+        RATE,
+        context_s=4000 / (rate or RATE),
+        options=options,
+        statistics=statistics,
+    )
+    np.testing.assert_allclose(joined, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("rate", "of_model"),
+    list(itertools.product([8000, 22050, 44100, 48000, 96000], [16000, 44100])),
+)
+def test_stems_keep_length_and_place_at_another_rate(rate: int, of_model: int) -> None:
+    seconds = 1.2345
+    mixture = below(round(seconds * rate), rate, 0.35 * min(rate, of_model))
+    stems = separate(mixture, *alone(Identity(5000, sample_rate=of_model)), sample_rate=rate)
+    assert stems["same"].shape == mixture.shape
+    middle = slice(rate // 10, -rate // 10)
+    np.testing.assert_allclose(stems["same"][:, middle], mixture[:, middle], atol=1e-4)
+
+
+@given(channels=st.integers(1, 8), of_model=st.sampled_from([None, 1, 2, 3]))
+def test_groups_of_channels_come_back(channels: int, of_model: int | None) -> None:
+    mixture = noise(10, channels)
+    groups = to_groups(mixture, of_model)
+    assert of_model is None or groups.shape[1] == of_model
+    back = from_groups(groups[:, None], channels)
+    np.testing.assert_allclose(back[0], mixture, rtol=1e-6)
+
+
+def test_an_impulse_at_any_seam_stays_one_impulse() -> None:
+    separator = Identity(100, overlap=0.25)
+    for seam in (75, 100, 150, 175):
+        for place in (seam - 1, seam, seam + 1):
+            mixture = np.zeros((1, 400), np.float32)
+            mixture[0, place] = 1
+            np.testing.assert_allclose(
+                separate(mixture, *alone(separator))["same"], mixture, atol=1e-6
+            )
+
+
+def test_gain_does_not_depend_on_what_stands_elsewhere() -> None:
+    quiet_then_loud = noise(2000) * np.repeat([0.01, 1], 1000).astype(np.float32)
+    stems = separate(quiet_then_loud, *alone(Identity(100, normalizes=True)))
+    np.testing.assert_allclose(stems["same"], quiet_then_loud, atol=1e-6)
+
+
+def test_silence_gives_finite_silence() -> None:
+    for normalizes in (False, True):
+        silence = np.zeros((2, 999), np.float32)
+        stems = separate(silence, *alone(Identity(100, normalizes=normalizes)))
+        assert not stems["same"].any()
+
+
+def test_the_residual_makes_the_stems_sum_to_the_mixture() -> None:
+    mixture = noise(500)
+    stems = separate(mixture, *alone(Inventing(100)), stems=("same", "nothing", "residual"))
+    np.testing.assert_allclose(sum(stems.values()), mixture, atol=1e-6)
+    only = separate(mixture, *alone(Inventing(100)), stems=("same", "residual"))
+    np.testing.assert_allclose(only["same"] + only["residual"], mixture, atol=1e-6)
+    alone_ = separate(mixture, *alone(Inventing(100)), stems=("residual",))
+    np.testing.assert_allclose(alone_["residual"], stems["residual"], atol=1e-6)
+
+
+def test_an_ensemble_is_the_weighted_mean_of_its_members() -> None:
+    mixture = noise(500)
+    first, second = Smoothing(100, context_samples=10), Identity(80, context_samples=4)
+    ensemble = (Member(first, {"same": 1.0, "nothing": 2.0}), Member(second, {"same": 3.0}))
+    stems = separate(mixture, *ensemble)
+    np.testing.assert_allclose(stems["same"], (smooth(mixture, 10) + 3 * mixture) / 4, atol=1e-5)
+    np.testing.assert_allclose(stems["nothing"], mixture - smooth(mixture, 10), atol=1e-5)
+
+
+def test_a_member_without_a_wanted_stem_is_not_run() -> None:
+    class Refusing(Identity):
+        def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
+            raise AssertionError("was run")
+
+    ensemble = (Member(Refusing(), {"nothing": 1.0}), Member(Identity(), {"same": 1.0}))
+    assert separate(noise(50), *ensemble, stems=("same",)).keys() == {"same"}
+
+
+def test_a_stem_that_no_member_gives_is_an_error() -> None:
+    with pytest.raises(ModelError, match="stem 'vocals'"):
+        separate(noise(50), *alone(Identity()), stems=("vocals",))
+
+
+def test_numbers_that_are_not_finite_are_an_error() -> None:
+    class Broken(Identity):
+        def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
+            return np.full((2, *block.shape), np.nan, np.float32)
+
+    with pytest.raises(ModelError, match=r"^identity: .*NaN"):
+        separate(noise(50), *alone(Broken()))
+
+
+def test_shifts_are_the_same_each_time_and_follow_the_seed() -> None:
+    mixture = noise(9000)
+    made = [
+        separate(mixture, *alone(Inventing(4000)), options=MixingOptions(shifts=2, seed=seed))[
+            "same"
+        ]
+        for seed in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(made[0], made[1])
+    assert not np.array_equal(made[0], made[2])
+
+
+@settings(max_examples=30)
+@given(st.integers(2, 1000), st.integers(1, 300))
+def test_statistics_of_blocks_are_those_of_the_whole(samples: int, block: int) -> None:
+    signal = noise(samples, 1)[0] + np.float32(0.3)
+    found = statistics_of(signal[start : start + block] for start in range(0, samples, block))
+    expected = Statistics(
+        float(signal.mean(dtype=np.float64)), float(np.std(signal, ddof=1, dtype=np.float64))
+    )
+    assert found.mean == pytest.approx(expected.mean, abs=1e-9)
+    assert found.deviation == pytest.approx(expected.deviation, rel=1e-6)

@@ -1,0 +1,74 @@
+"""Small separators whose output is known, for tests."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.ndimage import convolve1d
+
+from beamsplitter.models.separators.base import Member, Separator, alone
+
+
+class Identity(Separator):
+    """Gives the mixture as "same", and silence as "nothing"."""
+
+    name = "identity"
+    stems = ("same", "nothing")
+
+    def __init__(
+        self,
+        block_samples: int | None = 100,
+        *,
+        context_samples: int = 0,
+        overlap: float = 0.25,
+        sample_rate: int | None = None,
+        channels: int | None = None,
+        normalizes: bool = False,
+    ) -> None:
+        self.block_samples = block_samples
+        self.context_samples = context_samples
+        self.overlap = overlap
+        self.sample_rate = sample_rate
+        self.channels = channels
+        self.normalizes = normalizes
+
+    def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
+        assert sample_rate == self.sample_rate or self.sample_rate is None
+        assert block.shape[-1] == self.block_samples or self.block_samples is None
+        assert self.channels in (None, block.shape[0])
+        return np.stack([block, np.zeros_like(block)])
+
+
+class Smoothing(Identity):
+    """Splits by a FIR filter, whose receptive field is its context: "same" is what it passes."""
+
+    def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
+        low = smooth(block, self.context_samples)
+        return np.stack([low, block - low])
+
+
+class Inventing(Identity):
+    """Each block anew gives what depends on where it begins: neighbours never agree."""
+
+    def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
+        return np.stack([block * block[:, :1], block])
+
+
+def smooth(samples: np.ndarray, reach: int) -> np.ndarray:
+    """A FIR filter over `reach` samples on either side; zeros beyond the ends."""
+    taps = np.hanning(2 * reach + 3)[1:-1]
+    return convolve1d(samples, taps / taps.sum(), axis=-1, mode="constant").astype(np.float32)
+
+
+def run_here(members: Sequence[Member]):  # type: ignore[no-untyped-def]
+    """A `RunBlocks` without torch."""
+
+    def run(
+        member_index: int, blocks: np.ndarray, sample_rate: int, stems: Sequence[int]
+    ) -> np.ndarray:
+        separator = members[member_index].separator
+        return np.stack([separator.separate(block, sample_rate)[list(stems)] for block in blocks])
+
+    return run
+
+
+__all__ = ["Identity", "Inventing", "Smoothing", "alone", "run_here", "smooth"]
