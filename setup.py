@@ -8,8 +8,11 @@ setup(
         "beamsplitter",
         "beamsplitter.audio",
         "beamsplitter.models",
+        "beamsplitter.models.networks",
+        "beamsplitter.models.packages",
         "beamsplitter.models.separators",
         "beamsplitter.transforms",
         "beamsplitter.pipelines",
     ],
+    package_data={"beamsplitter.models": ["registry.yaml"]},
 )

@@ -8,17 +8,21 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import typer
+import yaml
 from rich.console import Console
 from rich.text import Text
 
 from ..audio.extensions import has_audio_extension
 from ..transforms.storage import require_writable, scheme_of, use_access
+from .cores import available_cores
 from .event_outputs import prepare_outputs
 from .events import InputError, list_events
 from .job_config import JobConfig, JobFileError, load_job, parse_job
+from .models_command import models_app
 
 app = typer.Typer(
     name="beamsplitter",
@@ -28,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+app.add_typer(models_app)
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
@@ -78,10 +83,22 @@ def separate(
     duration: Annotated[
         float | None, typer.Option(min=0, help="Do no more than this many seconds.")
     ] = None,
+    separator: Annotated[
+        str,
+        typer.Option(
+            help="nn-filter, hpss, demucs:NAME, umx:NAME, a model package's folder or address, "
+            "or module:Class."
+        ),
+    ] = "nn-filter",
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="NAME=value: an option of the separator."),
+    ] = None,
     recipe: Annotated[
-        Literal["default", "librosa"],
-        typer.Option(help="Numbers of the method; librosa: those of librosa's tutorial."),
-    ] = "default",
+        Literal["default", "librosa"] | None,
+        typer.Option(help="Of nn-filter; librosa: the numbers of librosa's tutorial."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="For models: auto, cpu, cuda, cuda:N, mps.")] = "auto",
     part_seconds: Annotated[
         float, typer.Option(min=10, max=3600, help="Longest part of a long recording.")
     ] = 300.0,
@@ -101,7 +118,10 @@ def separate(
             "data": {"outputs": [{"type": "file", "location": output, "force": force}]},
         },
         "separation": {
+            "separator": separator,
+            "options": _options_of(option or ()),
             "recipe": recipe,
+            "device": device,
             "part_seconds": part_seconds,
             "start_s": start,
             "duration_s": duration,
@@ -319,7 +339,9 @@ def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str)
                 )
             raise typer.Exit(print_plan(job, list_events(job), log_format=log_format))
     if job.pipeline_options.streaming:
-        raise typer.Exit(_run_stream(job, workers=workers or _cores(), log_format=log_format))
+        raise typer.Exit(
+            _run_stream(job, workers=workers or available_cores(), log_format=log_format)
+        )
     raise typer.Exit(_run_job(job, workers=workers, log_format=log_format))
 
 
@@ -334,7 +356,7 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
         elements = list_events(job)
         require_writable(job.output_location)
         prepare_outputs(job)
-    workers = min(workers or _cores(), len(elements))
+    workers = min(workers or available_cores(), len(elements))
     state = None
     try:
         if log_format == "json":
@@ -431,7 +453,7 @@ def _wait(job: JobConfig, job_id: str) -> int:
 
 def _load(path: str, overrides: list[str] | None, templates: list[str] | None) -> JobConfig:
     with _explained():
-        values = dict(_pair(each) for each in templates or ())
+        values = dict(_pair(each, "--template") for each in templates or ())
         return load_job(path, overrides=overrides or (), templates=values)
 
 
@@ -461,15 +483,22 @@ def _event_input(path: str) -> dict[str, str]:
     return {"type": "recording", "location": path}
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _options_of(pairs: Iterable[str]) -> dict[str, Any]:
+    with _explained():
+        try:
+            return {
+                name: yaml.safe_load(value)
+                for name, value in (_pair(each, "--option") for each in pairs)
+            }
+        except yaml.YAMLError as error:
+            raise JobFileError(f"--option: the value is no YAML: {error}") from error
+
+
+def _pair(text: str, flag: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator:
-        raise JobFileError(f"--template {text}: write it as NAME=value")
+        raise JobFileError(f"{flag} {text}: write it as NAME=value")
     return name, value
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main() -> None:

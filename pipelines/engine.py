@@ -18,14 +18,16 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from ..models.separators.base import UnusableModelError
 from ..transforms.storage import UnusableStorageError
-from .engine_spec import STORAGE_UNUSABLE, EngineSpec
+from .engine_spec import UNUSABLE_EXIT_CODE, EngineSpec
 from .job_config import JobConfig, parse_job
 from .run import build
 from .sources import CreateEvents
 from .workers import WorkerProcess, use_workers
 
 PARENT_POLL_S = 0.2
+UNUSABLE = (UnusableStorageError, UnusableModelError)
 
 
 def run(spec: EngineSpec) -> dict[str, Any]:
@@ -87,13 +89,12 @@ def end_with(parent: int, folder: Path) -> None:
     threading.Thread(target=watch, name="watch_parent", daemon=True).start()
 
 
-def unusable_storage(error: Exception) -> str | None:
-    """What a step said of storage that can't be used; None if that is not why a run failed."""
+def what_is_unusable(error: Exception) -> str | None:
+    """What a step said of storage or a model that can't be used; None if a run failed otherwise."""
     # The runner hands on the text of an error in a step only.
-    said = re.findall(
-        rf"{UnusableStorageError.__name__}: (.*?)(?: \[while running|$)", str(error), re.M
-    )
-    return str(error) if isinstance(error, UnusableStorageError) else said[-1] if said else None
+    names = "|".join(each.__name__ for each in UNUSABLE)
+    said = re.findall(rf"(?:{names}): (.*?)(?: \[while running|$)", str(error), re.M)
+    return str(error) if isinstance(error, UNUSABLE) else said[-1] if said else None
 
 
 def main() -> None:
@@ -105,11 +106,11 @@ def main() -> None:
     try:
         metrics = run(spec)
     except Exception as error:
-        reason = unusable_storage(error)
+        reason = what_is_unusable(error)
         if reason is None:
             raise
         print(reason, file=sys.stderr, flush=True)
-        os._exit(STORAGE_UNUSABLE)
+        os._exit(UNUSABLE_EXIT_CODE)
     Path(spec.result_path).write_text(json.dumps(metrics))
     # Beam leaves threads behind that would keep the process for seconds.
     os._exit(0)

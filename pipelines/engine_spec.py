@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-STORAGE_UNUSABLE = 3  # exit code of an engine
+UNUSABLE_EXIT_CODE = 3  # of an engine: storage or a model can't be used
 
 
 @dataclass(frozen=True)

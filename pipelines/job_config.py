@@ -241,6 +241,8 @@ class JobConfig(SplitSettings):
     @model_validator(mode="after")
     def _literal_graph_is_for_excerpts(self) -> "JobConfig":
         duration_s = self.separation.duration_s
+        if self.join == "cogbk" and not self.separation.is_nn_filter:
+            raise ValueError("join: cogbk is the graph of nn-filter: leave join out")
         if self.join == "cogbk" and (duration_s is None or duration_s > EXCERPT_LIMIT_S):
             raise ValueError(
                 "join: cogbk moves whole spectrograms through shuffles, so it is for excerpts: "

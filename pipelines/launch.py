@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..transforms.storage import DEAD_LETTERS, RUN_IDENTITY_VARIABLE, OutputTree, run_identity
-from .engine_spec import STORAGE_UNUSABLE, EngineSpec
+from .engine_spec import UNUSABLE_EXIT_CODE, EngineSpec
 from .job_config import JobConfig
 
 CRASHES_BEFORE_GIVING_UP = 2
@@ -175,7 +175,7 @@ def run_local(
                 )
             if code == 0:
                 break
-            if code == STORAGE_UNUSABLE:
+            if code == UNUSABLE_EXIT_CODE:
                 raise LaunchError(metrics["log"].strip().splitlines()[-1])
             suspects = state.suspects() or [NO_RECORDING]
             crashes.update(suspects)

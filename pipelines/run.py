@@ -14,6 +14,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from ..models.separators.recipes import recipe_of
 from ..transforms import coders  # noqa: F401  (registers the coders)
 from ..transforms.accepting import NOT_FOR_US, PASS_THROUGH, AcceptMessages
 from ..transforms.fan_out import SeparateByFanOut
@@ -32,6 +33,7 @@ from ..transforms.records import (
 from ..transforms.reporting import ReportProgress, WriteDeadLetters, finished_message
 from ..transforms.separation import SeparateNearestNeighbors
 from ..transforms.steps import pass_access_on, run_step
+from .cores import available_cores
 from .event_writing import WriteEvents
 from .events import place_of
 from .job_config import JobConfig
@@ -96,7 +98,7 @@ def build(
     to_plan = report(pending.main, "opened")
     parts = report(run_step(to_plan, PlanParts(settings), PartReference, failures), "planned")
     spread = report(parts | Spread(local_workers=local_workers), "started")
-    published = fused_stage(spread, job, failures)
+    published = fused_stage(spread, job, failures, local_workers=local_workers)
 
     receipts_of_parts = report(published[PARTS], "part")
     joined = receipts_by_recording(receipts_of_parts, failures, settings.branches)
@@ -119,7 +121,13 @@ def build(
     return {"receipts": receipts, "messages": outgoing, "failures": dead_letters}
 
 
-def fused_stage(parts: beam.PCollection, job: JobConfig, failures: list[beam.PCollection]) -> Any:
+def fused_stage(
+    parts: beam.PCollection,
+    job: JobConfig,
+    failures: list[beam.PCollection],
+    *,
+    local_workers: int | None = None,
+) -> Any:
     """From references of parts to receipts: the only steps that hold arrays.
 
     Returns an object with `main`, receipts of finished recordings, and `parts`, those of parts.
@@ -127,10 +135,7 @@ def fused_stage(parts: beam.PCollection, job: JobConfig, failures: list[beam.PCo
     out, settings = job.output_location, job.settings
     binaries = run_step(parts, LoadBinary(), Track, failures)
     tracks = run_step(binaries, LoadAudio(), Track, failures)
-    separate = SeparateByFanOut if job.join == "cogbk" else SeparateNearestNeighbors
-    separated = tracks | "Separate" >> separate(
-        settings.separation.resolved_recipe(), stems=settings.wanted_stems
-    ).with_resource_hints(**job.pipeline_options.separation_hints)
+    separated = tracks | "Separate" >> separation(job, local_workers=local_workers)
     failures += separated["failures"]
     stems = run_step(separated["tracks"], LoadStems(settings, out), Track, failures)
     encoded = run_step(stems, EncodeStems(settings, out), Track, failures)
@@ -139,6 +144,20 @@ def fused_stage(parts: beam.PCollection, job: JobConfig, failures: list[beam.PCo
     published = run_step(plotted, PublishTrack(settings, out), Receipt, failures, tags=(PARTS,))
     published[PARTS].element_type = PartReceipt
     return published
+
+
+def separation(job: JobConfig, *, local_workers: int | None) -> beam.PTransform:
+    """The steps from samples to stems: those of the method itself, or a model's inference."""
+    settings, hints = job.settings, job.pipeline_options.separation_hints
+    if not settings.separation.is_nn_filter:
+        # RunInference takes a second to import.
+        from ..transforms.inference import SeparateByModel
+
+        threads = max(1, available_cores() // local_workers) if local_workers else None
+        return SeparateByModel(settings, threads=threads, hints=hints)
+    recipe = recipe_of(settings.separation.separators[0].options)
+    separate = SeparateByFanOut if job.join == "cogbk" else SeparateNearestNeighbors
+    return separate(recipe, stems=settings.wanted_stems).with_resource_hints(**hints)
 
 
 def report_each(

@@ -28,8 +28,8 @@ from apache_beam.io.gcp.pubsub import PubsubMessage
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from ..transforms.storage import RUN_IDENTITY_VARIABLE, OutputTree
-from .engine import end_with, local_options, metrics_by_step, unusable_storage
-from .engine_spec import STORAGE_UNUSABLE
+from .engine import end_with, local_options, metrics_by_step, what_is_unusable
+from .engine_spec import UNUSABLE_EXIT_CODE
 from .job_config import JobConfig, parse_job
 from .run import build
 from .stream_batches import EVENTS, LOG, PROGRESS, RESULT
@@ -191,12 +191,12 @@ def work(graph: PreparedGraph, job: JobConfig, folder: Path, given_up: dict[str,
         metrics = (PreparedGraph(job, given_up) if given_up else graph).run_batch()
         OutputTree(job.output_location).clear_scratch()
     except Exception as error:
-        reason = unusable_storage(error)
+        reason = what_is_unusable(error)
         if reason is None:
             traceback.print_exc()
             return FAILED
         print(reason, flush=True)
-        return STORAGE_UNUSABLE
+        return UNUSABLE_EXIT_CODE
     (folder / RESULT).write_text(json.dumps(metrics))
     return 0
 

@@ -22,7 +22,7 @@ from google.api_core.exceptions import GoogleAPIError
 from google.cloud.pubsub_v1 import SubscriberClient
 
 from ..transforms.storage import RUN_IDENTITY_VARIABLE, OutputTree, run_identity
-from .engine_spec import STORAGE_UNUSABLE
+from .engine_spec import UNUSABLE_EXIT_CODE
 from .events import place_of
 from .job_config import JobConfig
 from .launch import CRASHED, LaunchError, summary_json
@@ -326,7 +326,7 @@ class Stream:
         try:
             if code == 0:
                 self._settle(batch)
-            elif code == STORAGE_UNUSABLE:
+            elif code == UNUSABLE_EXIT_CODE:
                 self._pause(batch, f"storage can't be used: {_last_line(batch.log)}")
             else:
                 self._try_again(batch, code)

@@ -1,11 +1,9 @@
 """Small separators whose output is known, for tests."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from scipy.ndimage import convolve1d
 
-from beamsplitter.models.separators.base import Member, Separator, alone
+from beamsplitter.models.separators.base import Separator, alone
 
 
 class Identity(Separator):
@@ -53,22 +51,35 @@ class Inventing(Identity):
         return np.stack([block * block[:, :1], block])
 
 
+class FailingOnStereo(Identity):
+    """Gives what no model should, for recordings of two channels."""
+
+    name = "failing"
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(4000)
+        self.fault = fault
+
+    def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
+        stems = super().separate(block, sample_rate)
+        if block.shape[0] == 1:
+            return stems
+        if self.fault == "raises":
+            raise KeyError("no such layer")
+        return stems * np.float32("nan") if self.fault == "nan" else stems[:1]
+
+
 def smooth(samples: np.ndarray, reach: int) -> np.ndarray:
     """A FIR filter over `reach` samples on either side; zeros beyond the ends."""
     taps = np.hanning(2 * reach + 3)[1:-1]
     return convolve1d(samples, taps / taps.sum(), axis=-1, mode="constant").astype(np.float32)
 
 
-def run_here(members: Sequence[Member]):  # type: ignore[no-untyped-def]
-    """A `RunBlocks` without torch."""
-
-    def run(
-        member_index: int, blocks: np.ndarray, sample_rate: int, stems: Sequence[int]
-    ) -> np.ndarray:
-        separator = members[member_index].separator
-        return np.stack([separator.separate(block, sample_rate)[list(stems)] for block in blocks])
-
-    return run
-
-
-__all__ = ["Identity", "Inventing", "Smoothing", "alone", "run_here", "smooth"]
+__all__ = [
+    "FailingOnStereo",
+    "Identity",
+    "Inventing",
+    "Smoothing",
+    "alone",
+    "smooth",
+]

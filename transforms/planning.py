@@ -13,11 +13,11 @@ from ..audio.encoding import choose_format
 from ..audio.errors import AudioError, TooShortAudioError
 from ..audio.extensions import has_audio_extension
 from ..audio.parts import plan_parts
-from ..models.separators.nearest_neighbors import require_duration
+from ..models.separators.mixing import alignment_of, needed_context_samples
 from .klio_message import parse_message
 from .manifest import Manifest, finished_branches, read_manifest
 from .records import PartReference, PendingRecording, Receipt, Recording
-from .settings import SplitSettings
+from .settings import SeparationSettings, SplitSettings
 from .steps import Step
 from .storage import (
     OutputTree,
@@ -210,11 +210,16 @@ class PlanParts(Step):
     def apply(self, record: Any) -> Iterable[PartReference]:
         """One pending recording to one reference a part."""
         recording = self.recording_of(record)
+        rate, separator = recording.info.sample_rate, self.settings.separation.description
         parts = plan_parts(
             recording.total_samples,
-            recording.info.sample_rate,
+            rate,
             recording.info.channels,
             part_seconds=self.settings.separation.part_seconds,
+            context_samples=needed_context_samples(
+                separator.context_s, rate, separator.sample_rates
+            ),
+            alignment_samples=alignment_of(rate, separator.sample_rates),
         )
         return [PartReference(recording, part) for part in parts]
 
@@ -244,10 +249,25 @@ class PlanParts(Step):
             bit_depth=None if bit_depth == "source" else bit_depth,
             info=info,
         )
-        require_duration(max(total_samples, 0) / info.sample_rate)
+        require_duration(total_samples / info.sample_rate, separation)
         fields = {name: getattr(pending, name) for name in pending.__dataclass_fields__}
         return Recording(
             **fields, info=info, start_sample=start_sample, total_samples=total_samples
+        )
+
+
+def require_duration(duration_s: float, separation: SeparationSettings) -> None:
+    """Refuse what is too short for the separator.
+
+    Raises
+    ------
+    TooShortAudioError : it is
+    """
+    minimum_s = separation.description.minimum_s
+    if duration_s < minimum_s:
+        raise TooShortAudioError(
+            f"{duration_s:.3f} s is too short for {separation.name}, which needs {minimum_s:g} s: "
+            "leave the file out"
         )
 
 

@@ -121,6 +121,9 @@ class Track:
     `phase` complex64, `magnitude` and `nearest` float32 `(channels, bins, frames)`; `masks` the
     same by stem name; `stems` float32 `(channels, samples)` of the part's stem range by name;
     `powers` float32 `(rows, columns)` of a plot by name (stems and "mixture").
+
+    `statistics` are mean and deviation of the whole recording, for separators that normalise by
+    them, where the part is not the whole; `failure` says why the model failed.
     """
 
     reference: PartReference
@@ -131,6 +134,8 @@ class Track:
     phase: np.ndarray | None = None
     nearest: np.ndarray | None = None
     masks: dict[str, np.ndarray] = field(default_factory=dict)
+    statistics: tuple[float, float] | None = None
+    failure: Failure | None = None
     stems: dict[str, np.ndarray] = field(default_factory=dict)
     powers: dict[str, np.ndarray] = field(default_factory=dict)
     source_sha256: str | None = None

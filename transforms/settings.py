@@ -4,9 +4,10 @@ import hashlib
 import json
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ..models.separators.recipes import RECIPES, STEMS, NearestNeighborRecipe
+from ..models.separators.base import RESIDUAL, Description, ModelError
+from ..models.separators.loading import SeparatorName, describe
 
 # Part of every digest: raise it when the same settings begin to give other samples or pictures.
 RESULTS_VERSION = 1
@@ -20,38 +21,123 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
 
+class EnsembleMember(Section):
+    """One separator of an ensemble."""
+
+    separator: str
+    options: dict[str, object] = Field(default_factory=dict)
+    weight: float = Field(1.0, gt=0, description="of its estimates in the mean")
+
+
 class SeparationSettings(Section):
     """How recordings are separated, and which range of them."""
 
-    separator: Literal["nn-filter"] = "nn-filter"
-    recipe: Literal["default", "librosa"] = "default"
-    options: dict[str, object] = Field(
-        default_factory=dict, description="numbers of the recipe to change"
+    separator: str = Field(
+        "nn-filter",
+        description="nn-filter, hpss, demucs:NAME, umx:NAME, a model package, or module:Class",
     )
+    recipe: Literal["default", "librosa"] | None = Field(
+        None, description="of nn-filter: default, or librosa, that of its tutorial"
+    )
+    options: dict[str, object] = Field(
+        default_factory=dict, description="those of the separator: numbers to change"
+    )
+    ensemble: tuple[EnsembleMember, ...] = Field(
+        (), description="several separators in place of one: stems are the mean of theirs"
+    )
+    model_sha256: str | None = Field(None, description="refuse a model whose files differ")
+    residual: bool = Field(
+        True, description="write what stems leave of the mixture, where they do not sum to it"
+    )
+
     part_seconds: float = Field(300.0, ge=10, le=3600)
     start_s: float = Field(0.0, ge=0)
     duration_s: float | None = Field(None, gt=0)
 
-    @field_validator("options")
-    @classmethod
-    def _options_fit_the_recipe(cls, options: dict[str, object]) -> dict[str, object]:
-        try:
-            NearestNeighborRecipe.model_validate(options)
-        except ValidationError as error:
-            problems = (f"{each['loc'][0]}: {each['msg']}" for each in error.errors())
-            fields = ", ".join(NearestNeighborRecipe.model_fields)
-            raise ValueError(f"{'; '.join(problems)} (the numbers are {fields})") from None
-        return options
+    overlap: float | None = Field(
+        None, ge=0, lt=1, description="share of a model's blocks that neighbours have in common"
+    )
+    shifts: int = Field(0, ge=0, le=20, description="average so many estimates of shifted blocks")
+    seed: int = Field(0, ge=0, description="of the shifts")
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
-    def resolved_recipe(self) -> NearestNeighborRecipe:
-        """The named recipe with the changed numbers."""
-        named = RECIPES[self.recipe].model_dump()
-        return NearestNeighborRecipe.model_validate({**named, **self.options})
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    batch_size: int | None = Field(
+        None, ge=1, description="blocks in a batch; default: what fits into a GPU, 1 on a CPU"
+    )
+    compile: bool = Field(False, description="compile models by torch.compile")
+    model_updates: str | None = Field(
+        None, description="glob of model packages: a stream goes on with each new one that matches"
+    )
+
+    @model_validator(mode="after")
+    def _separator_is_there(self) -> "SeparationSettings":
+        if self.ensemble and "separator" in self.model_fields_set:
+            raise ValueError("separator and ensemble: give one of them")
+        if self.recipe is not None and not self.is_nn_filter:
+            raise ValueError("recipe: is one of nn-filter; other separators have options")
+        try:
+            found = self.description.sha256
+        except ModelError as error:
+            raise ValueError(str(error)) from error
+        if self.model_sha256 is not None and found != self.model_sha256:
+            raise ValueError(
+                f"model_sha256: the files of {self.name} have {found or 'no digest'}: the model "
+                "is another one than the job was written for"
+            )
+        return self
+
+    @property
+    def is_nn_filter(self) -> bool:
+        """Whether the separator is the nearest-neighbour filter, which has steps of its own."""
+        return not self.ensemble and self.separator == "nn-filter"
+
+    @property
+    def name(self) -> str:
+        """What messages call the separator."""
+        return " + ".join(each.separator for each in self.ensemble) or self.separator
+
+    @property
+    def separators(self) -> tuple[SeparatorName, ...]:
+        """The separator, or those of the ensemble."""
+        if self.ensemble:
+            return tuple(
+                SeparatorName(each.separator, _as_json(each.options), each.weight)
+                for each in self.ensemble
+            )
+        recipe = {} if self.recipe is None else {"recipe": self.recipe}
+        return (SeparatorName(self.separator, _as_json({**recipe, **self.options})),)
+
+    @property
+    def description(self) -> Description:
+        """What is known of the separator without loading it."""
+        return describe(self.separators)
 
     @property
     def stem_names(self) -> tuple[str, ...]:
-        """The names of the separator's stems."""
-        return STEMS
+        """The names of the stems that can be written."""
+        description = self.description
+        rest = self.residual and not description.sums_to_mixture and description.stems
+        return (*description.stems, RESIDUAL) if rest else description.stems
+
+    def digested(self) -> dict[str, object]:
+        """What decides the content of stems: not where and in which batches they are made."""
+        plain = self.model_dump(mode="json", exclude={*WHERE_IT_RUNS, *RESOLVED})
+        found = self.description
+        return {
+            **plain,
+            "separator": self.name,
+            "options": found.resolved_options,
+            "sha256": found.sha256,
+        }
+
+
+RESOLVED = ("separator", "recipe", "options", "ensemble")
+WHERE_IT_RUNS = ("device", "batch_size", "compile", "model_updates", "model_sha256")
+
+
+def _as_json(options: dict[str, object]) -> str:
+    return json.dumps(options, sort_keys=True)
 
 
 class StemSettings(Section):
@@ -125,7 +211,7 @@ class SplitSettings(Section):
         for stem in [*(self.stems.select or ()), *self.stems.rename]:
             if stem not in known:
                 raise ValueError(
-                    f"stems: {stem!r} is no stem of {self.separation.separator}, "
+                    f"stems: {stem!r} is no stem of {self.separation.name}, "
                     f"which gives {', '.join(known)}"
                 )
         names = [self.stems.name_of(stem) for stem in self.wanted_stems]
@@ -148,9 +234,9 @@ class SplitSettings(Section):
 
     def digests(self) -> dict[str, str]:
         """A digest of each branch's settings; a branch is done again when its digest changes."""
-        separation = self.separation.model_dump(mode="json", exclude={"recipe", "options"})
-        separation["recipe"] = self.separation.resolved_recipe().model_dump(mode="json")
-        stems = _digest([RESULTS_VERSION, separation, self.stems.model_dump(mode="json")])
+        stems = _digest(
+            [RESULTS_VERSION, self.separation.digested(), self.stems.model_dump(mode="json")]
+        )
         return {
             "stems": stems,
             "plots": _digest([stems, self.plots.model_dump(mode="json")]),

@@ -78,23 +78,19 @@ class Step(StorageDoFn):
         except UnusableStorageError:
             raise
         except Exception as error:
-            self.count("failures")
-            expected = isinstance(error, AudioError | StorageError | KlioMessageError)
-            failure = Failure(
-                **self.identify(record),
-                step=name,
-                exception=type(error).__name__,
-                message=str(error) or type(error).__name__,
-                traceback=None if expected else traceback.format_exc(),
-            )
-            logger.warning("%s: %s: %s", failure.element, name, failure.message)
-            self.clean_up(record)
-            yield TaggedOutput(FAILURES, failure)
+            yield from self.fail(record, failure_of(error, name, self.identify(record)))
             return
         elapsed_ms = (time.perf_counter_ns() - started) // 1_000_000
         Metrics.distribution(name, "milliseconds").update(elapsed_ms)
         self.count("out", len(outputs))
         yield from outputs
+
+    def fail(self, record: Any, failure: Failure) -> Iterable[Any]:
+        """Count a failure, and put it into its own output."""
+        self.count("failures")
+        logger.warning("%s: %s: %s", failure.element, failure.step, failure.message)
+        self.clean_up(record)
+        yield TaggedOutput(FAILURES, failure)
 
     def count(self, name: str, value: int = 1) -> None:
         """Add to one of the step's counters."""
@@ -106,6 +102,19 @@ class Step(StorageDoFn):
 
     def _tagged(self, record: Any) -> Any:
         return TaggedOutput(self.main_tag, record) if self.main_tag else record
+
+
+def failure_of(error: Exception, step: str, identity: dict[str, Any]) -> Failure:
+    """The dead letter of a record that an exception ended; bad input needs no traceback."""
+    expected = isinstance(error, AudioError | StorageError | KlioMessageError)
+    trace = "".join(traceback.format_exception(error))
+    return Failure(
+        **identity,
+        step=step,
+        exception=type(error).__name__,
+        message=str(error) or type(error).__name__,
+        traceback=None if expected else trace,
+    )
 
 
 def identity_of(record: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Files of a job, wherever they lie: reading, writing atomically, removing."""
 
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from ..models.model_sources import register_files
 from .file_facts import (
     GCS_SCHEME,
     Access,
@@ -59,6 +61,11 @@ def remote_files_of(path: str) -> "GcsFiles | BeamFiles":
     from .beam_files import BeamFiles
 
     return BeamFiles()
+
+
+# Models may lie wherever recordings may.
+for _scheme in ("gs", "s3", "azfs", "hdfs"):
+    register_files(_scheme, functools.partial(remote_files_of, f"{_scheme}://"))
 
 
 def absolute(location: str) -> str:

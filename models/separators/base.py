@@ -5,6 +5,7 @@ resampling, channels, batches and devices are not its business: `blocks`, `mixin
 do that for all of them.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,15 @@ from ...audio.errors import AudioError
 if TYPE_CHECKING:
     import torch
 
+RESIDUAL = "residual"
+
 
 class ModelError(AudioError):
     """A model that can't be found or loaded, or whose output is wrong; the message names it."""
+
+
+class UnusableModelError(Exception):
+    """A model that can't be loaded where the job runs: no recording's fault, so the job ends."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,10 @@ class Description:
     minimum_s : shorter recordings are refused
     sums_to_mixture : whether its stems always sum to the mixture, so that no residual is left
     normalizes : whether it needs mean and deviation of the whole recording
+    uses_device : whether a GPU helps: its models are torch modules
     sha256 : digest of its files; None if it has none
+    resolved_options : all its options, defaults included, as JSON: with the files they decide what
+        it gives
     """
 
     stems: tuple[str, ...]
@@ -45,7 +55,9 @@ class Description:
     minimum_s: float = 0.0
     sums_to_mixture: bool = False
     normalizes: bool = False
+    uses_device: bool = False
     sha256: str | None = None
+    resolved_options: str = "{}"
 
 
 class Separator(ABC):
@@ -122,7 +134,8 @@ class TorchSeparator(Separator):
         # torch takes seconds to import, and most separators do without.
         import torch
 
-        device = next(self.module.parameters(), torch.empty(0)).device
+        weights = itertools.chain(self.module.parameters(), self.module.buffers())
+        device = next(weights, torch.empty(0)).device
         with torch.inference_mode():
             stems = self.forward(torch.from_numpy(block)[None].to(device))
         return np.asarray(stems[0].float().cpu().numpy())

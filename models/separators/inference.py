@@ -1,40 +1,22 @@
 """Models on a device: batches of blocks, their size, precision, and what to do when memory ends."""
 
+import contextlib
 import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from .base import Member, ModelError, Separator, TorchSeparator
+from .running import DeviceOptions, PlainRunner, require_shape
 
 logger = logging.getLogger("beamsplitter")
 
-Precision = Literal["float32", "bfloat16", "float16"]
 LARGEST_BATCH = 32
-# What a batch may take of the memory that is free: others on the device need some, too.
-SHARE_OF_FREE_MEMORY = 0.6
-
-
-@dataclass(frozen=True)
-class DeviceOptions:
-    """Where and how models run.
-
-    Parameters
-    ----------
-    device : "auto" (a GPU if there is one), "cpu", "cuda", "cuda:N", "mps"
-    precision : that of the models' arithmetic; halves by autocast
-    compile : by `torch.compile`
-    batch_size : blocks in a batch; None: as many as memory allows on a GPU, 1 elsewhere
-    """
-
-    device: str = "auto"
-    precision: Precision = "float32"
-    compile: bool = False
-    batch_size: int | None = None
+# What a batch may take of the memory that is free: two are under way, and others need some, too.
+SHARE_OF_FREE_MEMORY = 0.35
 
 
 def find_device(name: str) -> torch.device:
@@ -59,18 +41,30 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-class BlockRunner:
-    """Runs the models of an ensemble on blocks; callable by several threads, one at a time runs."""
+def device_count() -> int:
+    """How many GPUs of CUDA there are."""
+    return torch.cuda.device_count()
+
+
+class DeviceRunner:
+    """Runs the models of an ensemble on one device. Threads may share it: one at a time runs."""
 
     def __init__(self, members: Sequence[Member], options: DeviceOptions) -> None:
         self.separators = [member.separator for member in members]
+        self.plain = PlainRunner(members)
         self.options = options
         self.device = find_device(options.device)
         self.batch_sizes: dict[int, int] = {}
-        self._lock = threading.Lock()
+        self._alone: contextlib.AbstractContextManager[Any] = threading.Lock()
+        self._measuring = threading.Lock()
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
         for separator in self.separators:
             if isinstance(separator, TorchSeparator):
                 self._prepare(separator)
+        if self.device.type == "cuda":
+            # Other streams are about to use what this one has copied.
+            torch.cuda.synchronize(self.device)
 
     def _prepare(self, separator: TorchSeparator) -> None:
         separator.module.requires_grad_(False).to(self.device)
@@ -78,19 +72,13 @@ class BlockRunner:
             separator.module.compile()
 
     def __call__(
-        self, member_index: int, blocks: np.ndarray, sample_rate: int, stems: Sequence[int]
-    ) -> np.ndarray:
-        """Run one member's model.
-
-        Parameters
-        ----------
-        blocks : float32 `(blocks, channels, samples)`
-        sample_rate : Hz
-        stems : indexes of the stems that are wanted
-
-        Returns
-        -------
-        float32 `(blocks, stems, channels, samples)`; one channel stands for all
+        self,
+        member_index: int,
+        batches: Iterable[np.ndarray],
+        sample_rate: int,
+        stems: Sequence[int],
+    ) -> Iterator[np.ndarray]:
+        """Run one member's model, as `RunBlocks` says.
 
         Raises
         ------
@@ -98,22 +86,43 @@ class BlockRunner:
             single block than there is
         """
         separator = self.separators[member_index]
-        with self._lock:
-            if not isinstance(separator, TorchSeparator):
-                outputs = [separator.separate(block, sample_rate) for block in blocks]
-                for output in outputs:
-                    _require_shape(separator, output.shape, blocks.shape[1:])
-                return np.stack(outputs)[:, list(stems)]
-            return self._run_in_batches(member_index, separator, blocks, stems)
+        if not isinstance(separator, TorchSeparator):
+            yield from self.plain(member_index, batches, sample_rate, stems)
+            return
+        for blocks in batches:
+            with self._alone:
+                made = self._run_blocks(member_index, separator, blocks, stems)
+            yield made
 
-    def _run_in_batches(
+    @contextlib.contextmanager
+    def lane(self) -> Iterator[None]:
+        """Run what the calling thread runs beside what other threads do, where a device can."""
+        if self.device.type != "cuda":
+            yield
+            return
+        self._alone = contextlib.nullcontext()
+        with torch.cuda.stream(torch.cuda.Stream(self.device)):
+            yield
+
+    def batch_size(self, member_index: int, blocks: np.ndarray) -> int:
+        """How many blocks the member's model takes at once, of the shape of these."""
+        if self.options.batch_size:
+            return self.batch_sizes.setdefault(member_index, self.options.batch_size)
+        separator = self.separators[member_index]
+        if self.device.type != "cuda" or not isinstance(separator, TorchSeparator):
+            return self.batch_sizes.setdefault(member_index, 1)
+        with self._measuring:
+            if member_index not in self.batch_sizes:
+                self.batch_sizes[member_index] = self._measure_batch_size(separator, blocks[:1])
+            return self.batch_sizes[member_index]
+
+    def _run_blocks(
         self, member_index: int, separator: TorchSeparator, blocks: np.ndarray, stems: Sequence[int]
     ) -> np.ndarray:
         outputs: list[np.ndarray] = []
         done = 0
         while done < len(blocks):
-            size = self._batch_size(member_index, separator, blocks)
-            batch = blocks[done : done + size]
+            batch = blocks[done : done + self.batch_size(member_index, blocks)]
             try:
                 outputs.append(self._run_batch(separator, batch, stems))
             except torch.OutOfMemoryError as error:
@@ -154,18 +163,17 @@ class BlockRunner:
                 raise ModelError(
                     f"{separator.name}: gives {output.shape[0]} blocks for a batch of {len(batch)}"
                 )
-            _require_shape(separator, tuple(output.shape[1:]), batch.shape[1:])
+            require_shape(separator, tuple(output.shape[1:]), batch.shape[1:])
             wanted = output[:, list(stems)] if len(stems) < output.shape[1] else output
-            return np.asarray(wanted.float().cpu().numpy())
+            return self._on_host(wanted.float())
 
-    def _batch_size(self, member_index: int, separator: TorchSeparator, blocks: np.ndarray) -> int:
-        if self.options.batch_size:
-            return self.batch_sizes.setdefault(member_index, self.options.batch_size)
+    def _on_host(self, stems: torch.Tensor) -> np.ndarray:
         if self.device.type != "cuda":
-            return self.batch_sizes.setdefault(member_index, 1)
-        if member_index not in self.batch_sizes:
-            self.batch_sizes[member_index] = self._measure_batch_size(separator, blocks[:1])
-        return self.batch_sizes[member_index]
+            return np.asarray(stems.cpu().numpy())
+        # Into pinned memory, at several times the speed; other lanes go on meanwhile.
+        host = torch.empty(stems.shape, pin_memory=True).copy_(stems, non_blocking=True)
+        torch.cuda.current_stream(self.device).synchronize()
+        return np.asarray(host.numpy())
 
     def _measure_batch_size(self, separator: TorchSeparator, block: np.ndarray) -> int:
         """How many blocks fit into what is free, by what one takes."""
@@ -193,14 +201,4 @@ class BlockRunner:
             separator.name,
             tried,
             tried // 2,
-        )
-
-
-def _require_shape(separator: Separator, given: tuple[int, ...], block: tuple[int, ...]) -> None:
-    channels, samples = block
-    stems = len(separator.stems)
-    if given not in ((stems, channels, samples), (stems, 1, samples)):
-        raise ModelError(
-            f"{separator.name}: gives an array of shape {given} for a block of shape {block}: "
-            f"({stems}, {channels}, {samples}) is right, for {', '.join(separator.stems)}"
         )

@@ -6,7 +6,7 @@ parts of a recording give what the whole gives.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,10 +14,9 @@ import numpy as np
 import soxr
 
 from ...audio.parts import CROSS_FADE_S
-from .base import Member, ModelError, Separator
-from .blocks import Block, Grid, cut_blocks, in_batches, kept_of, overlap_add, plan_blocks
+from .base import RESIDUAL, Member, ModelError, Separator
+from .blocks import Grid, cut_blocks, in_batches, kept_of, overlap_add, plan_blocks
 
-RESIDUAL = "residual"
 # Beyond so many samples, at the lower of the two rates, soxr's filter is silent.
 RESAMPLING_REACH_SAMPLES = 256
 MAXIMUM_SHIFT_S = 0.5
@@ -64,12 +63,29 @@ class MixingOptions:
 
 
 class RunBlocks(Protocol):
-    """Runs the model of one member of an ensemble on blocks."""
+    """Runs the model of one member of an ensemble on batches of blocks."""
 
     def __call__(
-        self, member_index: int, blocks: np.ndarray, sample_rate: int, stems: Sequence[int]
-    ) -> np.ndarray:
-        """`(blocks, channels, samples)` to `(blocks, stems, channels, samples)`, all float32."""
+        self,
+        member_index: int,
+        batches: Iterable[np.ndarray],
+        sample_rate: int,
+        stems: Sequence[int],
+        /,
+    ) -> Iterator[np.ndarray]:
+        """What the model makes of each batch, in order.
+
+        Parameters
+        ----------
+        batches : float32 `(blocks, channels, samples)` each
+        sample_rate : Hz
+        stems : indexes of the stems that are wanted
+
+        Yields
+        ------
+        float32 `(blocks, stems, channels, samples)`; one channel stands for all
+        """
+        ...
 
 
 def separate_part(
@@ -116,7 +132,9 @@ def separate_part(
         estimates = _estimate(
             samples, sample_rate, member.separator, index, run, position, used, statistics, options
         )
-        if not np.isfinite(estimates.sum(dtype=np.float64)):
+        with np.errstate(invalid="ignore"):
+            finite = np.isfinite(estimates.sum(dtype=np.float64))
+        if not finite:
             raise ModelError(
                 f"{member.separator.name}: gives numbers that are not finite (NaN or infinite)"
             )
@@ -144,22 +162,45 @@ def stem_names(members: Sequence[Member]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(stem for member in members for stem in member.weights))
 
 
-def statistics_of(mono_blocks: Iterator[np.ndarray]) -> Statistics:
-    """Mean and standard deviation (of the sample, as torch has it) of a signal, block by block.
+def statistics_of(mixture: np.ndarray) -> Statistics:
+    """Statistics of a whole mixture, float32 `(channels, samples)`."""
+    statistics = StreamingStatistics(1, 1)
+    statistics.add(mixture)
+    return statistics.result()
+
+
+class StreamingStatistics:
+    """Statistics of a recording that comes block by block, as it is at another rate.
+
+    The deviation is that of the sample, as `torch.std` has it.
 
     Parameters
     ----------
-    mono_blocks : float `(samples,)` each
+    sample_rate, rate : Hz, from and to
     """
-    count, total, squares = 0, 0.0, 0.0
-    for block in mono_blocks:
-        wide = block.astype(np.float64)
-        count += wide.size
-        total += float(wide.sum())
-        squares += float(wide @ wide)
-    mean = total / max(1, count)
-    variance = max(0.0, squares - count * mean * mean) / max(1, count - 1)
-    return Statistics(mean, math.sqrt(variance))
+
+    def __init__(self, sample_rate: int, rate: int) -> None:
+        self._resampler = None if rate == sample_rate else soxr.ResampleStream(sample_rate, rate, 1)
+        self._count, self._sum, self._squares = 0, 0.0, 0.0
+
+    def add(self, samples: np.ndarray) -> None:
+        """The next block, float32 `(channels, samples)`."""
+        mono = samples.mean(axis=0)
+        self._add(self._resampler.resample_chunk(mono) if self._resampler else mono)
+
+    def result(self) -> Statistics:
+        """The statistics of all blocks; none may be added after."""
+        if self._resampler:
+            self._add(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+        mean = self._sum / max(1, self._count)
+        variance = max(0.0, self._squares - self._count * mean * mean) / max(1, self._count - 1)
+        return Statistics(mean, math.sqrt(variance))
+
+    def _add(self, mono: np.ndarray) -> None:
+        wide = mono.astype(np.float64)
+        self._count += wide.size
+        self._sum += float(wide.sum())
+        self._squares += float(wide @ wide)
 
 
 def needed_context_samples(context_s: float, sample_rate: int, rates: Sequence[int]) -> int:
@@ -200,7 +241,7 @@ def _estimate(
     at_rate = _RangeAtRate.of(position, sample_rate, rate)
     scale, offset = np.float32(1), np.float32(0)
     if separator.normalizes:
-        found = statistics or statistics_of(iter([mixture.mean(axis=0)]))
+        found = statistics or statistics_of(mixture)
         scale, offset = np.float32(found.deviation + 1e-8), np.float32(found.mean)
         mixture = (mixture - offset) / scale
     groups = to_groups(mixture, separator.channels)
@@ -217,14 +258,14 @@ def _estimate(
             group, separator, member_index, run, rate, indexes, at_rate, origin, options
         )
 
-    shifts = list(range(options.shifts)) or [None]
+    shifts: list[int | None] = [*range(options.shifts)] or [None]
     joined = []
     for group in groups:
         total = estimate_group(group, shifts[0])
         for shift in shifts[1:]:
             total += estimate_group(group, shift)
         joined.append(total / np.float32(len(shifts)) if len(shifts) > 1 else total)
-    estimates = from_groups(np.stack(joined), samples.shape[0])
+    estimates = from_groups(np.stack(joined), samples.shape[0], groups.shape[1])
     if separator.normalizes:
         estimates *= scale
         estimates += offset
@@ -244,7 +285,7 @@ def _run_grid(
 ) -> np.ndarray:
     """`(channels, samples)` to `(stems, channels, samples of the range)`."""
     if separator.block_samples is None:
-        whole = run(member_index, mixture[None], rate, stems)[0]
+        ((whole,),) = run(member_index, [mixture[None]], rate, stems)
         begin = at_rate.start_sample - at_rate.first_sample
         return whole[..., begin : begin + at_rate.stop_sample - at_rate.start_sample]
     overlap = separator.overlap if options.overlap is None else options.overlap
@@ -252,13 +293,17 @@ def _run_grid(
     start, stop = at_rate.start_sample, at_rate.stop_sample
     blocks = plan_blocks(grid, at_rate.total_samples, start_sample=start, stop_sample=stop)
 
-    def outputs() -> Iterator[tuple[Block, np.ndarray]]:
-        for batch in in_batches(blocks, BLOCKS_AT_ONCE):
-            cut = cut_blocks(mixture, batch, grid.block_samples, start_sample=at_rate.first_sample)
-            for block, output in zip(batch, run(member_index, cut, rate, stems), strict=True):
-                yield block, kept_of(grid, block, output)
-
-    return overlap_add(grid, outputs(), start_sample=start, stop_sample=stop)
+    batches = list(in_batches(blocks, BLOCKS_AT_ONCE))
+    cut = (
+        cut_blocks(mixture, batch, grid.block_samples, start_sample=at_rate.first_sample)
+        for batch in batches
+    )
+    outputs = (
+        (block, kept_of(grid, block, output))
+        for batch, made in zip(batches, run(member_index, cut, rate, stems), strict=True)
+        for block, output in zip(batch, made, strict=True)
+    )
+    return overlap_add(grid, outputs, start_sample=start, stop_sample=stop)
 
 
 @dataclass(frozen=True)
@@ -352,18 +397,27 @@ def to_groups(mixture: np.ndarray, channels: int | None) -> np.ndarray:
     return full.reshape(-1, channels, mixture.shape[-1])
 
 
-def from_groups(estimates: np.ndarray, channels: int) -> np.ndarray:
-    """The inverse of `to_groups`: `(groups, stems, channels of the model, samples)` to
-    `(stems, channels, samples)`. Of a repeated channel the mean is taken.
+def from_groups(estimates: np.ndarray, channels: int, per_group: int) -> np.ndarray:
+    """The inverse of `to_groups`; of a repeated channel the mean is taken.
+
+    Parameters
+    ----------
+    estimates : float32 `(groups, stems, per_group, samples)`; one channel stands for all of a group
+    channels : of the mixture
+    per_group : channels of a group
+
+    Returns
+    -------
+    float32 `(stems, channels, samples)`
     """
-    groups, stems, per_group, samples = estimates.shape
-    side_by_side = estimates.transpose(1, 0, 2, 3).reshape(stems, groups * per_group, samples)
+    groups, stems, given, samples = estimates.shape
+    if given < per_group:
+        estimates = np.repeat(estimates, per_group, axis=2)
+    flat = estimates.transpose(1, 0, 2, 3).reshape(stems, groups * per_group, samples)
     if groups * per_group == channels:
-        return side_by_side
-    if groups * per_group < channels:  # one channel for all
-        return np.repeat(side_by_side, channels, axis=1)
-    last = side_by_side[:, channels - 1 :].mean(axis=1, keepdims=True)
-    return np.concatenate([side_by_side[:, : channels - 1], last], axis=1)
+        return flat
+    last = flat[:, channels - 1 :].mean(axis=1, keepdims=True)
+    return np.concatenate([flat[:, : channels - 1], last], axis=1)
 
 
 def _stem_range(samples: np.ndarray, position: Position) -> np.ndarray:

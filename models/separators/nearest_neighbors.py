@@ -12,9 +12,9 @@ import numpy as np
 from ...audio.errors import TooShortAudioError
 from ...audio.nn_filter import default_k, nn_filter
 from ...audio.spectrum import inverse_stft, magnitude_and_phase, soft_mask, stft
-from .recipes import STEMS, NearestNeighborRecipe
+from .base import Separator
+from .recipes import MINIMUM_S, STEMS, NearestNeighborRecipe
 
-MINIMUM_S = 0.5
 HOPS_PER_WINDOW = 4
 BANDS = 64
 CONTEXT_WINDOWS = 3
@@ -188,3 +188,18 @@ def with_residual(stems: dict[str, np.ndarray], samples: np.ndarray) -> dict[str
     if "foreground" in stems:
         return stems
     return {**stems, "foreground": samples - stems["background"]}
+
+
+class NearestNeighborSeparator(Separator):
+    """The method behind the interface of all separators: a whole part at once, at any rate."""
+
+    name = "nn-filter"
+    stems = STEMS
+
+    def __init__(self, recipe: NearestNeighborRecipe) -> None:
+        self.recipe = recipe
+
+    def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
+        """Both stems, as the steps of the graph make them."""
+        stems = separate(block, sample_rate, self.recipe)
+        return np.stack([stems[stem] for stem in self.stems])

@@ -3,11 +3,16 @@
 Apart from the method itself, so that reading a job file does not load the compiled kernels.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .base import Description, Member, alone
+from .options import parse_options
+
 STEMS = ("background", "foreground")
+MINIMUM_S = 0.5
 
 
 class NearestNeighborRecipe(BaseModel):
@@ -46,3 +51,40 @@ RECIPES = {
         foreground="mask",
     ),
 }
+
+
+class NearestNeighborOptions(NearestNeighborRecipe):
+    """A recipe by name, and the numbers of it to change."""
+
+    recipe: Literal["default", "librosa"] = "default"
+
+
+def recipe_of(options: Mapping[str, object]) -> NearestNeighborRecipe:
+    """The named recipe with the changed numbers.
+
+    Raises
+    ------
+    ValueError : a number is unknown or out of range
+    """
+    parsed = parse_options(NearestNeighborOptions, options)
+    changed = {name: getattr(parsed, name) for name in options if name != "recipe"}
+    return RECIPES[parsed.recipe].model_copy(update=changed)
+
+
+def describe(_name: str, options: Mapping[str, object]) -> Description:
+    """What is known of the separator."""
+    # A recipe says itself what becomes of the rest.
+    return Description(
+        STEMS,
+        minimum_s=MINIMUM_S,
+        sums_to_mixture=True,
+        resolved_options=recipe_of(options).model_dump_json(),
+    )
+
+
+def load(_name: str, options: Mapping[str, object]) -> tuple[Member, ...]:
+    """The separator."""
+    # Its compiled kernels take a while to load.
+    from .nearest_neighbors import NearestNeighborSeparator
+
+    return alone(NearestNeighborSeparator(recipe_of(options)))

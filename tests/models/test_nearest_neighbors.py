@@ -14,7 +14,6 @@ from beamsplitter.audio.spectrum import magnitude_and_phase, stft
 from beamsplitter.audio.synthesis import synthesize_song
 from beamsplitter.models.evaluation import si_sdr
 from beamsplitter.models.separators.nearest_neighbors import (
-    MINIMUM_S,
     filter_nearest,
     hop_length_of,
     masked_stems,
@@ -24,7 +23,12 @@ from beamsplitter.models.separators.nearest_neighbors import (
     stem_mask,
     with_residual,
 )
-from beamsplitter.models.separators.recipes import RECIPES, STEMS, NearestNeighborRecipe
+from beamsplitter.models.separators.recipes import (
+    MINIMUM_S,
+    RECIPES,
+    STEMS,
+    NearestNeighborRecipe,
+)
 
 DEFAULT = RECIPES["default"]
 LIBROSA = RECIPES["librosa"]

@@ -54,15 +54,30 @@ def music(write_audio: WriteAudio, tmp_path: Path) -> Path:
     return tmp_path / "music"
 
 
-@pytest.mark.parametrize("join", ["parts", "cogbk"])
+BY_MODEL = {
+    "part_seconds": 10,
+    "separator": "separators:Smoothing",
+    "options": {"block_samples": 5000, "context_samples": 40, "normalizes": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("join", "separation"),
+    [
+        ("parts", {"part_seconds": 10}),
+        ("cogbk", {"duration_s": 4}),
+        ("parts", BY_MODEL),
+    ],
+    ids=["parts", "cogbk", "model"],
+)
 def test_the_results_do_not_depend_on_what_is_fused(
     join: str,
+    separation: dict[str, Any],
     music: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    separation = {"part_seconds": 10} if join == "parts" else {"duration_s": 4}
     job = job_for(tmp_path, join=join, separation=separation)
     run(job)
     fused = result_files(tmp_path / "out")

@@ -1,0 +1,132 @@
+"""The metadata document of a model package.
+
+The rules are those of audacitorch (github.com/hugofloresgarcia/audacitorch): its JSON schema, its
+README, and the reader in Audacity. They don't agree: what one of them allows can be read, what is
+published has to satisfy them all.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
+
+from ..separators.base import ModelError
+
+FILE_NAME = "metadata.json"
+MAXIMUM_BYTES = 2**20
+MAXIMUM_RATE = 384_000
+
+Domain = Literal["music", "environmental", "speech", "other"]
+EffectType = Literal["waveform-to-waveform", "waveform-to-labels"]
+
+
+def _a_number(value: object) -> object:
+    if isinstance(value, bool | str):
+        raise ValueError("Input should be a number")
+    return value
+
+
+def _all_different(tags: list[str]) -> list[str]:
+    if len(set(tags)) < len(tags):
+        raise ValueError("a tag is there twice")
+    return tags
+
+
+class PackageMetadata(BaseModel):
+    """What is needed to run a package, and what is there to show; other keys are ignored."""
+
+    model_config = ConfigDict(frozen=True)
+
+    effect_type: EffectType
+    # The README allows rates up to 396000 Hz; to JSON, 48000 and 48000.0 are the same.
+    sample_rate: Annotated[int, BeforeValidator(_a_number), Field(gt=0, lt=396_000)]
+    multichannel: bool = Field(strict=True)
+    labels: tuple[str, ...] = Field(min_length=1)
+    name: str = ""
+    author: str = ""
+    short_description: str = ""
+    long_description: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class PublishedMetadata(BaseModel):
+    """What every reader of packages accepts."""
+
+    model_config = ConfigDict(strict=True)
+
+    short_description: str = Field(max_length=60)
+    long_description: str = Field(max_length=280)
+    domain_tags: list[Domain] = Field(max_length=4)
+    tags: Annotated[
+        list[Annotated[str, Field(max_length=15)]],
+        Field(max_length=5),
+        AfterValidator(_all_different),
+    ]
+    effect_type: EffectType
+    multichannel: bool
+    labels: list[str] = Field(min_length=1)
+    sample_rate: int = Field(gt=0, le=MAXIMUM_RATE)
+    name: str = ""
+    author: str = ""
+
+
+def problems(metadata: object, *, strict: bool = True) -> list[str]:
+    """What is wrong with a metadata document; empty if nothing is.
+
+    Parameters
+    ----------
+    metadata : the document as `json.load` gives it
+    strict : whether every reader has to accept it, as for publishing, or only this one
+    """
+    model = PublishedMetadata if strict else PackageMetadata
+    try:
+        model.model_validate(metadata)
+    except ValidationError as error:
+        return _messages(error)
+    return []
+
+
+def read_metadata(path: Path, package: str) -> PackageMetadata:
+    """Read and check the metadata of a package.
+
+    Parameters
+    ----------
+    path : the file
+    package : how messages call the package
+
+    Raises
+    ------
+    ModelError : the file is missing, is no JSON, or says what can't be
+    """
+    complaint = f"{package}: {FILE_NAME}"
+    try:
+        # The mark at the start is what some editors write.
+        with path.open("rb") as file:
+            content = file.read(MAXIMUM_BYTES + 1)
+        if len(content) > MAXIMUM_BYTES:
+            raise ModelError(f"{complaint} is larger than {MAXIMUM_BYTES} bytes: no such document")
+        document = json.loads(content.decode("utf-8-sig"))
+        return PackageMetadata.model_validate(document)
+    except OSError as error:
+        raise ModelError(f"{complaint} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{complaint} is not UTF-8 (byte {error.start})") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ModelError(f"{complaint} is no JSON: {error}") from error
+    except ValidationError as error:
+        raise ModelError(f"{complaint}: {'; '.join(_messages(error))}") from error
+
+
+def _messages(error: ValidationError) -> list[str]:
+    return [
+        f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}"
+        for each in error.errors(include_url=False)
+    ]

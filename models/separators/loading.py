@@ -1,0 +1,177 @@
+"""From the name of a separator in a job file to what it is, and to its models."""
+
+import difflib
+import functools
+import importlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .base import Description, Member, ModelError, Separator, TorchSeparator, alone
+
+# The module of a kind offers `describe(name, options)` and `load(name, options)`; importing it is
+# cheap, so that reading a job file is.
+KINDS = {
+    "nn-filter": "recipes",
+    "hpss": "harmonic_percussive",
+    "demucs": "demucs",
+    "umx": "open_unmix",
+}
+PACKAGES = "packages"
+PYTHON_CLASS = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+
+
+@dataclass(frozen=True)
+class SeparatorName:
+    """One separator of a job: its name, its options as JSON, and its say in an ensemble.
+
+    Parameters
+    ----------
+    options_json : the options, as JSON with sorted keys
+    weight : of all its stems
+    """
+
+    name: str
+    options_json: str = "{}"
+    weight: float = 1.0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The separator's own options."""
+        return dict(json.loads(self.options_json))
+
+
+@functools.cache
+def describe(separators: tuple[SeparatorName, ...]) -> Description:
+    """What is known of a separator, or of an ensemble of several, before it is loaded.
+
+    Raises
+    ------
+    ModelError : there is none of this name, or its files can't be had
+    ValueError : an option does not fit it
+    """
+    found = [_kind(each.name).describe(each) for each in separators]
+    if len(found) == 1:
+        return found[0]
+    for each, description in zip(separators, found, strict=True):
+        if description.effect != "stems":
+            raise ModelError(f"{each.name}: gives labels, which can't be part of an ensemble")
+    digests = [description.sha256 for description in found]
+    resolved = [
+        [each.name, description.resolved_options, each.weight]
+        for each, description in zip(separators, found, strict=True)
+    ]
+    return Description(
+        stems=tuple(dict.fromkeys(stem for each in found for stem in each.stems)),
+        sample_rates=tuple(dict.fromkeys(rate for each in found for rate in each.sample_rates)),
+        context_s=max(each.context_s for each in found),
+        minimum_s=max(each.minimum_s for each in found),
+        normalizes=any(each.normalizes for each in found),
+        uses_device=any(each.uses_device for each in found),
+        sha256="+".join(filter(None, digests)) or None,
+        resolved_options=json.dumps(resolved),
+    )
+
+
+def load(separators: tuple[SeparatorName, ...]) -> tuple[Member, ...]:
+    """Load the models of a separator, or of an ensemble.
+
+    Raises
+    ------
+    ModelError : the model can't be found or loaded
+    """
+    return tuple(
+        Member(
+            member.separator,
+            {stem: each.weight * weight for stem, weight in member.weights.items()},
+        )
+        for each in separators
+        for member in _kind(each.name).load(each)
+    )
+
+
+@dataclass(frozen=True)
+class _Kind:
+    describe: Callable[[SeparatorName], Description]
+    load: Callable[[SeparatorName], tuple[Member, ...]]
+
+
+def _kind(name: str) -> _Kind:
+    kind, _, rest = name.partition(":")
+    if kind in KINDS:
+        return _of_module(KINDS[kind], rest)
+    if "://" in name or os.path.exists(name):
+        return _of_module(PACKAGES, name)
+    if PYTHON_CLASS.match(name):
+        return _Kind(
+            lambda each: _describe_class(_python_class(name), each.options),
+            lambda each: alone(_construct(_python_class(name), each.options)),
+        )
+    if "/" in name:
+        raise ModelError(f"{name}: there is no such folder: a model package was expected there")
+    return _of_module(PACKAGES, _registered_package(name))
+
+
+def _registered_package(name: str) -> str:
+    """The folder of a package that a registry knows by its name."""
+    from ..model_cache import ModelCache
+    from ..model_registry import list_entries
+
+    entries = {entry.name: entry for entry in list_entries()}
+    if name in entries:
+        return str(ModelCache().fetch(entries[name]))
+    near = difflib.get_close_matches(name, [*KINDS, *entries], 2)
+    advice = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ModelError(
+        f"{name}: no separator has this name: {advice}there are nn-filter, hpss, "
+        "demucs:NAME and umx:NAME (`beamsplitter models list` shows the names), "
+        "the folder or address of a model package, and module:Class"
+    )
+
+
+def _of_module(module_name: str, rest: str) -> _Kind:
+    module = importlib.import_module(f".{module_name}", __package__)
+    return _Kind(
+        lambda each: module.describe(rest, each.options),
+        lambda each: module.load(rest, each.options),
+    )
+
+
+def _python_class(name: str) -> type[Separator]:
+    module_name, _, class_name = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name, None)
+    except ImportError as error:
+        raise ModelError(
+            f"separator {name!r}: {error}; it is neither one of {', '.join(KINDS)}, nor a module "
+            "that Python finds: install it, or put its folder on PYTHONPATH"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Separator)):
+        raise ModelError(f"separator {name!r}: {class_name} is no Separator of {module_name}")
+    return found
+
+
+def _construct(separator: type[Separator], options: Mapping[str, Any]) -> Separator:
+    try:
+        return separator(**options)
+    except TypeError as error:
+        raise ValueError(f"options of {separator.__name__}: {error}") from error
+
+
+def _describe_class(separator: type[Separator], options: Mapping[str, Any]) -> Description:
+    made = _construct(separator, options)
+    rates = () if made.sample_rate is None else (made.sample_rate,)
+    context_s = Description.context_s
+    if made.block_samples is not None and made.sample_rate is not None:
+        context_s = made.block_samples / made.sample_rate
+    return Description(
+        stems=made.stems,
+        sample_rates=rates,
+        context_s=context_s,
+        normalizes=made.normalizes,
+        uses_device=isinstance(made, TorchSeparator),
+        resolved_options=json.dumps(options, sort_keys=True),
+    )

@@ -1,0 +1,431 @@
+"""Model packages: any third-party model that is packed for Audacity.
+
+A package is a folder with `metadata.json` and `model.pt` (TorchScript), or `model.pt2`
+(torch.export) beside it. Its model is given one block at a time, `(channels, samples)`.
+"""
+
+import functools
+import hashlib
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..packages.metadata import FILE_NAME, PackageMetadata, read_metadata
+from .base import RESIDUAL, Description, Member, ModelError, TorchSeparator, alone
+from .options import parse_options
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL_FILES = ("model.pt2", "model.pt")
+# What the job itself writes beside the stems.
+TAKEN_NAMES = {"manifest", "spectrogram", RESIDUAL}
+LONGEST_NAME = 80
+DEFAULT_CONTEXT_S = 0.5
+# The shortest input that the tools of audacitorch try a model with.
+SHORTEST_BLOCK = 2048
+# How far a label may reach over the end of its block: models pad their last frame.
+OVERHANG_S = 1.0
+
+
+class PackageOptions(BaseModel):
+    """`separation.options` of a job file for a package."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    block_seconds: float = Field(30.0, ge=0.1, le=600, description="what the model is given")
+    context_seconds: float | None = Field(
+        None,
+        ge=0,
+        description="dropped at either end of a block; default 0.5, or a quarter of a short block",
+    )
+    downmix: bool = Field(
+        False, description="sum the channels, as Audacity does for a model of one channel"
+    )
+
+    @model_validator(mode="after")
+    def _something_is_left_of_a_block(self) -> "PackageOptions":
+        if 4 * (self.context_seconds or 0) > self.block_seconds:
+            raise ValueError("context_seconds can be at most a quarter of block_seconds")
+        return self
+
+    @property
+    def context_s(self) -> float:
+        """What is dropped at either end of a block."""
+        if self.context_seconds is None:
+            return min(DEFAULT_CONTEXT_S, self.block_seconds / 4)
+        return self.context_seconds
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label of a stretch of a recording, in seconds from its start."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+def describe(address: str, options: Mapping[str, object]) -> Description:
+    """What a package says of itself.
+
+    Parameters
+    ----------
+    address : a folder, or its address at gs:// or https://
+    options : see `PackageOptions`
+
+    Raises
+    ------
+    ModelError : no such package, or its metadata is wrong
+    ValueError : an option is
+    """
+    settings = parse_options(PackageOptions, options)
+    folder = _folder_of(address)
+    metadata = read_metadata(folder / FILE_NAME, address)
+    gives_stems = metadata.effect_type == "waveform-to-waveform"
+    return Description(
+        stems=stem_names(metadata.labels) if gives_stems else (),
+        effect="stems" if gives_stems else "labels",
+        sample_rates=(metadata.sample_rate,),
+        context_s=settings.block_seconds,
+        uses_device=True,
+        resolved_options=settings.model_dump_json(),
+        sha256=_sha256_of(folder / FILE_NAME, _model_file_of(folder, address)),
+    )
+
+
+def load(address: str, options: Mapping[str, object]) -> tuple[Member, ...]:
+    """Load a package that gives stems; its code is checked, and nothing is unpickled by Python.
+
+    Parameters
+    ----------
+    address, options : as of `describe`
+
+    Raises
+    ------
+    ModelError : no such package, it gives labels, or its model can't be loaded
+    ValueError : an option is wrong
+    """
+    settings = parse_options(PackageOptions, options)
+    metadata, module = _load_model(address)
+    if metadata.effect_type != "waveform-to-waveform":
+        raise ModelError(
+            f"{address} gives labels ({metadata.effect_type}), no stems: load it with load_labeler"
+        )
+    return alone(PackageSeparator(address, metadata, module, settings))
+
+
+def load_labeler(address: str, options: Mapping[str, object]) -> "Labeler":
+    """Load a package that annotates a recording.
+
+    Parameters
+    ----------
+    address, options : as of `describe`
+
+    Raises
+    ------
+    ModelError : no such package, it gives stems, or its model can't be loaded
+    ValueError : an option is wrong
+    """
+    settings = parse_options(PackageOptions, options)
+    metadata, module = _load_model(address)
+    if metadata.effect_type != "waveform-to-labels":
+        raise ModelError(
+            f"{address} gives stems ({metadata.effect_type}), no labels: load it with load"
+        )
+    return Labeler(address, metadata, module, settings)
+
+
+class PackageSeparator(TorchSeparator):
+    """A package whose model turns a waveform into waveforms.
+
+    Row i of its output is the stem of label i, the same for all channels that it was made of; rows
+    without a label are ignored. A model for one channel gets each channel on its own, a model for
+    several gets one or two, and more channels in pairs.
+
+    Parameters
+    ----------
+    address : of the package, its name in messages
+    metadata : of the package
+    module : its model
+    settings : how it is used
+    """
+
+    def __init__(
+        self,
+        address: str,
+        metadata: PackageMetadata,
+        module: "torch.nn.Module",
+        settings: PackageOptions,
+    ) -> None:
+        super().__init__(module)
+        self.name = address
+        self.stems = stem_names(metadata.labels)
+        self.sample_rate = metadata.sample_rate
+        self.block_samples = round(settings.block_seconds * metadata.sample_rate)
+        self.context_samples = round(settings.context_s * metadata.sample_rate)
+        self._downmixes = settings.downmix and not metadata.multichannel
+        self._group = 2 if metadata.multichannel else 1
+        self.channels = None if metadata.multichannel or self._downmixes else 1
+        self._require_fitting_blocks()
+
+    def _require_fitting_blocks(self) -> None:
+        """Refuse blocks that an exported model, which may be fixed to a length, can't take."""
+        from ..packages.exported import ExportedModel
+
+        if not isinstance(self.module, ExportedModel):
+            return
+        limits = self.module.limits
+        if self._group == 2 and limits.complaint((1, self.block_samples)):
+            self.channels = 2
+        complaint = limits.complaint((self.channels or 1, self.block_samples))
+        if complaint is None:
+            return
+        length = limits.fixed[-1]
+        advice = f"; block_seconds: {length / self.sample_rate!r} would fit" if length else ""
+        raise ModelError(
+            f"{self.name}: its model can't take blocks of {self.channels or 1} channels and "
+            f"{self.block_samples} samples: {complaint}{advice}"
+        )
+
+    def forward(self, blocks: "torch.Tensor") -> "torch.Tensor":
+        """Separate a batch, block by block, as the model has no batch axis.
+
+        Raises
+        ------
+        ModelError : the model fails, or gives other shapes than it should
+        """
+        import torch
+
+        if self._downmixes:
+            blocks = blocks.sum(dim=1, keepdim=True)
+        stems = [
+            torch.stack([self._rows(block) for block in group]).expand(-1, -1, group.shape[1], -1)
+            for group in blocks.split(self._group, dim=1)
+        ]
+        return torch.cat(stems, dim=2)
+
+    def _rows(self, block: "torch.Tensor") -> "torch.Tensor":
+        """The stems of a block `(channels, samples)`: `(stems, 1, samples)`."""
+        rows = _run(self.module, block, self.name)
+        if not _is_tensor(rows, axes=2) or not rows.is_floating_point():
+            raise ModelError(f"{self.name}: its model gave {_kind_of(rows)}, not (stems, samples)")
+        if rows.shape[0] < len(self.stems):
+            raise ModelError(
+                f"{self.name}: its model gave {rows.shape[0]} stems, and its metadata names "
+                f"{len(self.stems)}: {', '.join(self.stems)}"
+            )
+        if rows.shape[1] != block.shape[1]:
+            raise ModelError(
+                f"{self.name}: its model turned {block.shape[1]} samples into {rows.shape[1]}; "
+                "a separator has to keep the length"
+            )
+        return rows[: len(self.stems), None].float()
+
+
+class Labeler:
+    """A package whose model turns a waveform into labels.
+
+    Parameters
+    ----------
+    address : of the package, its name in messages
+    metadata : of the package
+    module : its model
+    settings : how it is used
+    """
+
+    def __init__(
+        self,
+        address: str,
+        metadata: PackageMetadata,
+        module: "torch.nn.Module",
+        settings: PackageOptions,
+    ) -> None:
+        self.name = address
+        self.module = module.eval()
+        self.labels = metadata.labels
+        self.sample_rate = metadata.sample_rate
+        self._multichannel = metadata.multichannel
+        self._block_samples = max(
+            SHORTEST_BLOCK, round(settings.block_seconds * metadata.sample_rate)
+        )
+
+    def labels_of(self, samples: np.ndarray) -> list[Label]:
+        """Annotate a recording, in blocks that know nothing of each other, as Audacity does.
+
+        Parameters
+        ----------
+        samples : float32 `(channels, samples)` at `sample_rate`; a model for one channel gets the
+            sum of the channels
+
+        Raises
+        ------
+        ModelError : the model fails, or gives what can't be labels of the block
+        """
+        if self._multichannel and len(samples) > 2:
+            raise ModelError(f"{self.name} labels mono and stereo, not {len(samples)} channels")
+        if not self._multichannel:
+            samples = samples.sum(axis=0, keepdims=True, dtype=np.float32)
+        length = samples.shape[1]
+        found: list[Label] = []
+        for start in range(0, length, self._block_samples):
+            block = samples[:, start : start + self._block_samples]
+            missing = max(0, SHORTEST_BLOCK - block.shape[1])
+            found += self._labels_of_block(np.pad(block, ((0, 0), (0, missing))), start)
+        end_s = length / self.sample_rate
+        return [
+            Label(label.start_s, min(label.end_s, end_s), label.text)
+            for label in found
+            if label.start_s < end_s
+        ]
+
+    def _labels_of_block(self, block: np.ndarray, start: int) -> list[Label]:
+        import torch
+
+        device = next(self.module.parameters(), torch.empty(0)).device
+        with torch.inference_mode():
+            output = _run(self.module, torch.from_numpy(block).to(device), self.name)
+        classes, times_s = self._checked(output, block.shape[1] / self.sample_rate)
+        offset_s = start / self.sample_rate
+        return [
+            Label(offset_s + start_s, offset_s + end_s, self.labels[index])
+            for index, (start_s, end_s) in zip(classes, times_s, strict=True)
+        ]
+
+    def _checked(self, output: Any, block_s: float) -> tuple[list[int], list[list[float]]]:
+        """Indices of labels, and their start and end in seconds from the start of the block."""
+        if not isinstance(output, tuple | list) or len(output) != 2:
+            raise ModelError(
+                f"{self.name}: its model gave {_kind_of(output)}, not labels and times"
+            )
+        classes, times = output
+        # The README of audacitorch tells of probabilities, its code and Audacity of indices.
+        if _is_tensor(classes, axes=2) and classes.shape[1] == len(self.labels):
+            classes = classes.argmax(dim=1)
+        if not _is_tensor(classes, axes=1) or not _is_tensor(times, axes=2):
+            raise ModelError(
+                f"{self.name}: its model gave {_kind_of(classes)} as labels and {_kind_of(times)} "
+                "as times, not (labels,) and (labels, 2)"
+            )
+        indices, times_s = classes.double().cpu().numpy(), times.double().cpu().numpy()
+        if times_s.shape != (len(indices), 2):
+            raise ModelError(
+                f"{self.name}: its model gave {len(indices)} labels and times of shape "
+                f"{times_s.shape}"
+            )
+        if not np.isin(indices, np.arange(len(self.labels))).all():
+            raise ModelError(
+                f"{self.name}: its model gave a label that is none of the {len(self.labels)} of "
+                "its metadata"
+            )
+        starts_s, ends_s = times_s.T
+        fine = (starts_s >= 0) & (starts_s < ends_s) & (starts_s <= block_s)
+        if not (fine & (ends_s <= block_s + OVERHANG_S)).all():
+            raise ModelError(
+                f"{self.name}: its model gave times that are no stretch of its block of "
+                f"{block_s:g} s"
+            )
+        return indices.astype(int).tolist(), times_s.tolist()
+
+
+def stem_names(labels: Sequence[str]) -> tuple[str, ...]:
+    """File names of stems, safe and all different, even where capitals don't count.
+
+    Labels that are fine stay as they are.
+    """
+    names: list[str] = []
+    taken = set(TAKEN_NAMES)
+    for index, label in enumerate(labels):
+        plain = _plain_name(label) or f"stem-{index + 1}"
+        name, count = plain, 1
+        while name.casefold() in taken:
+            count += 1
+            name = f"{plain}-{count}"
+        taken.add(name.casefold())
+        names.append(name)
+    return tuple(names)
+
+
+def _plain_name(label: str) -> str:
+    text = unicodedata.normalize("NFC", label)
+    text = "".join("-" if unicodedata.category(each)[0] in "CZ" and each != " " else each
+                   for each in text)  # fmt: skip
+    text = re.sub(r'[/\\:*?"<>|]', "-", text)[:LONGEST_NAME]
+    # Names of devices on Windows.
+    text = re.sub(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(?=$|\.)", r"\1-", text)
+    return text.strip(" .")
+
+
+def _folder_of(address: str) -> Path:
+    from ..model_cache import ModelCache
+
+    return ModelCache().fetch_folder(address, required=[FILE_NAME], optional=MODEL_FILES)
+
+
+def _model_file_of(folder: Path, address: str) -> Path:
+    for name in MODEL_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise ModelError(f"{address} has no model: a package holds {' or '.join(MODEL_FILES)}")
+
+
+def _load_model(address: str) -> tuple[PackageMetadata, "torch.nn.Module"]:
+    folder = _folder_of(address)
+    metadata = read_metadata(folder / FILE_NAME, address)
+    path = _model_file_of(folder, address)
+    if path.suffix == ".pt2":
+        from ..packages.exported import load_exported
+
+        return metadata, load_exported(path, address)
+    from ..packages.torchscript import load_torchscript
+
+    return metadata, load_torchscript(path, address)
+
+
+def _sha256_of(*paths: Path) -> str:
+    digests = []
+    for path in paths:
+        status = path.stat()
+        digests.append(_sha256_of_file(path.resolve(), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256_of_file(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _run(module: "torch.nn.Module", block: "torch.Tensor", package: str) -> Any:
+    """Run a model on a copy of a block, which it may change."""
+    import torch
+
+    try:
+        return module(block.clone())
+    except torch.OutOfMemoryError:
+        raise
+    # Whatever a third party's model fails with.
+    except Exception as error:
+        message = str(error).strip()
+        # TorchScript makes its own error of every other.
+        if "out of memory" in message:
+            raise torch.OutOfMemoryError(message) from error
+        reason = message.splitlines()[-1] if message else type(error).__name__
+        raise ModelError(f"{package}: its model fails on {tuple(block.shape)}: {reason}") from error
+
+
+def _is_tensor(value: Any, *, axes: int) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor) and value.ndim == axes
+
+
+def _kind_of(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return f"a {type(value).__name__}" + (f" of shape {tuple(shape)}" if shape is not None else "")

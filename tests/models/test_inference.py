@@ -1,0 +1,211 @@
+"""Blocks on a device: batches, memory that ends, and the process that serves all workers."""
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from torch_separators import Choosy, Hungry, Toy
+
+from beamsplitter.models.separators import server
+from beamsplitter.models.separators.base import ModelError, Separator, alone
+from beamsplitter.models.separators.inference import DeviceRunner, find_device
+from beamsplitter.models.separators.loading import SeparatorName
+from beamsplitter.models.separators.running import DeviceOptions
+from beamsplitter.models.separators.server import RemoteRunner, ServerSpec
+
+RATE = 16000
+CPU = DeviceOptions(device="cpu")
+
+
+def blocks_of(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, (count, 1, 2000)).astype(np.float32)
+
+
+def run_here(separator: Separator, blocks: np.ndarray, options: DeviceOptions = CPU) -> np.ndarray:
+    runner = DeviceRunner(alone(separator), options)
+    (stems,) = runner(0, [blocks], RATE, range(len(separator.stems)))
+    return stems
+
+
+def expected(blocks: np.ndarray) -> np.ndarray:
+    return np.concatenate([run_here(Toy(), block[None]) for block in blocks])
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 7, 100])
+def test_any_batch_size_gives_the_same(batch_size: int | None) -> None:
+    blocks = blocks_of(7)
+    made = run_here(Toy(), blocks, DeviceOptions("cpu", batch_size=batch_size))
+    np.testing.assert_allclose(made, expected(blocks), atol=1e-5)
+
+
+def test_out_of_memory_halves_the_batch_for_good_and_loses_nothing() -> None:
+    separator, blocks = Hungry(most=3), blocks_of(20)
+    made = run_here(separator, blocks, DeviceOptions("cpu", batch_size=16))
+    np.testing.assert_allclose(made, expected(blocks), atol=1e-5)
+    assert separator.batches == [2] * 10
+
+
+def test_too_little_memory_for_one_block_is_told() -> None:
+    with pytest.raises(ModelError, match=r"^hungry: cpu has too little memory for a single block"):
+        run_here(Hungry(most=0), blocks_of(3), DeviceOptions("cpu", batch_size=2))
+
+
+def test_only_the_stems_that_are_asked_for_come_back() -> None:
+    blocks = blocks_of(2)
+    (made,) = DeviceRunner(alone(Toy()), CPU)(0, [blocks], RATE, [1])
+    np.testing.assert_array_equal(made[:, 0], run_here(Toy(), blocks)[:, 1])
+
+
+def test_halves_cost_little() -> None:
+    blocks = blocks_of(4)
+    exact = run_here(Toy(), blocks)
+    half = run_here(Toy(), blocks, DeviceOptions("cpu", precision="bfloat16"))
+    assert half.dtype == np.float32
+    error = np.square(half - exact).sum() / np.square(exact).sum()
+    assert 0 < error < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        (lambda blocks: blocks, "gives an array of shape (1, 2000)"),
+        (lambda blocks: torch.stack([blocks] * 2, 1)[..., :-1], "shape (2, 1, 1999)"),
+        (lambda blocks: torch.stack([blocks[:1]] * 2, 1), "gives 1 blocks for a batch of 2"),
+        (lambda blocks: [blocks], "gives list, not a tensor"),
+        (lambda blocks: blocks.no_such_thing, "fails on a block of 2000 samples"),
+    ],
+)
+def test_what_a_model_may_not_give(output: object, said: str) -> None:
+    separator = Toy()
+    separator.forward = output  # type: ignore[assignment,method-assign]
+    with pytest.raises(ModelError) as raised:
+        run_here(separator, blocks_of(2), DeviceOptions("cpu", batch_size=2))
+    assert str(raised.value).startswith("toy: ")
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "mps:7", "cpu:1"])
+def test_a_device_that_is_not_there_is_told(name: str) -> None:
+    with pytest.raises(ModelError, match=f"device {name}: is not on this machine"):
+        find_device(name)
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServerSpec:
+    """A server of `Choosy`, with batches of 8, in a folder of the test."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setattr(server.tempfile, "tempdir", str(tmp_path))
+    options = f'{{"notes": "{tmp_path / "notes"}"}}'
+    separator = SeparatorName("torch_separators:Choosy", options)
+    return ServerSpec((separator,), DeviceOptions("cpu", batch_size=8))
+
+
+def notes_of(tmp_path: Path) -> list[tuple[int, int]]:
+    lines = (tmp_path / "notes").read_text().splitlines()
+    return [(int(pid), int(count)) for pid, count in map(str.split, lines)]
+
+
+def ask(runner: RemoteRunner, blocks: np.ndarray) -> np.ndarray:
+    return np.concatenate(list(runner(0, np.split(blocks, len(blocks)), RATE, (0, 1))))
+
+
+def test_the_server_gives_what_a_model_here_gives(spec: ServerSpec, tmp_path: Path) -> None:
+    runner = RemoteRunner(spec)
+    (member,) = runner.members
+    here = Choosy(str(tmp_path / "notes"))
+    assert member.weights == {"network": 1.0, "rest": 1.0}
+    for name in ("name", "stems", *server.GEOMETRY):
+        assert getattr(member.separator, name) == getattr(here, name)
+    blocks = blocks_of(5)
+    np.testing.assert_allclose(ask(runner, blocks), expected(blocks), atol=1e-5)
+
+
+def test_blocks_of_many_clients_share_batches_and_find_their_way_back(
+    spec: ServerSpec, tmp_path: Path
+) -> None:
+    runner = RemoteRunner(spec)
+    ask(runner, blocks_of(1))
+    mixtures = [blocks_of(30, seed) for seed in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(lambda blocks: ask(runner, blocks), mixtures))
+    for stems, blocks in zip(made, mixtures, strict=True):
+        np.testing.assert_allclose(stems, expected(blocks), atol=1e-5)
+    pids, counts = zip(*notes_of(tmp_path), strict=True)
+    assert len(set(pids)) == 1
+    assert sum(counts) == 1 + 6 * 30
+    assert 1 < max(counts) <= 8
+
+
+def test_one_client_s_fault_does_not_cost_the_others(spec: ServerSpec) -> None:
+    runner = RemoteRunner(spec)
+    mixtures = [blocks_of(20, seed) for seed in range(6)]
+    for loud in mixtures[::3]:
+        loud[7] *= 10
+
+    def separate(blocks: np.ndarray) -> np.ndarray | str:
+        try:
+            return ask(runner, blocks)
+        except ModelError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(separate, mixtures))
+    assert made[::3] == ["choosy: fails on a block of 2000 samples: ValueError: too loud"] * 2
+    for index in (1, 2, 4, 5):
+        np.testing.assert_allclose(made[index], expected(mixtures[index]), atol=1e-5)
+
+
+def test_a_server_that_is_killed_is_started_again(spec: ServerSpec, tmp_path: Path) -> None:
+    runner, blocks = RemoteRunner(spec), blocks_of(3)
+    ask(runner, blocks)
+    first = notes_of(tmp_path)[0][0]
+    os.kill(first, signal.SIGKILL)
+    np.testing.assert_allclose(ask(runner, blocks), expected(blocks), atol=1e-5)
+    assert len({pid for pid, _ in notes_of(tmp_path)}) == 2
+
+
+def test_clients_of_several_threads_and_runners_share_one_server(
+    spec: ServerSpec, tmp_path: Path
+) -> None:
+    barrier = threading.Barrier(4)
+
+    def separate(_: int) -> None:
+        barrier.wait()
+        ask(RemoteRunner(spec), blocks_of(2))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(separate, range(4)))
+    assert len({pid for pid, _ in notes_of(tmp_path)}) == 1
+
+
+def test_the_server_ends_with_its_last_client(spec: ServerSpec, tmp_path: Path) -> None:
+    runner = RemoteRunner(spec)
+    ask(runner, blocks_of(1))
+    pid = notes_of(tmp_path)[0][0]
+    process = psutil.Process(pid)
+    del runner
+    deadline = time.monotonic() + 60
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_model_that_can_t_be_loaded_is_told(spec: ServerSpec) -> None:
+    absent = ServerSpec((SeparatorName("torch_separators:Absent"),), spec.options)
+    with pytest.raises(ModelError, match=r"^absent: its weights are not there$"):
+        RemoteRunner(absent)
+
+
+def test_a_folder_that_others_can_open_is_refused(spec: ServerSpec, tmp_path: Path) -> None:
+    folder = tmp_path / f"beamsplitter-models-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o755)
+    with pytest.raises(ModelError, match="others can open it"):
+        RemoteRunner(spec)

@@ -1,0 +1,1020 @@
+"""Model packages: made as audacitorch does, run as Audacity does; hostile ones are refused."""
+
+import json
+import pickle
+import re
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beamsplitter.models.packages.exported import load_exported
+from beamsplitter.models.packages.metadata import problems, read_metadata
+from beamsplitter.models.packages.shape_limits import ShapeLimits
+from beamsplitter.models.separators.base import ModelError
+from beamsplitter.models.separators.mixing import Position, separate_part
+from beamsplitter.models.separators.packages import (
+    Label,
+    PackageSeparator,
+    describe,
+    load,
+    load_labeler,
+    stem_names,
+)
+from beamsplitter.models.separators.running import DeviceOptions, runner_of
+
+RATE = 8000
+METADATA = {
+    "sample_rate": RATE,
+    "domain_tags": ["music", "speech", "environmental"],
+    "short_description": "Use me to boost volume by 3dB :).",
+    "long_description": "This description can be a max of 280 characters aaaaaaaaaaaaaaaaaaaa.",
+    "tags": ["volume boost"],
+    "labels": ["boosted"],
+    "effect_type": "waveform-to-waveform",
+    "multichannel": False,
+}
+OPTIONS = {"block_seconds": 2.0, "context_seconds": 0.1}
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+]
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+
+
+class Wrapper(torch.nn.Module):
+    """The recipe of audacitorch: checks around a model's own forward pass."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model.eval()
+
+    def check(self, x: torch.Tensor):
+        assert x.ndim == 2, "input must have two dimensions: (n_channels, n_samples)"
+        assert x.shape[-1] > x.shape[0], "number of channels exceeds number of samples"
+
+    def forward(self, x: torch.Tensor):
+        self.check(x)
+        output = self.model(x)
+        self.check(output)
+        return output
+
+
+class LabelWrapper(torch.nn.Module):
+    """The recipe for labels."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model.eval()
+
+    def forward(self, x: torch.Tensor):
+        assert x.ndim == 2
+        classes, times = self.model(x)
+        assert torch.all(times >= 0)
+        assert torch.all(times[:, 0] < times[:, 1])
+        assert classes.ndim == 1
+        assert classes.shape[0] == times.shape[0]
+        return classes, times
+
+
+class Volume(torch.nn.Module):
+    def forward(self, x: torch.Tensor):
+        return x * 2
+
+
+class Halves(torch.nn.Module):
+    """Low and high frequencies, which sum to the mixture."""
+
+    def __init__(self):
+        super().__init__()
+        self.low = torch.nn.Conv1d(1, 1, 31, padding=15, bias=False)
+        with torch.no_grad():
+            self.low.weight.copy_(torch.hann_window(33)[1:-1] / 16)
+
+    def forward(self, x: torch.Tensor):
+        low = self.low(x[:1].unsqueeze(0)).squeeze(0)
+        return torch.cat([low, x[:1] - low])
+
+
+class SpectralHalves(torch.nn.Module):
+    """Loud and quiet bins, by a spectrogram, with the shapes and the device in the graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(256))
+        self.register_buffer("floor", torch.tensor(0.5), persistent=False)
+
+    def forward(self, x):
+        spectrum = torch.stft(x, 256, 64, window=self.window, return_complex=True)
+        with torch.no_grad():
+            gain = torch.full((1,), 1.0, device=x.device)
+        mask = (spectrum.abs() > self.floor).float() * gain
+        loud = torch.istft(spectrum * mask, 256, 64, window=self.window)
+        loud = torch.nn.functional.pad(loud, (0, x.shape[-1] - loud.shape[-1]))
+        first, second = torch.chunk(torch.cat([loud, x - loud]), 2)
+        return torch.cat([first, second])
+
+
+class MidSide(torch.nn.Module):
+    """A multichannel one: the sum, and the difference to the last channel."""
+
+    def forward(self, x: torch.Tensor):
+        mid = x.mean(dim=0, keepdim=True)
+        return torch.cat([mid, mid - x[-1:], torch.zeros_like(x)])
+
+
+class Loudness(torch.nn.Module):
+    """Labels each tenth of a second as quiet (0) or loud (1)."""
+
+    def forward(self, x: torch.Tensor):
+        frames = x.shape[-1] // 800
+        power = x[0, : frames * 800].reshape(frames, 800).pow(2).mean(dim=1)
+        start = torch.arange(frames, device=x.device) * 0.1
+        return (power > 0.1).long(), torch.stack([start, start + 0.1], dim=1)
+
+
+def write_package(folder, model, how="script", **changes):
+    """A package of a wrapped model; "pt2" exports it with a dynamic length."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = {**METADATA, **changes}
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    labels = metadata["effect_type"] == "waveform-to-labels"
+    wrapped = (LabelWrapper if labels else Wrapper)(model)
+    example = torch.randn(2 if metadata["multichannel"] else 1, 4000)
+    if how == "pt2":
+        export(folder / "model.pt2", model, example)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scripted = (
+                torch.jit.script(wrapped) if how == "script" else torch.jit.trace(wrapped, example)
+            )
+            scripted.save(str(folder / "model.pt"))
+    return str(folder)
+
+
+def export(path, model, example, dynamic=True):
+    length = {1: torch.export.Dim.DYNAMIC}
+    exported = torch.export.export(
+        model.eval(), (example,), dynamic_shapes=(length,) if dynamic else None
+    )
+    torch.export.save(exported, path)
+
+
+def separator_of(address, **options):
+    (member,) = load(address, {**OPTIONS, **options})
+    assert set(member.weights.values()) == {1.0}
+    return member.separator
+
+
+def noise(channels, samples, seed=0):
+    generator = np.random.default_rng(seed)
+    return (0.3 * generator.standard_normal((channels, samples))).astype(np.float32)
+
+
+def separate(address, mixture, **options):
+    members = load(address, {**OPTIONS, **options})
+    whole = Position(0, mixture.shape[1], 0, mixture.shape[1])
+    stems = members[0].separator.stems
+    run = runner_of(members, DeviceOptions(device="cpu"))
+    return separate_part(mixture, RATE, members, run, position=whole, stems=stems)
+
+
+@pytest.fixture(scope="module")
+def exported_halves(tmp_path_factory):
+    """A sound exported model, from which the hostile ones are made."""
+    path = tmp_path_factory.mktemp("exported") / "model.pt2"
+    export(path, SpectralHalves(), torch.randn(1, 4000))
+    return path
+
+
+# --- what packages give
+
+
+def test_volume_model_of_the_readme(tmp_path):
+    package = write_package(tmp_path / "booster-net", Volume(), sample_rate=48000)
+    description = describe(package, {})
+    assert description.stems == ("boosted",)
+    assert description.effect == "stems"
+    assert description.sample_rates == (48000,)
+    separator = load(package, {})[0].separator
+    assert isinstance(separator, PackageSeparator)
+    assert (separator.sample_rate, separator.channels) == (48000, 1)
+    assert separator.block_samples == 30 * 48000
+    assert separator.context_samples == 24000
+    assert description.context_s == 30
+    block = noise(1, 4000)
+    np.testing.assert_array_equal(separator.separate(block, 48000), block[None] * 2)
+
+
+@pytest.mark.parametrize("how", ["script", "trace", "pt2"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_batch_gives_what_the_model_gives_block_by_block(tmp_path, how, device):
+    package = write_package(tmp_path, Halves(), how, labels=["low", "high"])
+    separator = separator_of(package)
+    separator.module.to(device)
+    blocks = torch.from_numpy(np.stack([noise(1, 16000, seed) for seed in range(3)])).to(device)
+    with torch.inference_mode():
+        stems = separator.forward(blocks)
+        reference = Halves().to(device)
+        expected = torch.stack([reference(block)[:, None] for block in blocks])
+    assert stems.shape == (3, 2, 1, 16000)
+    torch.testing.assert_close(stems, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(stems.sum(dim=1), blocks, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_exported_model_equals_the_module_that_torch_loads(exported_halves, device):
+    model = load_exported(exported_halves, "toy").to(device)
+    reference = torch.export.load(exported_halves).module()
+    for samples in (2000, 4001, 12345):
+        block = torch.from_numpy(noise(1, samples))
+        ours = model(block.to(device)).cpu()
+        assert ours.abs().max() > 0.1
+        torch.testing.assert_close(ours, reference(block), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("changes", [{}, {"bias": False}])
+def test_recurrent_models_are_exported_too(tmp_path, changes):
+    class Recurrent(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = torch.nn.LSTM(8, 8, 2, batch_first=True, bidirectional=True, **changes)
+            self.norm = torch.nn.BatchNorm1d(16)
+
+        def forward(self, x):
+            hidden, _ = self.lstm(x.reshape(1, -1, 8))
+            return self.norm(hidden.transpose(1, 2))[0, :1].repeat_interleave(8, dim=1)
+
+    torch.manual_seed(0)
+    module = Recurrent().eval()
+    path = tmp_path / "model.pt2"
+    export(path, module, torch.randn(1, 80), dynamic=False)
+    block = torch.from_numpy(noise(1, 80))
+    with torch.inference_mode():
+        torch.testing.assert_close(load_exported(path, "toy")(block), module(block))
+
+
+def test_model_pt2_is_taken_where_both_are(tmp_path):
+    package = write_package(tmp_path, Volume())
+    only_script = describe(package, {}).sha256
+    write_package(tmp_path, Halves(), "pt2", labels=["low", "high"])
+    assert describe(package, {}).sha256 != only_script
+    assert separator_of(package).separate(noise(1, 16000), RATE).shape == (2, 1, 16000)
+
+
+def test_stereo_model_gives_one_stem_for_both_channels(tmp_path):
+    package = write_package(tmp_path, MidSide(), multichannel=True, labels=["mid", "side"])
+    separator = separator_of(package)
+    assert separator.channels is None
+    mono, stereo = noise(1, 4000), noise(2, 4000)
+    np.testing.assert_allclose(separator.separate(mono, RATE)[0], mono, atol=1e-7)
+    mid = stereo.mean(axis=0)
+    expected = np.stack([[mid, mid], [mid - stereo[1]] * 2])
+    np.testing.assert_allclose(separator.separate(stereo, RATE), expected, atol=1e-6)
+
+
+def test_more_channels_are_taken_in_pairs(tmp_path):
+    package = write_package(tmp_path, MidSide(), multichannel=True, labels=["mid", "side"])
+    separator = separator_of(package)
+    five = noise(5, 4000)
+    stems = separator.separate(five, RATE)
+    assert stems.shape == (2, 5, 4000)
+    for pair in (slice(0, 2), slice(2, 4), slice(4, 5)):
+        np.testing.assert_array_equal(stems[:, pair], separator.separate(five[pair], RATE))
+
+
+def test_mono_model_keeps_the_channels_or_sums_them_as_audacity_does(tmp_path):
+    package = write_package(tmp_path, Halves(), labels=["low", "high"])
+    stereo = noise(2, 5 * RATE)
+    apart = separate(package, stereo)
+    for channel in range(2):
+        alone = separate(package, stereo[channel : channel + 1])
+        for stem in ("low", "high"):
+            np.testing.assert_allclose(apart[stem][channel], alone[stem][0], atol=1e-6)
+    summed = separate(package, stereo.sum(axis=0, keepdims=True))
+    downmixed = separate(package, stereo, downmix=True)
+    for stem in ("low", "high"):
+        assert downmixed[stem].shape == stereo.shape
+        for channel in range(2):
+            np.testing.assert_allclose(downmixed[stem][channel], summed[stem][0], atol=1e-6)
+
+
+def test_blocks_leave_no_seams(tmp_path):
+    package = write_package(tmp_path, Halves(), labels=["low", "high"])
+    mixture = noise(1, 7 * RATE + 123)
+    stems = separate(package, mixture)
+    with torch.inference_mode():
+        expected = Halves()(torch.from_numpy(mixture)).numpy()
+    np.testing.assert_allclose(np.concatenate([stems["low"], stems["high"]]), expected, atol=1e-6)
+
+
+def test_stereo_export_takes_mono_twice(tmp_path):
+    package = write_package(tmp_path, MidSide(), "pt2", multichannel=True, labels=["mid", "side"])
+    assert separator_of(package).channels == 2
+    mono = noise(1, 3 * RATE)
+    stems = separate(package, mono)
+    np.testing.assert_allclose(stems["mid"], mono, atol=1e-6)
+    np.testing.assert_allclose(stems["side"], 0, atol=1e-6)
+    stereo = noise(2, 3 * RATE)
+    stems = separate(package, stereo)
+    np.testing.assert_allclose(stems["mid"], [stereo.mean(axis=0)] * 2, atol=1e-6)
+
+
+def test_a_model_may_change_its_input(tmp_path):
+    class InPlace(torch.nn.Module):
+        def forward(self, x: torch.Tensor):
+            return x.mul_(2)
+
+    block = noise(1, 4000)
+    before = block.copy()
+    stems = separator_of(write_package(tmp_path, InPlace())).separate(block, RATE)
+    np.testing.assert_array_equal(block, before)
+    np.testing.assert_array_equal(stems[0], before * 2)
+
+
+def test_loading_warns_of_nothing(tmp_path):
+    package = write_package(tmp_path, Volume())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(package, {})
+
+
+def test_digest_is_that_of_the_files(tmp_path):
+    first = write_package(tmp_path / "a", Volume())
+    digest = describe(first, {}).sha256
+    assert describe(first, {"block_seconds": 5}).sha256 == digest
+    metadata = tmp_path / "a" / "metadata.json"
+    metadata.write_text(metadata.read_text() + "\n")
+    assert describe(first, {}).sha256 != digest
+
+
+# --- labels
+
+
+def test_labels_lie_where_the_sound_is(tmp_path):
+    package = write_package(
+        tmp_path, Loudness(), labels=["quiet", "loud"], effect_type="waveform-to-labels"
+    )
+    description = describe(package, {})
+    assert (description.effect, description.stems) == ("labels", ())
+    labeler = load_labeler(package, {"block_seconds": 2})
+    samples = np.zeros((2, 5 * RATE), np.float32)
+    samples[:, 3 * RATE : 4 * RATE] = 0.4  # summed, not averaged: 0.8
+    labels = labeler.labels_of(samples)
+    assert len(labels) == 50
+    loud = [label for label in labels if label.text == "loud"]
+    assert len(loud) == 10
+    np.testing.assert_allclose(
+        [label.start_s for label in loud], np.arange(3.0, 3.95, 0.1), atol=1e-6
+    )
+    assert labels == sorted(labels, key=lambda label: label.start_s)
+
+
+def test_labels_end_with_the_recording(tmp_path):
+    package = write_package(
+        tmp_path, Loudness(), labels=["quiet", "loud"], effect_type="waveform-to-labels"
+    )
+    labeler = load_labeler(package, {"block_seconds": 1})
+    # The last block has a single sample.
+    labels = labeler.labels_of(np.ones((1, RATE + 1), np.float32))
+    assert len(labels) == 11
+    assert labels[-1] == Label(1.0, (RATE + 1) / RATE, "quiet")
+    assert labeler.labels_of(np.zeros((1, 0), np.float32)) == []
+
+
+def test_labels_may_be_probabilities(tmp_path):
+    class Probabilities(torch.nn.Module):
+        def forward(self, x: torch.Tensor):
+            return torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([[0.0, 0.1], [0.1, 0.2]])
+
+    package = write_labeler(tmp_path, Probabilities())
+    labels = load_labeler(package, {}).labels_of(noise(1, 4000))
+    assert [label.text for label in labels] == ["b", "a"]
+
+
+def write_labeler(folder, model):
+    """A package of a model without the checks of the wrapper, as a traced one is."""
+    write_package(folder, Volume())
+    metadata = {**METADATA, "labels": ["a", "b"], "effect_type": "waveform-to-labels"}
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(model).save(str(folder / "model.pt"))
+    return str(folder)
+
+
+class Fixed(torch.nn.Module):
+    """Gives the same labels and times, whatever it hears."""
+
+    def __init__(self, classes, times):
+        super().__init__()
+        self.register_buffer("classes", torch.tensor(classes))
+        self.register_buffer("times", torch.tensor(times))
+
+    def forward(self, x: torch.Tensor):
+        return self.classes, self.times
+
+
+@pytest.mark.parametrize(
+    ("classes", "times", "message"),
+    [
+        ([2], [[0.0, 0.1]], "none of the 2"),
+        ([-1], [[0.0, 0.1]], "none of the 2"),
+        ([0.5], [[0.0, 0.1]], "none of the 2"),
+        ([0, 1], [[0.0, 0.1]], "2 labels and times of shape"),
+        ([0], [[0.2, 0.1]], "no stretch"),
+        ([0], [[0.1, 0.1]], "no stretch"),
+        ([0], [[-0.1, 0.1]], "no stretch"),
+        ([0], [[0.0, 9.0]], "no stretch"),
+        ([0], [[float("nan"), 0.1]], "no stretch"),
+        ([0], [[0.0, 0.1, 0.2]], "times of shape"),
+        ([[0, 1, 0]], [[0.0, 0.1]], "not \\(labels,\\)"),
+    ],
+)
+def test_impossible_labels_are_refused(tmp_path, classes, times, message):
+    package = write_labeler(tmp_path, Fixed(classes, times))
+    labeler = load_labeler(package, {"block_seconds": 1})
+    with pytest.raises(ModelError, match=message) as raised:
+        labeler.labels_of(noise(1, RATE))
+    assert package in str(raised.value)
+
+
+def test_a_labeler_gives_no_stems_and_the_other_way_round(tmp_path):
+    labels = write_package(
+        tmp_path / "a", Loudness(), labels=["a", "b"], effect_type="waveform-to-labels"
+    )
+    with pytest.raises(ModelError, match=r"gives labels .*load_labeler"):
+        load(labels, {})
+    with pytest.raises(ModelError, match="gives stems"):
+        load_labeler(write_package(tmp_path / "b", Volume()), {})
+
+
+# --- packages that lie
+
+
+class Row(torch.nn.Module):
+    def forward(self, x: torch.Tensor):
+        return x[0]
+
+
+class Shorter(torch.nn.Module):
+    def forward(self, x: torch.Tensor):
+        return x[:, :-7]
+
+
+class Pair(torch.nn.Module):
+    def forward(self, x: torch.Tensor):
+        return x, x
+
+
+class Whole(torch.nn.Module):
+    def forward(self, x: torch.Tensor):
+        return x.long()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Row(), "of shape \\(4000,\\), not \\(stems, samples\\)"),
+        (Shorter(), "turned 4000 samples into 3993"),
+        (Pair(), "gave a tuple"),
+        (Whole(), "not \\(stems, samples\\)"),
+    ],
+)
+def test_wrong_outputs_are_refused(tmp_path, model, message):
+    package = write_package(tmp_path, Volume())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(model).save(str(tmp_path / "model.pt"))
+    separator = separator_of(package)
+    with pytest.raises(ModelError, match=message) as raised:
+        separator.separate(noise(1, 4000), RATE)
+    assert package in str(raised.value)
+
+
+def test_a_missing_stem_is_refused_and_a_superfluous_one_ignored(tmp_path):
+    package = write_package(tmp_path, Halves(), labels=["low", "high", "middle"])
+    with pytest.raises(ModelError, match="gave 2 stems, and its metadata names 3"):
+        separator_of(package).separate(noise(1, 4000), RATE)
+    one = separator_of(write_package(tmp_path, Halves(), labels=["low"]))
+    assert one.separate(noise(1, 4000), RATE).shape == (1, 1, 4000)
+
+
+def test_nan_is_refused(tmp_path):
+    class Nan(torch.nn.Module):
+        def forward(self, x: torch.Tensor):
+            return x / (x - x)
+
+    package = write_package(tmp_path, Nan())
+    with pytest.raises(ModelError, match=re.escape(package)):
+        separate(package, noise(1, 4000))
+
+
+def test_a_failing_model_is_named_with_its_reason(tmp_path):
+    class Picky(torch.nn.Module):
+        def forward(self, x: torch.Tensor):
+            assert x.shape[-1] == 5, "five samples only"
+            return x
+
+    package = write_package(tmp_path, Picky())
+    with pytest.raises(ModelError, match=r"fails on \(1, 4000\).*five samples only") as raised:
+        separator_of(package).separate(noise(1, 4000), RATE)
+    assert package in str(raised.value)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_out_of_memory_stays_what_it_is(tmp_path):
+    class Large(torch.nn.Module):
+        def forward(self, x: torch.Tensor):
+            return x + torch.zeros(1 << 44, device=x.device)[:1]
+
+    separator = separator_of(write_package(tmp_path, Large()))
+    with pytest.raises(torch.OutOfMemoryError):
+        separator.forward(torch.zeros(1, 1, 4000, device="cuda"))
+
+
+def test_a_fixed_length_is_told(tmp_path):
+    package = write_package(tmp_path, Volume())
+    export(tmp_path / "model.pt2", Halves(), torch.randn(1, 12000), dynamic=False)
+    with pytest.raises(ModelError, match=re.escape("block_seconds: 1.5 would fit")):
+        load(package, {})
+    separator = load(package, {"block_seconds": 1.5})[0].separator
+    assert separator.context_samples == 3000
+    assert separator.separate(noise(1, 12000), RATE).shape == (1, 1, 12000)
+    with pytest.raises(ModelError, match="exported for 12000 on axis 1, not 4000"):
+        separator.separate(noise(1, 4000), RATE)
+
+
+def test_a_mono_package_with_a_stereo_model_is_refused(tmp_path):
+    package = write_package(tmp_path, MidSide(), "pt2", multichannel=True)
+    metadata = {**METADATA, "multichannel": False}
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(ModelError, match="can't take blocks of 1 channels"):
+        load(package, {})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no JSON"),
+        (b"{", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b" " * (2**20 + 1), "larger"),
+        ('{"author": "Grün"}'.encode("latin-1"), "not UTF-8"),
+        (b"[]", "all of it"),
+        (b"{}", "effect_type: Field required"),
+        ({"sample_rate": 0}, "sample_rate: .*greater than 0"),
+        ({"sample_rate": True}, "sample_rate: .*number"),
+        ({"sample_rate": "48000"}, "sample_rate: .*number"),
+        ({"sample_rate": 48000.5}, "sample_rate"),
+        ({"sample_rate": float("nan")}, "sample_rate"),
+        ({"sample_rate": 396000}, "sample_rate"),
+        ({"labels": []}, "labels"),
+        ({"labels": None}, "labels"),
+        ({"labels": "vocals"}, "labels"),
+        ({"labels": [1]}, "labels.0"),
+        ({"effect_type": "waveform-to-midi"}, "effect_type: .*waveform-to-waveform"),
+        ({"multichannel": 1}, "multichannel"),
+    ],
+)
+def test_metadata_that_lies_is_refused(tmp_path, content, message):
+    package = write_package(tmp_path, Volume())
+    if isinstance(content, dict):
+        content = json.dumps({**METADATA, **content}).encode()
+    (tmp_path / "metadata.json").write_bytes(content)
+    for call in (describe, load):
+        with pytest.raises(ModelError, match=message) as raised:
+            call(package, {})
+        assert package in str(raised.value)
+
+
+@pytest.mark.parametrize("change", [{"sample_rate": 48000.0}, {"domain_tags": None}, {"more": 1}])
+def test_what_real_packages_have_is_read(tmp_path, change):
+    path = tmp_path / "metadata.json"
+    document = {**METADATA, **change}
+    del document["tags"], document["short_description"]
+    document["domains"] = document.pop("domain_tags")
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(document).encode())
+    metadata = read_metadata(path, "toy")
+    assert metadata.sample_rate == document["sample_rate"]
+    assert isinstance(metadata.sample_rate, int)
+    assert problems(document, strict=False) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"tags": ["x" * 16]}, "tags.0"),
+        ({"tags": ["a", "a"]}, "tags"),
+        ({"tags": list("abcdef")}, "tags"),
+        ({"tags": None}, "tags"),
+        ({"short_description": "x" * 61}, "short_description"),
+        ({"long_description": "x" * 281}, "long_description"),
+        ({"domain_tags": ["noise"]}, "domain_tags.0"),
+        ({"domain_tags": ["music"] * 5}, "domain_tags"),
+        ({"sample_rate": 384001}, "sample_rate"),
+        ({"sample_rate": 48000.0}, "sample_rate"),
+        ({"sample_rate": 0}, "sample_rate"),
+        ({"multichannel": "true"}, "multichannel"),
+        ({"labels": []}, "labels"),
+        ({"effect_type": "waveform-to-midi"}, "effect_type"),
+    ],
+)
+def test_what_is_published_suits_every_reader(change, place):
+    assert problems(METADATA) == []
+    (problem,) = problems({**METADATA, **change})
+    assert problem.startswith(f"{place}: ")
+
+
+@pytest.mark.parametrize(
+    "missing",
+    ["short_description", "long_description", "domain_tags", "tags", "effect_type",
+     "multichannel", "labels", "sample_rate"],
+)  # fmt: skip
+def test_what_is_published_is_complete(missing):
+    document = {key: value for key, value in METADATA.items() if key != missing}
+    assert problems(document) == [f"{missing}: Field required"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"blocks": 3}, "blocks: .*the options are: block_seconds, context_seconds, downmix"),
+        ({"block_seconds": 0}, "block_seconds"),
+        ({"block_seconds": 1, "context_seconds": 0.4}, "at most a quarter"),
+    ],
+)
+def test_wrong_options_are_told(tmp_path, options, message):
+    package = write_package(tmp_path, Volume())
+    for call in (describe, load):
+        with pytest.raises(ValueError, match=message):
+            call(package, options)
+
+
+# --- names of stems
+
+
+def test_names_of_stems():
+    labels = ["vocals", "Vocals", "a/b", "", "..", "manifest", "residual", "con", "drums 2 ", "é\n"]
+    assert stem_names(labels) == (
+        "vocals", "Vocals-2", "a-b", "stem-4", "stem-5", "manifest-2", "residual-2", "con-",
+        "drums 2", "é-",
+    )  # fmt: skip
+
+
+@given(st.lists(st.text() | st.sampled_from(["a", "A", "a-2", "a/", "/a", "manifest", "x" * 99])))
+def test_names_of_stems_are_safe_and_different(labels):
+    names = stem_names(labels)
+    assert len({name.casefold() for name in names}) == len(labels)
+    for name in names:
+        assert name
+        assert name == name.strip(" .")
+        assert not set(name) & set('/\\:*?"<>|\0\n')
+        assert name.casefold() not in ("manifest", "spectrogram", "residual")
+        assert len(name.encode()) < 255 + 100
+        name.encode()
+    assert stem_names(names) == names
+
+
+# --- hostile and broken files
+
+
+class Payload:
+    """Unpickling it makes a file."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+def edited(source, target, edit):
+    """A copy of an archive; `edit(name, content)` gives an entry's new content."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for entry in old.infolist():
+            name = entry.filename.split("/", 1)[1]
+            new.writestr(entry, edit(name, old.read(entry)))
+
+
+def edited_json(source, target, name, change):
+    """A copy of an archive with one of its documents changed in place."""
+
+    def edit(entry, content):
+        if entry != name:
+            return content
+        document = json.loads(content)
+        change(document)
+        return json.dumps(document)
+
+    edited(source, target, edit)
+
+
+@pytest.mark.parametrize("entry", ["data.pkl", "constants.pkl"])
+def test_torchscript_with_a_pickled_program_runs_none_of_it(tmp_path, entry):
+    package = write_package(tmp_path / "package", Halves(), labels=["low", "high"])
+    trace = tmp_path / "trace"
+    payload = pickle.dumps(Payload(trace), protocol=2)
+    pickle.loads(payload)
+    assert trace.exists()  # so it would have been noticed
+    trace.unlink()
+    model = tmp_path / "package" / "model.pt"
+    sound = tmp_path / "sound.pt"
+    model.rename(sound)
+    edited(sound, model, lambda name, content: payload if name == entry else content)
+    with pytest.raises(ModelError, match="no TorchScript model"):
+        load(package, {})
+    assert not trace.exists()
+
+
+class Saves(torch.nn.Module):
+    def __init__(self, path: str):
+        super().__init__()
+        self.path = path
+
+    def forward(self, x: torch.Tensor):
+        if x.shape[0] > 1:
+            torch.save(x, self.path)
+        return x
+
+
+class Reads(torch.nn.Module):
+    def __init__(self, path: str):
+        super().__init__()
+        self.path = path
+
+    def forward(self, x: torch.Tensor):
+        return x + torch.from_file(self.path, False, 1)
+
+
+class SavesWhenLoaded(torch.nn.Module):
+    def __init__(self, path: str):
+        super().__init__()
+        self.path = path
+        self.training = False
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.path, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]):
+        self.path = state[0]
+        self.training = state[1]
+        torch.save(torch.zeros(1), self.path)
+
+    def forward(self, x: torch.Tensor):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [(Saves, "aten::save"), (Reads, "aten::from_file"), (SavesWhenLoaded, "__setstate__")],
+)
+def test_torchscript_that_uses_files_is_refused(tmp_path, model, message):
+    trace = tmp_path / "trace"
+    package = write_package(tmp_path / "package", Volume())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(model(str(trace))).save(str(tmp_path / "package" / "model.pt"))
+    with pytest.raises(ModelError, match=message):
+        load(package, {})
+    assert not trace.exists()
+
+
+def refused(package_folder, message="never loaded|may not use|no model by torch"):
+    with pytest.raises(ModelError, match=message) as raised:
+        load(str(package_folder), OPTIONS)
+    assert str(package_folder) in str(raised.value)
+
+
+@pytest.fixture
+def package_folder(tmp_path):
+    """A folder that lacks only its model."""
+    write_package(tmp_path / "package", Volume())
+    (tmp_path / "package" / "model.pt").unlink()
+    return tmp_path / "package"
+
+
+def test_exported_sample_inputs_are_not_unpickled(tmp_path, package_folder, exported_halves):
+    trace = tmp_path / "trace"
+    payload = pickle.dumps(Payload(trace), protocol=2)
+    edited(
+        exported_halves,
+        package_folder / "model.pt2",
+        lambda name, content: payload if name.startswith("data/sample_inputs/") else content,
+    )
+    assert separator_of(str(package_folder)).separate(noise(1, 4000), RATE).shape == (1, 1, 4000)
+    assert not trace.exists()
+
+
+def test_exported_weights_are_not_unpickled(tmp_path, package_folder, exported_halves):
+    trace = tmp_path / "trace"
+    pickled = tmp_path / "pickled.pt2"
+
+    def by_pickle(document):
+        for payload in document["config"].values():
+            payload["use_pickle"] = True
+
+    edited_json(exported_halves, pickled, "data/weights/model_weights_config.json", by_pickle)
+    payload = pickle.dumps(Payload(trace), protocol=2)
+    edited(
+        pickled,
+        package_folder / "model.pt2",
+        lambda name, content: payload if name.startswith("data/weights/weight") else content,
+    )
+    refused(package_folder, "never loaded")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("path_name", ["opaque_obj_0", "custom_obj_0", "../../weight_0"])
+def test_exported_objects_are_not_loaded(package_folder, exported_halves, path_name):
+    def as_object(document):
+        for payload in document["config"].values():
+            payload["path_name"] = path_name
+
+    edited_json(
+        exported_halves,
+        package_folder / "model.pt2",
+        "data/constants/model_constants_config.json",
+        as_object,
+    )
+    refused(package_folder, "never loaded")
+
+
+def change_program(exported, package_folder, change):
+    edited_json(exported, package_folder / "model.pt2", "models/model.json", change)
+
+
+def nodes_of(program):
+    return program["graph_module"]["graph"]["nodes"]
+
+
+def test_expressions_of_an_exported_model_are_not_evaluated(
+    tmp_path, package_folder, exported_halves
+):
+    trace = tmp_path / "trace"
+    code = f"__import__('pathlib').Path({str(trace)!r}).touch()"
+
+    def put_code(value):
+        """Wherever the file holds text, but for what makes it a sound graph."""
+        if isinstance(value, list):
+            return [put_code(each) for each in value]
+        if isinstance(value, dict):
+            return {
+                key: code
+                if key in ("expr_str", "stack_trace", "nn_module_stack", "in_spec", "out_spec",
+                           "torch_fn", "from_node")
+                else put_code(each)
+                for key, each in value.items()
+            }  # fmt: skip
+        return value
+
+    def change(program):
+        program["graph_module"] = put_code(program["graph_module"])
+
+    change_program(exported_halves, package_folder, change)
+    assert code in zipfile.ZipFile(package_folder / "model.pt2").read(
+        "model/models/model.json"
+    ).decode().replace("\\", "")
+    separator_of(str(package_folder)).separate(noise(1, 4000), RATE)
+    assert not trace.exists()
+
+
+def test_names_of_an_exported_model_do_not_become_code(tmp_path, package_folder, exported_halves):
+    trace = tmp_path / "trace"
+    name = f"x=__import__('pathlib').Path('{trace}').touch()"
+
+    def change(program):
+        text = json.dumps(program["graph_module"]).replace('"name": "x"', f'"name": "{name}"')
+        program["graph_module"] = json.loads(text)
+        values = program["graph_module"]["graph"]["tensor_values"]
+        values[name] = values.pop("x")
+
+    change_program(exported_halves, package_folder, change)
+    separator_of(str(package_folder)).separate(noise(1, 4000), RATE)
+    assert not trace.exists()
+
+
+def test_conditions_of_an_exported_model_are_not_run(tmp_path, package_folder, exported_halves):
+    trace = tmp_path / "trace"
+
+    def change(program):
+        program["guards_code"] = [f"open({str(trace)!r}, 'w')"]
+
+    change_program(exported_halves, package_folder, change)
+    refused(package_folder, "can't be read")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torch.ops.aten.from_file.default",
+        "torch.os.system",
+        "torch.serialization.load",
+        "torch.ops.aten.__class__.mro",
+        "torch.ops.aten.abs.__init__",
+        "torch.ops.other.thing.default",
+        "torch.ops.higher_order.cond",
+        "_operator.methodcaller",
+        "_operator.attrgetter",
+        "math.factorial",
+        "builtins.exec",
+        "#namespace:thing",
+    ],
+)
+def test_an_exported_model_may_only_calculate(package_folder, exported_halves, target):
+    def change(program):
+        nodes_of(program)[0]["target"] = target
+
+    change_program(exported_halves, package_folder, change)
+    refused(package_folder, re.escape(target))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda program: program.update(schema_version={"major": 99, "minor": 0}),
+        lambda program: program.pop("graph_module"),
+        lambda program: nodes_of(program).clear(),
+        lambda program: nodes_of(program)[0]["inputs"].clear(),
+        lambda program: nodes_of(program)[0]["inputs"][0].update(arg={"as_operator": "os.system"}),
+        lambda program: nodes_of(program)[0]["inputs"][0].update(arg={"as_tensor": {"name": "?"}}),
+        lambda program: program["graph_module"]["signature"]["input_specs"].pop(),
+        lambda program: program["graph_module"]["signature"]["output_specs"].append(
+            {"buffer_mutation": {"arg": {"name": "x"}, "buffer_name": "window"}}
+        ),
+    ],
+)
+def test_a_damaged_program_is_refused(package_folder, exported_halves, change):
+    change_program(exported_halves, package_folder, change)
+    with pytest.raises(ModelError, match=re.escape(str(package_folder))):
+        separator_of(str(package_folder)).separate(noise(1, 16000), RATE)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.pt2"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "zip", "pickle"])
+def test_broken_files_are_refused(tmp_path, package_folder, name, damage):
+    how = "pt2" if name == "model.pt2" else "script"
+    sound = Path(write_package(tmp_path / "sound", Halves(), how), name)
+    broken = package_folder / name
+    if damage == "truncated":
+        broken.write_bytes(sound.read_bytes()[: sound.stat().st_size // 2])
+    elif damage == "zip":
+        with zipfile.ZipFile(broken, "w") as archive:
+            archive.writestr("a/b", "c")
+    elif damage == "pickle":
+        torch.save({"weight": torch.zeros(3)}, broken)
+    else:
+        broken.write_text("" if damage == "empty" else "version https://git-lfs.github.com/spec/v1")
+    refused(package_folder, "export it again")
+
+
+def test_a_folder_without_a_model_or_metadata_is_refused(tmp_path, package_folder):
+    for call in (describe, load):
+        with pytest.raises(ModelError, match="has no model"):
+            call(str(package_folder), {})
+        with pytest.raises(ModelError, match=re.escape(str(tmp_path / "nowhere"))):
+            call(str(tmp_path / "nowhere"), {})
+    (package_folder / "metadata.json").unlink()
+    with pytest.raises(ModelError, match=r"metadata\.json"):
+        describe(str(package_folder), {})
+
+
+# --- shapes that an exported model may be given
+
+
+SYMBOL = {"as_expr": {"expr_str": "Symbol('s27', positive=True, integer=True)"}}
+
+
+@pytest.mark.parametrize(
+    ("guard", "length", "fine"),
+    [
+        ("L['x'].size()[1] > 256", 257, True),
+        ("L['x'].size()[1] > 256", 256, False),
+        ("(L['x'].size()[1] // 100) >= 2", 199, False),
+        ("L['x'].size()[1] % 8 == 0 and not L['x'].size()[1] == 16", 24, True),
+        ("L['x'].size()[1] % 8 == 0 and not L['x'].size()[1] == 16", 16, False),
+        ("1 < Max(1, -3 + L['x'].size()[1]) <= 7", 10, True),
+        ("1 < Max(1, -3 + L['x'].size()[1]) <= 7", 11, False),
+    ],
+)
+def test_guards_are_followed(guard, length, fine):
+    limits = ShapeLimits([{"as_int": 1}, SYMBOL], {}, [guard])
+    assert (limits.complaint((1, length)) is None) == fine
+
+
+def test_ranges_are_followed():
+    ranges = {"s27": {"min_val": 10, "max_val": 20}}
+    limits = ShapeLimits([{"as_int": 1}, SYMBOL], ranges, [])
+    assert limits.fixed == (1, None)
+    assert [limits.complaint((1, n)) is None for n in (9, 10, 20, 21)] == [False, True, True, False]
+    assert limits.complaint((2, 15)) == "it was exported for 1 on axis 0, not 2"
+    assert limits.complaint((15,)) == "it takes 2 axes, not 1"

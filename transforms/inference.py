@@ -1,0 +1,253 @@
+"""The separation by any model: RunInference, with a handler whose element is a part.
+
+A batch of Beam's has one part. What is batched are blocks: those of one part, and on a GPU those of
+all parts that are at work on the machine (`models/separators/server`).
+"""
+
+import functools
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+
+from ..audio.decoding import read_audio
+from ..models.model_cache import MIRROR_VARIABLE
+from ..models.separators.base import RESIDUAL, ModelError, UnusableModelError
+from ..models.separators.loading import SeparatorName, describe
+from ..models.separators.mixing import (
+    MixingOptions,
+    Position,
+    Statistics,
+    StreamingStatistics,
+    separate_part,
+)
+from ..models.separators.running import DeviceOptions
+from ..models.separators.server import Models, open_models
+from .records import Recording, Track
+from .settings import SeparationSettings, SplitSettings
+from .steps import Step, failure_of, identity_of, run_step
+from .storage import open_for_reading
+
+STATISTICS_BLOCK_S = 30.0
+STATISTICS_KEPT = 64
+
+
+class SeparationHandler(ModelHandler[Track, Track, Models]):
+    """How RunInference separates: tracks with samples to tracks with stems.
+
+    A part whose model fails comes back with `failure`: the others of its bundle go on.
+
+    Parameters
+    ----------
+    stems : the stems that are wanted
+    threads : of the arithmetic on the CPU; None: as torch has it
+    hints : resource hints of this step alone
+    """
+
+    def __init__(
+        self,
+        separation: SeparationSettings,
+        *,
+        stems: Iterable[str],
+        threads: int | None = None,
+        hints: dict[str, str] | None = None,
+    ) -> None:
+        # A mirror that is named where the job is submitted is meant for its workers.
+        mirror = (
+            {MIRROR_VARIABLE: os.environ[MIRROR_VARIABLE]} if MIRROR_VARIABLE in os.environ else {}
+        )
+        super().__init__(min_batch_size=1, max_batch_size=1, env_vars=mirror)
+        self.separation = separation
+        self.separators = separation.separators
+        self.stems = tuple(stems)
+        self.threads = threads
+        self.hints = dict(hints or {})
+
+    def load_model(self) -> Models:
+        """Load the models on their device.
+
+        Raises
+        ------
+        UnusableModelError : they can't be loaded; the job can't go on
+        """
+        separation = self.separation
+        options = DeviceOptions(
+            device=separation.device,
+            precision=separation.precision,
+            compile=separation.compile,
+            batch_size=separation.batch_size,
+            threads=self.threads,
+        )
+        try:
+            return open_models(self.separators, options)
+        except ModelError as error:
+            raise UnusableModelError(str(error)) from error
+
+    def run_inference(
+        self,
+        batch: Sequence[Track],
+        model: Models,
+        inference_args: dict[str, Any] | None = None,
+    ) -> list[Track]:
+        """Separate the tracks of a batch."""
+        return [self._separate(track, model) for track in batch]
+
+    def _separate(self, track: Track, model: Models) -> Track:
+        if "stems" not in track.recording.todo:
+            return track
+        if track.samples is None:
+            raise RuntimeError("a step before this one did not run")
+        part, recording = track.part, track.recording
+        try:
+            track.stems = separate_part(
+                track.samples,
+                recording.info.sample_rate,
+                model.members,
+                model.run,
+                position=Position(
+                    start_sample=part.context_start_sample,
+                    total_samples=recording.total_samples,
+                    stem_start_sample=part.stem_start_sample,
+                    stem_stop_sample=part.stem_stop_sample,
+                ),
+                stems=self.stems,
+                statistics=Statistics(*track.statistics) if track.statistics else None,
+                options=MixingOptions(
+                    overlap=self.separation.overlap,
+                    shifts=self.separation.shifts,
+                    seed=self.separation.seed,
+                ),
+            )
+        # One part must not cost the others of its bundle.
+        except Exception as error:
+            track.failure = failure_of(error, "RunInference", identity_of(track))
+        return track
+
+    def get_num_bytes(self, batch: Sequence[Track]) -> int:
+        """Bytes of the samples: Beam's own way would pickle them."""
+        return sum(track.samples.nbytes for track in batch if track.samples is not None)
+
+    def get_metrics_namespace(self) -> str:
+        """The name of the step in the metrics."""
+        return "RunInference"
+
+    def get_resource_hints(self) -> dict[str, str]:
+        """The accelerator, for this step alone."""
+        return self.hints
+
+    def update_model_path(self, model_path: str | None = None) -> None:
+        """Go on with another model package, named by its folder or its `metadata.json`.
+
+        Raises
+        ------
+        UnusableModelError : it can't be used, or lacks stems that are wanted
+        """
+        if not model_path:
+            return
+        address = model_path.removesuffix("/metadata.json")
+        separators = (SeparatorName(address, self.separators[0].options_json),)
+        try:
+            stems = describe(separators).stems
+        except (ModelError, ValueError) as error:
+            raise UnusableModelError(f"model update: {error}") from error
+        lacking = {*self.stems} - {*stems, RESIDUAL}
+        if lacking:
+            raise UnusableModelError(
+                f"model update {model_path}: has no stems {', '.join(sorted(lacking))}"
+            )
+        self.separators = separators
+
+
+class MeasureMixture(Step):
+    """Mean and deviation of a long recording, for separators that normalise by them.
+
+    Parts must agree on them, so each reads the whole recording, block by block; a process that has
+    several parts of it does so once.
+
+    Parameters
+    ----------
+    rates : of the separator's models, in Hz; empty: they work at any
+    """
+
+    branch = "stems"
+
+    def __init__(self, rates: Iterable[int]) -> None:
+        self.rates = tuple(rates)
+
+    def apply(self, record: Track) -> Iterable[Track]:
+        """Sets `statistics` of a part that is not the whole."""
+        if not record.part.is_whole:
+            rates = self.rates or (record.recording.info.sample_rate,)
+            found = measure(record.recording, rates[0])
+            record.statistics = (found.mean, found.deviation)
+        return [record]
+
+
+@functools.lru_cache(STATISTICS_KEPT)
+def measure(recording: Recording, rate: int) -> Statistics:
+    """Mean and deviation of the mono mixture of a recording's range, at another rate."""
+    sample_rate = recording.info.sample_rate
+    statistics = StreamingStatistics(sample_rate, rate)
+    block = round(STATISTICS_BLOCK_S * sample_rate)
+    with open_for_reading(recording.uri) as file:
+        for start in range(0, recording.total_samples, block):
+            samples = read_audio(
+                file,
+                name=recording.element,
+                start_sample=recording.start_sample + start,
+                frames=min(block, recording.total_samples - start),
+                info=recording.info,
+            )
+            statistics.add(samples)
+    return statistics.result()
+
+
+class TakeStems(Step):
+    """Parts whose model failed to the dead letters; the others go on."""
+
+    branch = "stems"
+
+    def process(self, record: Track) -> Iterable[Any]:
+        """Beam's entry."""
+        if record.failure is None:
+            yield from super().process(record)
+        else:
+            yield from self.fail(record, record.failure)
+
+    def apply(self, record: Track) -> Iterable[Track]:
+        """The track."""
+        return [record]
+
+
+class SeparateByModel(beam.PTransform):
+    """Tracks with samples to tracks with stems, by any separator."""
+
+    def __init__(
+        self,
+        settings: SplitSettings,
+        *,
+        threads: int | None = None,
+        hints: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.threads = threads
+        self.hints = hints
+
+    def expand(self, tracks: beam.PCollection) -> Any:
+        """A dict: `tracks`, and `failures`, a list."""
+        failures: list[beam.PCollection] = []
+        separation = self.settings.separation
+        description = separation.description
+        if description.normalizes:
+            tracks = run_step(tracks, MeasureMixture(description.sample_rates), Track, failures)
+        handler = SeparationHandler(
+            separation, stems=self.settings.wanted_stems, threads=self.threads, hints=self.hints
+        )
+        updates = separation.model_updates
+        separated = tracks | "RunInference" >> RunInference(handler, watch_model_pattern=updates)
+        separated.element_type = Track
+        stems = run_step(separated, TakeStems(), Track, failures)
+        return {"tracks": stems, "failures": failures}
