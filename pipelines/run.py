@@ -19,6 +19,7 @@ from ..transforms import coders  # noqa: F401  (registers the coders)
 from ..transforms.accepting import NOT_FOR_US, PASS_THROUGH, AcceptMessages
 from ..transforms.fan_out import SeparateByFanOut
 from ..transforms.klio_message import KlioJob
+from ..transforms.labels import WriteLabels
 from ..transforms.loading import LoadAudio, LoadBinary, LoadStems
 from ..transforms.planning import RESULTS, SKIPPED, UPSTREAM, PlanParts, SkipFinished, Spread
 from ..transforms.plots import GetSpec, SpecToPlot
@@ -138,7 +139,9 @@ def fused_stage(
     separated = tracks | "Separate" >> separation(job, local_workers=local_workers)
     failures += separated["failures"]
     stems = run_step(separated["tracks"], LoadStems(settings, out), Track, failures)
-    encoded = run_step(stems, EncodeStems(settings, out), Track, failures)
+    has_stems = settings.separation.description.effect == "stems"
+    encode = EncodeStems(settings, out) if has_stems else WriteLabels(settings, out)
+    encoded = run_step(stems, encode, Track, failures)
     powers = run_step(encoded, GetSpec(settings, out), Track, failures)
     plotted = run_step(powers, SpecToPlot(settings, out), Track, failures)
     published = run_step(plotted, PublishTrack(settings, out), Receipt, failures, tags=(PARTS,))
@@ -151,10 +154,10 @@ def separation(job: JobConfig, *, local_workers: int | None) -> beam.PTransform:
     settings, hints = job.settings, job.pipeline_options.separation_hints
     if not settings.separation.is_nn_filter:
         # RunInference takes a second to import.
-        from ..transforms.inference import SeparateByModel
+        from ..transforms.inference import RunModels
 
         threads = max(1, available_cores() // local_workers) if local_workers else None
-        return SeparateByModel(settings, threads=threads, hints=hints)
+        return RunModels(settings, threads=threads, hints=hints)
     recipe = recipe_of(settings.separation.separators[0].options)
     separate = SeparateByFanOut if job.join == "cogbk" else SeparateNearestNeighbors
     return separate(recipe, stems=settings.wanted_stems).with_resource_hints(**hints)

@@ -93,7 +93,7 @@ class TrackCoder(RecordCoder):
 
 
 _ARRAY_FIELDS = ("samples", "stft", "magnitude", "phase", "nearest")
-_SMALL_FIELDS = ("statistics", "failure", "source_sha256", "files", "part_files")
+_SMALL_FIELDS = ("statistics", "failure", "labels", "source_sha256", "files", "part_files")
 _ARRAY_DICT_FIELDS = ("masks", "stems", "powers")
 
 

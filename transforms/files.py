@@ -6,10 +6,13 @@ import io
 from typing import Any
 
 from ..audio.parts import Part
+from .manifest import NAME
 from .records import FileReceipt, Recording
 from .settings import MIXTURE_PLOT, SplitSettings
 from .steps import Step
 from .storage import OutputTree, StorageError, crc32c_of, scratch_names
+
+LABELS_JSON, LABELS_TEXT = "labels.json", "labels.txt"
 
 
 class PublishingStep(Step):
@@ -31,11 +34,23 @@ def remove_unfinished(recording: Recording, settings: SplitSettings, tree: Outpu
     """Remove the files of the branches that are still to do."""
     stems = [settings.stems.name_of(stem) for stem in settings.wanted_stems]
     names = {
+        "labels": [LABELS_JSON, LABELS_TEXT],
         "stems": [f"{stem}.{settings.stems.format}" for stem in stems],
         "plots": [f"{name}.png" for name in (MIXTURE_PLOT, *stems)],
     }
     for branch in recording.todo:
         for name in names[branch]:
+            tree.remove(recording.folder, name)
+
+
+def withdraw(recording: Recording, tree: OutputTree) -> None:
+    """Remove the stale files of a recording whose stems or labels are made anew, then its manifest.
+
+    Otherwise the old manifest could match new files of the same size, if the job is killed before
+    it writes the new one.
+    """
+    if recording.stale:
+        for name in (*recording.stale, NAME):
             tree.remove(recording.folder, name)
 
 
@@ -64,8 +79,8 @@ def published(
 
 
 def part_file_names(recording: Recording, part: Part, branch: str, name: str) -> tuple[str, ...]:
-    """Where a part of a long recording leaves a stem or a plot until the parts are joined."""
-    extension = "f32" if branch == "stems" else "npy"
+    """Where a part of a long recording leaves a stem, a plot or labels until all are joined."""
+    extension = {"stems": "f32", "plots": "npy", "labels": "json"}[branch]
     return (
         *scratch_names(),
         "parts",

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from ..audio.decoding import read_audio
 from ..models.model_cache import MIRROR_VARIABLE
 from ..models.separators.base import RESIDUAL, ModelError, UnusableModelError
-from ..models.separators.loading import SeparatorName, describe
+from ..models.separators.labelling import label_part
+from ..models.separators.loading import SeparatorName, describe, load_labeler
 from ..models.separators.mixing import (
     MixingOptions,
     Position,
@@ -23,6 +25,7 @@ from ..models.separators.mixing import (
     StreamingStatistics,
     separate_part,
 )
+from ..models.separators.packages import Labeler
 from ..models.separators.running import DeviceOptions
 from ..models.separators.server import Models, open_models
 from .records import Recording, Track
@@ -34,23 +37,24 @@ STATISTICS_BLOCK_S = 30.0
 STATISTICS_KEPT = 64
 
 
-class SeparationHandler(ModelHandler[Track, Track, Models]):
-    """How RunInference separates: tracks with samples to tracks with stems.
+class PartHandler(ModelHandler[Track, Track, Any]):
+    """How RunInference works on parts: `work` does one.
 
     A part whose model fails comes back with `failure`: the others of its bundle go on.
 
     Parameters
     ----------
-    stems : the stems that are wanted
+    separation : which models, and where they run
     threads : of the arithmetic on the CPU; None: as torch has it
     hints : resource hints of this step alone
     """
+
+    branch: str
 
     def __init__(
         self,
         separation: SeparationSettings,
         *,
-        stems: Iterable[str],
         threads: int | None = None,
         hints: dict[str, str] | None = None,
     ) -> None:
@@ -61,11 +65,18 @@ class SeparationHandler(ModelHandler[Track, Track, Models]):
         super().__init__(min_batch_size=1, max_batch_size=1, env_vars=mirror)
         self.separation = separation
         self.separators = separation.separators
-        self.stems = tuple(stems)
         self.threads = threads
         self.hints = dict(hints or {})
 
-    def load_model(self) -> Models:
+    def open(self, options: DeviceOptions) -> Any:
+        """Load the models; may raise ModelError."""
+        raise NotImplementedError
+
+    def work(self, track: Track, model: Any) -> None:
+        """What the models do with a part."""
+        raise NotImplementedError
+
+    def load_model(self) -> Any:
         """Load the models on their device.
 
         Raises
@@ -81,49 +92,23 @@ class SeparationHandler(ModelHandler[Track, Track, Models]):
             threads=self.threads,
         )
         try:
-            return open_models(self.separators, options)
+            return self.open(options)
         except ModelError as error:
             raise UnusableModelError(str(error)) from error
 
     def run_inference(
-        self,
-        batch: Sequence[Track],
-        model: Models,
-        inference_args: dict[str, Any] | None = None,
+        self, batch: Sequence[Track], model: Any, inference_args: dict[str, Any] | None = None
     ) -> list[Track]:
-        """Separate the tracks of a batch."""
-        return [self._separate(track, model) for track in batch]
-
-    def _separate(self, track: Track, model: Models) -> Track:
-        if "stems" not in track.recording.todo:
-            return track
-        if track.samples is None:
-            raise RuntimeError("a step before this one did not run")
-        part, recording = track.part, track.recording
-        try:
-            track.stems = separate_part(
-                track.samples,
-                recording.info.sample_rate,
-                model.members,
-                model.run,
-                position=Position(
-                    start_sample=part.context_start_sample,
-                    total_samples=recording.total_samples,
-                    stem_start_sample=part.stem_start_sample,
-                    stem_stop_sample=part.stem_stop_sample,
-                ),
-                stems=self.stems,
-                statistics=Statistics(*track.statistics) if track.statistics else None,
-                options=MixingOptions(
-                    overlap=self.separation.overlap,
-                    shifts=self.separation.shifts,
-                    seed=self.separation.seed,
-                ),
-            )
-        # One part must not cost the others of its bundle.
-        except Exception as error:
-            track.failure = failure_of(error, "RunInference", identity_of(track))
-        return track
+        """The tracks of a batch, with what their models gave."""
+        for track in batch:
+            if self.branch not in track.recording.todo:
+                continue
+            try:
+                self.work(track, model)
+            # One part must not cost the others of its bundle.
+            except Exception as error:
+                track.failure = failure_of(error, "RunInference", identity_of(track))
+        return list(batch)
 
     def get_num_bytes(self, batch: Sequence[Track]) -> int:
         """Bytes of the samples: Beam's own way would pickle them."""
@@ -136,6 +121,48 @@ class SeparationHandler(ModelHandler[Track, Track, Models]):
     def get_resource_hints(self) -> dict[str, str]:
         """The accelerator, for this step alone."""
         return self.hints
+
+
+class SeparationHandler(PartHandler):
+    """Tracks with samples to tracks with stems.
+
+    Parameters
+    ----------
+    stems : the stems that are wanted
+    """
+
+    branch = "stems"
+
+    def __init__(
+        self, separation: SeparationSettings, *, stems: Iterable[str], **options: Any
+    ) -> None:
+        super().__init__(separation, **options)
+        self.stems = tuple(stems)
+
+    def open(self, options: DeviceOptions) -> Models:
+        """Load the models here, or connect to the process of the GPU."""
+        return open_models(self.separators, options)
+
+    def work(self, track: Track, model: Models) -> None:
+        """Sets `stems`."""
+        part, recording, separation = track.part, track.recording, self.separation
+        track.stems = separate_part(
+            samples_of(track),
+            recording.info.sample_rate,
+            model.members,
+            model.run,
+            position=Position(
+                start_sample=part.context_start_sample,
+                total_samples=recording.total_samples,
+                stem_start_sample=part.stem_start_sample,
+                stem_stop_sample=part.stem_stop_sample,
+            ),
+            stems=self.stems,
+            statistics=Statistics(*track.statistics) if track.statistics else None,
+            options=MixingOptions(
+                overlap=separation.overlap, shifts=separation.shifts, seed=separation.seed
+            ),
+        )
 
     def update_model_path(self, model_path: str | None = None) -> None:
         """Go on with another model package, named by its folder or its `metadata.json`.
@@ -158,6 +185,37 @@ class SeparationHandler(ModelHandler[Track, Track, Models]):
                 f"model update {model_path}: has no stems {', '.join(sorted(lacking))}"
             )
         self.separators = separators
+
+
+class LabelHandler(PartHandler):
+    """Tracks with samples to tracks with labels."""
+
+    branch = "labels"
+
+    def open(self, options: DeviceOptions) -> Labeler:
+        """Load the model, on its device."""
+        (separator,) = self.separators
+        return load_labeler(separator, options.device)
+
+    def work(self, track: Track, model: Labeler) -> None:
+        """Sets `labels`."""
+        part, recording = track.part, track.recording
+        labels = label_part(
+            samples_of(track),
+            recording.info.sample_rate,
+            model,
+            position=part.context_start_sample,
+            total_samples=recording.total_samples,
+            core=(part.start_sample, part.stop_sample),
+        )
+        track.labels = tuple((label.start_s, label.end_s, label.text) for label in labels)
+
+
+def samples_of(track: Track) -> np.ndarray:
+    """The decoded samples of a track."""
+    if track.samples is None:
+        raise RuntimeError("LoadAudio did not run")
+    return track.samples
 
 
 class MeasureMixture(Step):
@@ -204,10 +262,16 @@ def measure(recording: Recording, rate: int) -> Statistics:
     return statistics.result()
 
 
-class TakeStems(Step):
-    """Parts whose model failed to the dead letters; the others go on."""
+class TakeResults(Step):
+    """Parts whose model failed to the dead letters; the others go on.
 
-    branch = "stems"
+    Parameters
+    ----------
+    branch : what the models give: "stems" or "labels"
+    """
+
+    def __init__(self, branch: str) -> None:
+        self.branch = branch
 
     def process(self, record: Track) -> Iterable[Any]:
         """Beam's entry."""
@@ -221,8 +285,8 @@ class TakeStems(Step):
         return [record]
 
 
-class SeparateByModel(beam.PTransform):
-    """Tracks with samples to tracks with stems, by any separator."""
+class RunModels(beam.PTransform):
+    """Tracks with samples to tracks with stems, or with labels, by any separator."""
 
     def __init__(
         self,
@@ -239,15 +303,19 @@ class SeparateByModel(beam.PTransform):
     def expand(self, tracks: beam.PCollection) -> Any:
         """A dict: `tracks`, and `failures`, a list."""
         failures: list[beam.PCollection] = []
-        separation = self.settings.separation
-        description = separation.description
+        separation, description = self.settings.separation, self.settings.separation.description
         if description.normalizes:
-            tracks = run_step(tracks, MeasureMixture(description.sample_rates), Track, failures)
-        handler = SeparationHandler(
-            separation, stems=self.settings.wanted_stems, threads=self.threads, hints=self.hints
+            measure = MeasureMixture(description.sample_rates)
+            tracks = run_step(tracks, measure, Track, failures)
+        where: dict[str, Any] = {"threads": self.threads, "hints": self.hints}
+        handler: PartHandler
+        if description.effect == "labels":
+            handler = LabelHandler(separation, **where)
+        else:
+            handler = SeparationHandler(separation, stems=self.settings.wanted_stems, **where)
+        made = tracks | "RunInference" >> RunInference(
+            handler, watch_model_pattern=separation.model_updates
         )
-        updates = separation.model_updates
-        separated = tracks | "RunInference" >> RunInference(handler, watch_model_pattern=updates)
-        separated.element_type = Track
-        stems = run_step(separated, TakeStems(), Track, failures)
-        return {"tracks": stems, "failures": failures}
+        made.element_type = Track
+        results = run_step(made, TakeResults(description.effect), Track, failures)
+        return {"tracks": results, "failures": failures}

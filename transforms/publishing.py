@@ -16,7 +16,8 @@ from ..audio.drawing import pool_power
 from ..audio.encoding import StemWriter, choose_format, quantize
 from ..audio.parts import Part, join_parts
 from ..audio.tags import Tags, read_tags, write_tags
-from .files import PublishingStep, part_file_names, remove_unfinished
+from .files import PublishingStep, part_file_names, remove_unfinished, withdraw
+from .labels import read_part_labels, write_labels
 from .manifest import NAME, finished_branches, manifest_json, merged_files, read_manifest
 from .plots import draw_plots, grid_of
 from .records import FileReceipt, PartReceipt, PartReference, Receipt, Recording, Track
@@ -51,17 +52,6 @@ class EncodeStems(PublishingStep):
             record.files += (receipt,)
             record.stems[stem], _ = quantize(record.stems[stem], stem_format)
         return [record]
-
-
-def withdraw(recording: Recording, tree: OutputTree) -> None:
-    """Remove the stale files of a recording whose stems are made anew, then its manifest.
-
-    Otherwise the old manifest could match new files of the same size, if the job is killed before
-    it writes the new one.
-    """
-    if recording.stale:
-        for name in (*recording.stale, NAME):
-            tree.remove(recording.folder, name)
 
 
 def write_stem(
@@ -266,6 +256,14 @@ class JoinParts(PublishingStep):
                 with self._part_reader(receipts["stems"], stem, recording) as read:
                     blocks = join_parts([receipt.part for receipt in receipts["stems"]], read)
                     files += (write_stem(blocks, stem, recording, tags, self.settings, self.tree),)
+        if "labels" in recording.todo:
+            labels = [
+                label
+                for receipt in receipts["labels"]
+                for _, name in receipt.files
+                for label in read_part_labels(name, self.tree)
+            ]
+            files += write_labels(labels, recording, self.tree)
         if "plots" in recording.todo:
             powers: dict[str, np.ndarray] = {}
             for receipt in receipts["plots"]:
@@ -273,7 +271,7 @@ class JoinParts(PublishingStep):
                     power = self._load(file_name)
                     powers[name] = np.maximum(powers[name], power) if name in powers else power
             parts = [receipt.part for receipt in receipts["plots"]]
-            for file in files:
+            for file in files if "stems" in recording.todo else ():
                 powers[file.stem or ""] = self._power_of(file.name, recording, parts)
             files += draw_plots(powers, recording, self.settings, self.tree)
         return files

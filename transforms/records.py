@@ -123,7 +123,8 @@ class Track:
     `powers` float32 `(rows, columns)` of a plot by name (stems and "mixture").
 
     `statistics` are mean and deviation of the whole recording, for separators that normalise by
-    them, where the part is not the whole; `failure` says why the model failed.
+    them, where the part is not the whole; `failure` says why the model failed; `labels` are start
+    and end in seconds and text, of a model that gives labels.
     """
 
     reference: PartReference
@@ -136,6 +137,7 @@ class Track:
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     statistics: tuple[float, float] | None = None
     failure: Failure | None = None
+    labels: tuple[tuple[float, float, str], ...] = ()
     stems: dict[str, np.ndarray] = field(default_factory=dict)
     powers: dict[str, np.ndarray] = field(default_factory=dict)
     source_sha256: str | None = None

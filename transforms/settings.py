@@ -212,7 +212,7 @@ class SplitSettings(Section):
             if stem not in known:
                 raise ValueError(
                     f"stems: {stem!r} is no stem of {self.separation.name}, "
-                    f"which gives {', '.join(known)}"
+                    f"which gives {', '.join(known) or 'labels only'}"
                 )
         names = [self.stems.name_of(stem) for stem in self.wanted_stems]
         if len(set(names)) < len(names):
@@ -230,17 +230,20 @@ class SplitSettings(Section):
     @property
     def branches(self) -> tuple[str, ...]:
         """The branches of the job, in the order of the graph."""
-        return ("stems", "plots") if self.plots.enabled else ("stems",)
+        effect = self.separation.description.effect
+        return (effect, "plots") if self.plots.enabled else (effect,)
 
     def digests(self) -> dict[str, str]:
         """A digest of each branch's settings; a branch is done again when its digest changes."""
-        stems = _digest(
-            [RESULTS_VERSION, self.separation.digested(), self.stems.model_dump(mode="json")]
-        )
-        return {
-            "stems": stems,
-            "plots": _digest([stems, self.plots.model_dump(mode="json")]),
-        }
+        separated = self.separation.digested()
+        effect = self.separation.description.effect
+        if effect == "labels":
+            made = _digest([RESULTS_VERSION, separated])
+            shown = _digest([self.separation.start_s, self.separation.duration_s])
+        else:
+            made = _digest([RESULTS_VERSION, separated, self.stems.model_dump(mode="json")])
+            shown = made
+        return {effect: made, "plots": _digest([shown, self.plots.model_dump(mode="json")])}
 
 
 def _digest(value: object) -> str:

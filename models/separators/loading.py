@@ -8,9 +8,12 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .base import Description, Member, ModelError, Separator, TorchSeparator, alone
+
+if TYPE_CHECKING:
+    from .packages import Labeler
 
 # The module of a kind offers `describe(name, options)` and `load(name, options)`; importing it is
 # cheap, so that reading a job file is.
@@ -93,6 +96,21 @@ def load(separators: tuple[SeparatorName, ...]) -> tuple[Member, ...]:
     )
 
 
+def load_labeler(separator: SeparatorName, device: str) -> "Labeler":
+    """Load a model package that gives labels, on a device.
+
+    Raises
+    ------
+    ModelError : it can't be found or loaded, gives stems, or the device is not there
+    """
+    from .inference import find_device
+    from .packages import load_labeler
+
+    labeler = load_labeler(package_address(separator.name), separator.options)
+    labeler.module.to(find_device(device))
+    return labeler
+
+
 @dataclass(frozen=True)
 class _Kind:
     describe: Callable[[SeparatorName], Description]
@@ -103,20 +121,25 @@ def _kind(name: str) -> _Kind:
     kind, _, rest = name.partition(":")
     if kind in KINDS:
         return _of_module(KINDS[kind], rest)
-    if "://" in name or os.path.exists(name):
-        return _of_module(PACKAGES, name)
     if PYTHON_CLASS.match(name):
         return _Kind(
             lambda each: _describe_class(_python_class(name), each.options),
             lambda each: alone(_construct(_python_class(name), each.options)),
         )
+    return _of_module(PACKAGES, package_address(name))
+
+
+def package_address(name: str) -> str:
+    """The folder or address of a model package, which a registry may know by a name.
+
+    Raises
+    ------
+    ModelError : there is none
+    """
+    if "://" in name or os.path.exists(name):
+        return name
     if "/" in name:
         raise ModelError(f"{name}: there is no such folder: a model package was expected there")
-    return _of_module(PACKAGES, _registered_package(name))
-
-
-def _registered_package(name: str) -> str:
-    """The folder of a package that a registry knows by its name."""
     from ..model_cache import ModelCache
     from ..model_registry import list_entries
 

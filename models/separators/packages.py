@@ -252,7 +252,7 @@ class Labeler:
         self.labels = metadata.labels
         self.sample_rate = metadata.sample_rate
         self._multichannel = metadata.multichannel
-        self._block_samples = max(
+        self.block_samples = max(
             SHORTEST_BLOCK, round(settings.block_seconds * metadata.sample_rate)
         )
 
@@ -264,6 +264,10 @@ class Labeler:
         samples : float32 `(channels, samples)` at `sample_rate`; a model for one channel gets the
             sum of the channels
 
+        Returns
+        -------
+        Labels in the order of the blocks; the last ones may reach a little beyond the end
+
         Raises
         ------
         ModelError : the model fails, or gives what can't be labels of the block
@@ -274,16 +278,11 @@ class Labeler:
             samples = samples.sum(axis=0, keepdims=True, dtype=np.float32)
         length = samples.shape[1]
         found: list[Label] = []
-        for start in range(0, length, self._block_samples):
-            block = samples[:, start : start + self._block_samples]
+        for start in range(0, length, self.block_samples):
+            block = samples[:, start : start + self.block_samples]
             missing = max(0, SHORTEST_BLOCK - block.shape[1])
             found += self._labels_of_block(np.pad(block, ((0, 0), (0, missing))), start)
-        end_s = length / self.sample_rate
-        return [
-            Label(label.start_s, min(label.end_s, end_s), label.text)
-            for label in found
-            if label.start_s < end_s
-        ]
+        return found
 
     def _labels_of_block(self, block: np.ndarray, start: int) -> list[Label]:
         import torch

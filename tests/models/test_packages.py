@@ -1,5 +1,6 @@
 """Model packages: made as audacitorch does, run as Audacity does; hostile ones are refused."""
 
+import itertools
 import json
 import pickle
 import re
@@ -12,14 +13,25 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from model_packages import (
+    METADATA,
+    RATE,
+    Halves,
+    Loudness,
+    MidSide,
+    SpectralHalves,
+    Volume,
+    export,
+    write_package,
+)
 
 from beamsplitter.models.packages.exported import load_exported
 from beamsplitter.models.packages.metadata import problems, read_metadata
 from beamsplitter.models.packages.shape_limits import ShapeLimits
 from beamsplitter.models.separators.base import ModelError
+from beamsplitter.models.separators.labelling import label_part
 from beamsplitter.models.separators.mixing import Position, separate_part
 from beamsplitter.models.separators.packages import (
-    Label,
     PackageSeparator,
     describe,
     load,
@@ -28,142 +40,12 @@ from beamsplitter.models.separators.packages import (
 )
 from beamsplitter.models.separators.running import DeviceOptions, runner_of
 
-RATE = 8000
-METADATA = {
-    "sample_rate": RATE,
-    "domain_tags": ["music", "speech", "environmental"],
-    "short_description": "Use me to boost volume by 3dB :).",
-    "long_description": "This description can be a max of 280 characters aaaaaaaaaaaaaaaaaaaa.",
-    "tags": ["volume boost"],
-    "labels": ["boosted"],
-    "effect_type": "waveform-to-waveform",
-    "multichannel": False,
-}
 OPTIONS = {"block_seconds": 2.0, "context_seconds": 0.1}
 DEVICES = [
     "cpu",
     pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
 ]
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-
-
-class Wrapper(torch.nn.Module):
-    """The recipe of audacitorch: checks around a model's own forward pass."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model.eval()
-
-    def check(self, x: torch.Tensor):
-        assert x.ndim == 2, "input must have two dimensions: (n_channels, n_samples)"
-        assert x.shape[-1] > x.shape[0], "number of channels exceeds number of samples"
-
-    def forward(self, x: torch.Tensor):
-        self.check(x)
-        output = self.model(x)
-        self.check(output)
-        return output
-
-
-class LabelWrapper(torch.nn.Module):
-    """The recipe for labels."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model.eval()
-
-    def forward(self, x: torch.Tensor):
-        assert x.ndim == 2
-        classes, times = self.model(x)
-        assert torch.all(times >= 0)
-        assert torch.all(times[:, 0] < times[:, 1])
-        assert classes.ndim == 1
-        assert classes.shape[0] == times.shape[0]
-        return classes, times
-
-
-class Volume(torch.nn.Module):
-    def forward(self, x: torch.Tensor):
-        return x * 2
-
-
-class Halves(torch.nn.Module):
-    """Low and high frequencies, which sum to the mixture."""
-
-    def __init__(self):
-        super().__init__()
-        self.low = torch.nn.Conv1d(1, 1, 31, padding=15, bias=False)
-        with torch.no_grad():
-            self.low.weight.copy_(torch.hann_window(33)[1:-1] / 16)
-
-    def forward(self, x: torch.Tensor):
-        low = self.low(x[:1].unsqueeze(0)).squeeze(0)
-        return torch.cat([low, x[:1] - low])
-
-
-class SpectralHalves(torch.nn.Module):
-    """Loud and quiet bins, by a spectrogram, with the shapes and the device in the graph."""
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("window", torch.hann_window(256))
-        self.register_buffer("floor", torch.tensor(0.5), persistent=False)
-
-    def forward(self, x):
-        spectrum = torch.stft(x, 256, 64, window=self.window, return_complex=True)
-        with torch.no_grad():
-            gain = torch.full((1,), 1.0, device=x.device)
-        mask = (spectrum.abs() > self.floor).float() * gain
-        loud = torch.istft(spectrum * mask, 256, 64, window=self.window)
-        loud = torch.nn.functional.pad(loud, (0, x.shape[-1] - loud.shape[-1]))
-        first, second = torch.chunk(torch.cat([loud, x - loud]), 2)
-        return torch.cat([first, second])
-
-
-class MidSide(torch.nn.Module):
-    """A multichannel one: the sum, and the difference to the last channel."""
-
-    def forward(self, x: torch.Tensor):
-        mid = x.mean(dim=0, keepdim=True)
-        return torch.cat([mid, mid - x[-1:], torch.zeros_like(x)])
-
-
-class Loudness(torch.nn.Module):
-    """Labels each tenth of a second as quiet (0) or loud (1)."""
-
-    def forward(self, x: torch.Tensor):
-        frames = x.shape[-1] // 800
-        power = x[0, : frames * 800].reshape(frames, 800).pow(2).mean(dim=1)
-        start = torch.arange(frames, device=x.device) * 0.1
-        return (power > 0.1).long(), torch.stack([start, start + 0.1], dim=1)
-
-
-def write_package(folder, model, how="script", **changes):
-    """A package of a wrapped model; "pt2" exports it with a dynamic length."""
-    folder.mkdir(parents=True, exist_ok=True)
-    metadata = {**METADATA, **changes}
-    (folder / "metadata.json").write_text(json.dumps(metadata))
-    labels = metadata["effect_type"] == "waveform-to-labels"
-    wrapped = (LabelWrapper if labels else Wrapper)(model)
-    example = torch.randn(2 if metadata["multichannel"] else 1, 4000)
-    if how == "pt2":
-        export(folder / "model.pt2", model, example)
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            scripted = (
-                torch.jit.script(wrapped) if how == "script" else torch.jit.trace(wrapped, example)
-            )
-            scripted.save(str(folder / "model.pt"))
-    return str(folder)
-
-
-def export(path, model, example, dynamic=True):
-    length = {1: torch.export.Dim.DYNAMIC}
-    exported = torch.export.export(
-        model.eval(), (example,), dynamic_shapes=(length,) if dynamic else None
-    )
-    torch.export.save(exported, path)
 
 
 def separator_of(address, **options):
@@ -376,16 +258,31 @@ def test_labels_lie_where_the_sound_is(tmp_path):
     assert labels == sorted(labels, key=lambda label: label.start_s)
 
 
-def test_labels_end_with_the_recording(tmp_path):
+@pytest.mark.parametrize("rate", [RATE, 2 * RATE])
+def test_parts_have_the_labels_of_the_whole_which_end_with_the_recording(tmp_path, rate):
     package = write_package(
         tmp_path, Loudness(), labels=["quiet", "loud"], effect_type="waveform-to-labels"
     )
     labeler = load_labeler(package, {"block_seconds": 1})
-    # The last block has a single sample.
-    labels = labeler.labels_of(np.ones((1, RATE + 1), np.float32))
-    assert len(labels) == 11
-    assert labels[-1] == Label(1.0, (RATE + 1) / RATE, "quiet")
-    assert labeler.labels_of(np.zeros((1, 0), np.float32)) == []
+    samples = np.repeat(noise(1, 23 * rate + 1) > 0.4, 1, axis=1).astype(np.float32)
+    samples[:, ::2] *= np.linspace(0, 2, samples[:, ::2].shape[1], dtype=np.float32)
+    total = samples.shape[1]
+    whole = label_part(samples, rate, labeler, position=0, total_samples=total, core=(0, total))
+    assert {label.text for label in whole} == {"quiet", "loud"}
+    assert whole[-1].end_s == total / rate
+    joined = []
+    for start, stop in itertools.pairwise((0, 7 * rate + 3, 15 * rate, 15 * rate + 1, total)):
+        position = max(0, start - 2 * rate) // rate * rate
+        part = samples[:, position : stop + 2 * rate]
+        joined += label_part(
+            part, rate, labeler, position=position, total_samples=total, core=(start, stop)
+        )
+    assert joined == whole
+
+
+def test_silence_of_no_length_has_no_labels(tmp_path):
+    package = write_labeler(tmp_path, Loudness())
+    assert load_labeler(package, {}).labels_of(np.zeros((1, 0), np.float32)) == []
 
 
 def test_labels_may_be_probabilities(tmp_path):

@@ -9,16 +9,24 @@ import apache_beam as beam
 import numpy as np
 import pytest
 import soundfile
+from apache_beam.ml.inference.base import ModelMetadata, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
-from conftest import Command, dead_letters
+from apache_beam.testing.util import assert_that, equal_to
+from conftest import Command, dead_letters, result_files
+from model_packages import Halves, Loudness, Twice, Volume, write_package
 
-from beamsplitter.audio.decoding import AudioInfo, probe
+from beamsplitter.audio.decoding import probe
 from beamsplitter.audio.parts import plan_parts
+from beamsplitter.models.separators import loading
+from beamsplitter.models.separators.base import UnusableModelError
+from beamsplitter.pipelines.engine import what_is_unusable
 from beamsplitter.pipelines.events import list_events
 from beamsplitter.pipelines.job_config import JobConfig, JobFileError, parse_job
 from beamsplitter.pipelines.run import build
 from beamsplitter.pipelines.sources import CreateEvents
+from beamsplitter.transforms.inference import SeparationHandler
 from beamsplitter.transforms.records import PartReference, Recording, Track
+from beamsplitter.transforms.settings import SeparationSettings
 from beamsplitter.transforms.storage import OutputTree
 
 WriteAudio = Callable[..., Path]
@@ -196,8 +204,87 @@ def test_only_the_stems_that_are_asked_for_are_written(
     )
 
 
+@pytest.fixture
+def package(tmp_path: Path) -> str:
+    """A model package of two stems that sum to the mixture, at 8 kHz."""
+    return write_package(tmp_path / "halves-net", Halves(), labels=["low", "high"])
+
+
+def test_a_model_package_separates(package: str, write_audio: WriteAudio, tmp_path: Path) -> None:
+    write_audio("music/a.wav", seconds=2, sample_rate=8000, channels=2, subtype="FLOAT")
+    write_audio("music/long.wav", seconds=25, sample_rate=11025, subtype="FLOAT")
+    separation = {"separator": package, "options": {"block_seconds": 2}, "device": "cpu"}
+    for name, part_seconds in (("whole", 300), ("parts", 10)):
+        settings = {**separation, "part_seconds": part_seconds}
+        run(job_for(tmp_path / "music", tmp_path / name, settings))
+        assert dead_letters(tmp_path / name) == {}
+    for name in ("a", "long"):
+        whole, parts = (stems_of(tmp_path / made / name) for made in ("whole", "parts"))
+        assert whole.keys() == {"low", "high", "residual"}
+        mixture = read(tmp_path / "music" / f"{name}.wav")
+        np.testing.assert_allclose(sum(whole.values()), mixture, atol=1e-6)
+        for stem, samples in whole.items():
+            np.testing.assert_allclose(parts[stem], samples, atol=1e-5)
+    a = stems_of(tmp_path / "whole" / "a")
+    np.testing.assert_allclose(a["residual"], 0, atol=1e-6)
+    assert min(np.abs(a["low"]).max(), np.abs(a["high"]).max()) > 0.05
+
+
+def test_other_weights_are_another_model(package: str, tmp_path: Path) -> None:
+    def digests() -> dict[str, str]:
+        loading.describe.cache_clear()
+        return job_for(tmp_path, tmp_path, {"separator": package}).settings.digests()
+
+    before = digests()
+    assert digests() == before
+    write_package(Path(package), Volume(), labels=["low"])
+    after = digests()
+    assert after["stems"] != before["stems"]
+    assert after["plots"] != before["plots"]
+
+
+def test_a_model_of_another_digest_is_refused(package: str, tmp_path: Path) -> None:
+    digest = job_for(tmp_path, tmp_path, {"separator": package}).separation.description.sha256
+    job_for(tmp_path, tmp_path, {"separator": package, "model_sha256": digest})
+    with pytest.raises(JobFileError, match="another one than the job was written for"):
+        job_for(tmp_path, tmp_path, {"separator": package, "model_sha256": "0" * 64})
+
+
+def test_a_package_of_labels_writes_a_label_track(write_audio: WriteAudio, tmp_path: Path) -> None:
+    labeler = write_package(
+        tmp_path / "loudness-net",
+        Loudness(),
+        labels=["quiet", "loud"],
+        effect_type="waveform-to-labels",
+    )
+    samples = np.zeros((1, 25 * RATE), np.float32)
+    samples[:, 7 * RATE : 16 * RATE] = np.sqrt(0.5)
+    write_audio("music/a.wav", sample_rate=RATE, samples=samples)
+    for name, part_seconds in (("whole", 300), ("parts", 10)):
+        separation = {"separator": labeler, "part_seconds": part_seconds}
+        run(job_for(tmp_path / "music", tmp_path / name, separation, plots={"enabled": True}))
+        assert dead_letters(tmp_path / name) == {}
+    whole, parts = (result_files(tmp_path / name) for name in ("whole", "parts"))
+    assert {name for name in whole if name.startswith("a/")} == {
+        f"a/{name}" for name in ("labels.json", "labels.txt", "spectrogram.png", "manifest.json")
+    }
+    assert {**whole, "a/manifest.json": b""} == {**parts, "a/manifest.json": b""}
+    labels = json.loads(whole["a/labels.json"])
+    loud = [each for each in labels if each["label"] == "loud"]
+    assert loud[0]["start_s"] == pytest.approx(7, abs=0.1)
+    assert loud[-1]["end_s"] == pytest.approx(16, abs=0.1)
+    assert len(loud) == pytest.approx(90, abs=2)
+    lines = whole["a/labels.txt"].decode().splitlines()
+    assert lines[0] == "0.000000\t0.100000\tquiet"
+    assert len(lines) == len(labels)
+    again = run(job_for(tmp_path / "music", tmp_path / "whole", {"separator": labeler}))
+    counters = again.metrics().query()["counters"]
+    skipped = [each for each in counters if each.key.metric.name == "skipped"]
+    assert skipped[0].committed == 1
+
+
 def track_of(path: Path) -> Track:
-    info: AudioInfo = probe(path.read_bytes(), name=path.name)
+    info = probe(path.read_bytes(), name=path.name)
     recording = Recording(
         element=path.name,
         uri=str(path),
@@ -213,10 +300,62 @@ def track_of(path: Path) -> Track:
     return Track(PartReference(recording, part), samples=read(path))
 
 
+def peaks(tracks: beam.PCollection) -> beam.PCollection:
+    return tracks | beam.Map(lambda track: round(float(np.abs(track.stems["low"]).max()), 2))
+
+
+def test_a_side_input_names_the_model_to_go_on_with(
+    package: str, write_audio: WriteAudio, tmp_path: Path
+) -> None:
+    track = track_of(
+        write_audio("a.wav", sample_rate=8000, samples=np.full((1, 8000), 0.25, np.float32))
+    )
+    twice = write_package(tmp_path / "twice-net", Twice(), labels=["low", "high"])
+    separation = SeparationSettings(separator=package, residual=False, device="cpu")
+    for update, peak in ((None, 0.26), (twice, 0.5), (f"{twice}/metadata.json", 0.5)):
+        handler = SeparationHandler(separation, stems=("low",))
+        with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
+            updates = (
+                pipeline | "Updates" >> beam.Create([ModelMetadata(update, "twice")])
+                if update
+                else None
+            )
+            separated = (
+                pipeline
+                | beam.Create([track])
+                | RunInference(handler, model_metadata_pcoll=updates)
+            )
+            assert_that(peaks(separated), equal_to([peak]))
+
+
+def test_an_update_that_lacks_a_stem_ends_the_job_with_its_name(
+    package: str, tmp_path: Path
+) -> None:
+    other = write_package(tmp_path / "volume-net", Volume())
+    handler = SeparationHandler(SeparationSettings(separator=package), stems=("low", "high"))
+    with pytest.raises(UnusableModelError) as raised:
+        handler.update_model_path(other)
+    assert what_is_unusable(raised.value) == f"model update {other}: has no stems high, low"
+
+
+def test_a_model_that_is_gone_ends_the_job_in_one_line(
+    package: str, write_audio: WriteAudio, tmp_path: Path
+) -> None:
+    write_audio("music/a.wav", seconds=1)
+    job = job_for(tmp_path / "music", tmp_path / "out", {"separator": package, "device": "cpu"})
+    (Path(package) / "model.pt").write_bytes(b"no model")
+    with pytest.raises(Exception) as raised:
+        run(job)
+    said = what_is_unusable(raised.value)
+    assert said is not None
+    assert said.startswith(package)
+
+
 @pytest.mark.parametrize(
     ("separation", "mistake"),
     [
         ({"separator": "nn-filtre"}, "nn-filtre"),
+        ({"separator": "./no/such/folder"}, "there is no such folder: a model package"),
         ({"separator": "hpss", "recipe": "librosa"}, "recipe: is one of nn-filter"),
         ({"separator": "hpss", "options": {"margin": 0.5}}, "margin: .*greater than or equal to 1"),
         ({"separator": "separators:Nothing"}, "Nothing is no Separator of separators"),

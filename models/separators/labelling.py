@@ -1,0 +1,51 @@
+"""From a part of a recording to its labels."""
+
+import numpy as np
+
+from .mixing import resample, resampled_length
+from .packages import Label, Labeler
+
+
+def label_part(
+    samples: np.ndarray,
+    sample_rate: int,
+    labeler: Labeler,
+    *,
+    position: int,
+    total_samples: int,
+    core: tuple[int, int],
+) -> list[Label]:
+    """Annotate one part of a recording.
+
+    The blocks lie on one grid from the recording's start, and a part has those that begin in its
+    core; so parts have the labels of the whole.
+
+    Parameters
+    ----------
+    samples : float32 `(channels, samples)` of the part with its context
+    sample_rate : Hz
+    position : where `samples` begins in the recording
+    total_samples : length of the recording
+    core : first sample of the part's core, and the one after its last, in the recording
+
+    Returns
+    -------
+    Labels in seconds from the recording's start, none of which reaches beyond its end
+
+    Raises
+    ------
+    ModelError : the model fails, or gives what can't be labels
+    """
+    rate, block = labeler.sample_rate, labeler.block_samples
+    first, stop = (-(-edge * rate // (block * sample_rate)) * block for edge in core)
+    stop = min(stop, resampled_length(total_samples, sample_rate, rate))
+    if first >= stop:
+        return []
+    begin = position * rate // sample_rate
+    mixture = resample(samples, sample_rate, rate)[:, first - begin : stop - begin]
+    offset_s, end_s = first / rate, total_samples / sample_rate
+    return [
+        Label(offset_s + label.start_s, min(offset_s + label.end_s, end_s), label.text)
+        for label in labeler.labels_of(mixture)
+        if offset_s + label.start_s < end_s
+    ]

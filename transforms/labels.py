@@ -1,0 +1,60 @@
+"""Labels of a model that annotates recordings: WriteLabels, and joining those of parts."""
+
+import json
+from collections.abc import Iterable, Sequence
+
+from .files import LABELS_JSON, LABELS_TEXT, PublishingStep, part_file_names, published, withdraw
+from .records import FileReceipt, Recording, Track
+from .storage import OutputTree, read_bytes
+
+PartLabels = Sequence[tuple[float, float, str]]
+
+
+class WriteLabels(PublishingStep):
+    """Labels to files; of a part of a long recording, to a file for JoinParts."""
+
+    branch = "labels"
+
+    def apply(self, record: Track) -> Iterable[Track]:
+        """Adds to `files`, or to `part_files`; releases `labels`."""
+        if record.part.is_whole:
+            record.files += write_labels(record.labels, record.recording, self.tree)
+        else:
+            names = part_file_names(record.recording, record.part, "labels", "labels")
+            self.tree.write(json.dumps(record.labels).encode(), *names)
+            record.part_files += (("labels", "labels", "/".join(names)),)
+        record.labels = ()
+        return [record]
+
+
+def read_part_labels(name: str, tree: OutputTree) -> PartLabels:
+    """The labels that a part has left."""
+    return [
+        (start_s, end_s, text) for start_s, end_s, text in json.loads(read_bytes(tree.path(name)))
+    ]
+
+
+def write_labels(
+    labels: PartLabels, recording: Recording, tree: OutputTree
+) -> tuple[FileReceipt, ...]:
+    """Write a recording's labels: as JSON, and as a label track that Audacity imports."""
+    withdraw(recording, tree)
+    plain = [
+        {"start_s": round(start_s, 6), "end_s": round(end_s, 6), "label": text}
+        for start_s, end_s, text in labels
+    ]
+    # A label track has a label a line.
+    lines = [
+        f"{each['start_s']:.6f}\t{each['end_s']:.6f}\t{' '.join(str(each['label']).split())}\n"
+        for each in plain
+    ]
+    contents = {
+        LABELS_JSON: (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode(),
+        LABELS_TEXT: "".join(lines).encode(),
+    }
+    for name, data in contents.items():
+        tree.write(data, recording.folder, name)
+    return tuple(
+        published(data, name, branch="labels", stem=None, duration_s=recording.duration_s)
+        for name, data in contents.items()
+    )
