@@ -3,6 +3,8 @@ ARG PYTHON_VERSION=3.11
 ARG BEAM_VERSION=2.77.0
 # cpu or cuda: which build of torch is installed.
 ARG VARIANT=cpu
+# Extras of the package, with commas between: demucs.
+ARG EXTRAS=
 # Of Google's launcher of flex templates: a program without Python or Beam in it.
 ARG LAUNCHER_VERSION=20230622_RC00
 
@@ -31,10 +33,14 @@ RUN pip install --no-cache-dir --constraint constraints.txt torch
 
 # hadolint ignore=DL3006
 FROM build-${VARIANT} AS installed
+ARG EXTRAS
 WORKDIR /build
 # First what seldom changes: an edit of the code installs nothing but the code again.
-RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-print(*project['dependencies'], sep='\n')" > requirements.txt \
+RUN python -c "import os, tomllib; \
+project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+names = [name.strip() for name in os.environ.get('EXTRAS', '').split(',') if name.strip()]; \
+extras = [project['optional-dependencies'][name] for name in names]; \
+print(*sum(extras, project['dependencies']), sep='\n')" > requirements.txt \
     && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
 COPY LICENSE README.md setup.py __init__.py ./
 COPY audio audio

@@ -18,7 +18,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from ..models.separators.base import UnusableModelError
+from ..models.separators.base import ModelError, UnusableModelError
 from ..transforms.storage import UnusableStorageError
 from .engine_spec import UNUSABLE_EXIT_CODE, EngineSpec
 from .job_config import JobConfig, parse_job
@@ -30,9 +30,8 @@ PARENT_POLL_S = 0.2
 UNUSABLE = (UnusableStorageError, UnusableModelError)
 
 
-def run(spec: EngineSpec) -> dict[str, Any]:
+def run(spec: EngineSpec, job: JobConfig) -> dict[str, Any]:
     """Run the graph; gives the metrics by step."""
-    job = parse_job(spec.job, source="job")
     pipeline = beam.Pipeline(options=local_options(job, workers=spec.workers))
     build(
         job,
@@ -44,6 +43,26 @@ def run(spec: EngineSpec) -> dict[str, Any]:
     result = pipeline.run()
     result.wait_until_finish()
     return metrics_by_step(result)
+
+
+def preload_models(job: JobConfig) -> None:
+    """Load what processes forked from this one will need of models.
+
+    Raises
+    ------
+    UnusableModelError : a model can't be loaded
+    """
+    separation = job.separation
+    if separation.is_nn_filter or separation.description.effect != "stems":
+        return
+    # With them comes torch, which takes seconds to import.
+    from ..models.separators.server import preload
+    from ..transforms import inference  # noqa: F401
+
+    try:
+        preload(separation.separators, separation.device)
+    except ModelError as error:
+        raise UnusableModelError(str(error)) from error
 
 
 def local_options(job: JobConfig, *, workers: int) -> PipelineOptions:
@@ -100,11 +119,13 @@ def what_is_unusable(error: Exception) -> str | None:
 def main() -> None:
     """Run the spec that the first argument names."""
     spec = EngineSpec(**json.loads(Path(sys.argv[1]).read_text()))
-    if spec.workers > 1:
-        use_workers([WorkerProcess() for _ in range(spec.workers)], spec.progress_path)
-    end_with(spec.launcher, Path(sys.argv[1]).parent)
+    job = parse_job(spec.job, source="job")
     try:
-        metrics = run(spec)
+        preload_models(job)
+        if spec.workers > 1:
+            use_workers([WorkerProcess() for _ in range(spec.workers)], spec.progress_path)
+        end_with(spec.launcher, Path(sys.argv[1]).parent)
+        metrics = run(spec, job)
     except Exception as error:
         reason = what_is_unusable(error)
         if reason is None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ..models.separators.loading import is_package
 from ..transforms.settings import (
     PlotSettings,
     Section,
@@ -248,6 +249,22 @@ class JobConfig(SplitSettings):
                 "join: cogbk moves whole spectrograms through shuffles, so it is for excerpts: "
                 f"set separation.duration_s to at most {EXCERPT_LIMIT_S:g}, or leave join out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _updates_are_for_streams_of_packages(self) -> "JobConfig":
+        separation, options = self.separation, self.pipeline_options
+        if separation.model_updates is None:
+            return self
+        if not (options.streaming and options.runner == "DataflowRunner"):
+            raise ValueError(
+                "separation.model_updates: is for streams on Dataflow; elsewhere a new run takes "
+                "a new model"
+            )
+        if separation.ensemble or not is_package(separation.separator):
+            raise ValueError("separation.model_updates: the separator must be a model package")
+        if separation.description.effect != "stems":
+            raise ValueError("separation.model_updates: is for packages that give stems")
         return self
 
     @model_validator(mode="after")

@@ -243,6 +243,8 @@ def engine_environment(folder: Path) -> dict[str, str]:
         **os.environ,
         **dict.fromkeys(THREADS_OF_LIBRARIES, "1"),
         "PYTHONWARNINGS": "ignore",
+        # Asking whether there is a GPU must not open it: processes are forked after that.
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         # Beam leaves temporary folders behind; they go with this one.
         "TMPDIR": str(folder),
     }

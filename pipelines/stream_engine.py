@@ -28,7 +28,7 @@ from apache_beam.io.gcp.pubsub import PubsubMessage
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from ..transforms.storage import RUN_IDENTITY_VARIABLE, OutputTree
-from .engine import end_with, local_options, metrics_by_step, what_is_unusable
+from .engine import end_with, local_options, metrics_by_step, preload_models, what_is_unusable
 from .engine_spec import UNUSABLE_EXIT_CODE
 from .job_config import JobConfig, parse_job
 from .run import build
@@ -110,6 +110,7 @@ class Template:
     def __init__(self, channel: socket.socket, job: JobConfig) -> None:
         self.channel = channel
         self.job = job
+        preload_models(job)
         self.graph = PreparedGraph(job)
         self.numbers: dict[int, int] = {}
         """Numbers of running batches by process."""

@@ -69,6 +69,13 @@ class FailingOnStereo(Identity):
         return stems * np.float32("nan") if self.fault == "nan" else stems[:1]
 
 
+class Unwilling(Identity):
+    """Can't be made."""
+
+    def __init__(self) -> None:
+        raise KeyError("weights")
+
+
 def smooth(samples: np.ndarray, reach: int) -> np.ndarray:
     """A FIR filter over `reach` samples on either side; zeros beyond the ends."""
     taps = np.hanning(2 * reach + 3)[1:-1]
@@ -80,6 +87,7 @@ __all__ = [
     "Identity",
     "Inventing",
     "Smoothing",
+    "Unwilling",
     "alone",
     "smooth",
 ]

@@ -12,6 +12,7 @@ from ..models.separators.loading import SeparatorName, describe
 # Part of every digest: raise it when the same settings begin to give other samples or pictures.
 RESULTS_VERSION = 1
 MIXTURE_PLOT = "spectrogram"
+NEAREST_NEIGHBORS = "nn-filter"
 BIT_DEPTHS = {"flac": ("16", "24"), "wav": ("16", "24", "32", "32f"), "ogg": (), "mp3": ()}
 
 
@@ -33,7 +34,7 @@ class SeparationSettings(Section):
     """How recordings are separated, and which range of them."""
 
     separator: str = Field(
-        "nn-filter",
+        NEAREST_NEIGHBORS,
         description="nn-filter, hpss, demucs:NAME, umx:NAME, a model package, or module:Class",
     )
     recipe: Literal["default", "librosa"] | None = Field(
@@ -72,8 +73,10 @@ class SeparationSettings(Section):
 
     @model_validator(mode="after")
     def _separator_is_there(self) -> "SeparationSettings":
-        if self.ensemble and "separator" in self.model_fields_set:
+        if self.ensemble and self.separator != NEAREST_NEIGHBORS:
             raise ValueError("separator and ensemble: give one of them")
+        if self.ensemble and (self.options or self.recipe):
+            raise ValueError("options: with an ensemble, each member has options of its own")
         if self.recipe is not None and not self.is_nn_filter:
             raise ValueError("recipe: is one of nn-filter; other separators have options")
         try:
@@ -90,7 +93,7 @@ class SeparationSettings(Section):
     @property
     def is_nn_filter(self) -> bool:
         """Whether the separator is the nearest-neighbour filter, which has steps of its own."""
-        return not self.ensemble and self.separator == "nn-filter"
+        return not self.ensemble and self.separator == NEAREST_NEIGHBORS
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .base import Description, Member, ModelError, Separator, TorchSeparator, alone
@@ -96,6 +96,40 @@ def load(separators: tuple[SeparatorName, ...]) -> tuple[Member, ...]:
     )
 
 
+def is_package(name: str) -> bool:
+    """Whether a separator is a model package."""
+    return name.partition(":")[0] not in KINDS and not PYTHON_CLASS.match(name)
+
+
+def fetch(separators: tuple[SeparatorName, ...]) -> tuple[SeparatorName, ...]:
+    """Fetch the files of separators into the cache of this machine.
+
+    Returns
+    -------
+    The same separators, packages by the folders of their files: a process that knows fewer schemes
+    of addresses can load them
+
+    Raises
+    ------
+    ModelError : files can't be had
+    """
+    return tuple(replace(each, name=_fetched(each.name)) for each in separators)
+
+
+def _fetched(name: str) -> str:
+    from ..model_cache import ModelCache
+    from ..model_registry import list_entries
+
+    if is_package(name):
+        from .packages import fetch_package
+
+        return str(fetch_package(package_address(name)))
+    for entry in list_entries():
+        if entry.name == name:
+            ModelCache().fetch(entry)
+    return name
+
+
 def load_labeler(separator: SeparatorName, device: str) -> "Labeler":
     """Load a model package that gives labels, on a device.
 
@@ -180,8 +214,11 @@ def _python_class(name: str) -> type[Separator]:
 def _construct(separator: type[Separator], options: Mapping[str, Any]) -> Separator:
     try:
         return separator(**options)
-    except TypeError as error:
-        raise ValueError(f"options of {separator.__name__}: {error}") from error
+    # It is anyone's code.
+    except Exception as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ValueError(f"options of {separator.__name__}: {error!r}") from error
 
 
 def _describe_class(separator: type[Separator], options: Mapping[str, Any]) -> Description:

@@ -258,7 +258,9 @@ def _estimate(
             group, separator, member_index, run, rate, indexes, at_rate, origin, options
         )
 
-    shifts: list[int | None] = [*range(options.shifts)] or [None]
+    shifts: list[int | None] = [None]
+    if options.shifts and separator.block_samples is not None:
+        shifts = [*range(options.shifts)]
     joined = []
     for group in groups:
         total = estimate_group(group, shifts[0])

@@ -86,7 +86,7 @@ def describe(address: str, options: Mapping[str, object]) -> Description:
     ValueError : an option is
     """
     settings = parse_options(PackageOptions, options)
-    folder = _folder_of(address)
+    folder = fetch_package(address)
     metadata = read_metadata(folder / FILE_NAME, address)
     gives_stems = metadata.effect_type == "waveform-to-waveform"
     return Description(
@@ -361,7 +361,13 @@ def _plain_name(label: str) -> str:
     return text.strip(" .")
 
 
-def _folder_of(address: str) -> Path:
+def fetch_package(address: str) -> Path:
+    """The folder of a package's files, fetched if it lies elsewhere.
+
+    Raises
+    ------
+    ModelError : its files can't be had
+    """
     from ..model_cache import ModelCache
 
     return ModelCache().fetch_folder(address, required=[FILE_NAME], optional=MODEL_FILES)
@@ -375,7 +381,7 @@ def _model_file_of(folder: Path, address: str) -> Path:
 
 
 def _load_model(address: str) -> tuple[PackageMetadata, "torch.nn.Module"]:
-    folder = _folder_of(address)
+    folder = fetch_package(address)
     metadata = read_metadata(folder / FILE_NAME, address)
     path = _model_file_of(folder, address)
     if path.suffix == ".pt2":

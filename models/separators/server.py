@@ -33,7 +33,7 @@ import numpy as np
 from filelock import FileLock
 
 from .base import Member, ModelError, Separator
-from .loading import SeparatorName, describe, load
+from .loading import SeparatorName, describe, fetch, load
 from .mixing import RunBlocks
 from .running import DeviceOptions, runner_of
 
@@ -41,6 +41,8 @@ REQUESTS_AHEAD = 2
 TRIES = 2
 IDLE_S = 5.0
 LANES = 2
+# The path of a socket may have 103 bytes; its name has 17.
+LONGEST_FOLDER = 85
 _SIZES = struct.Struct("<IQ")
 # What the path from parts to stems needs to know of a separator.
 GEOMETRY = (
@@ -194,6 +196,24 @@ class RemoteRunner:
         return connection
 
 
+_preloaded: dict[tuple[SeparatorName, ...], tuple[Member, ...]] = {}
+
+
+def preload(separators: tuple[SeparatorName, ...], device: str) -> None:
+    """Load models that will run on the CPU, for the processes that are forked from this one.
+
+    They share its memory. It must not compute anything: the threads of that would be missing there.
+
+    Raises
+    ------
+    ModelError : a model can't be loaded, or the device is not there
+    """
+    from .inference import find_device
+
+    if find_device(device).type == "cpu" or not describe(separators).uses_device:
+        _preloaded[separators] = load(separators)
+
+
 def open_models(separators: tuple[SeparatorName, ...], options: DeviceOptions) -> "Models":
     """The models of a job: loaded in this process, or in that of their GPU.
 
@@ -211,9 +231,9 @@ def open_models(separators: tuple[SeparatorName, ...], options: DeviceOptions) -
         if device.type == "cuda" and device.index is None:
             options = replace(options, device=f"cuda:{os.getpid() % device_count()}")
         if device.type != "cpu":
-            remote = RemoteRunner(ServerSpec(separators, options))
+            remote = RemoteRunner(ServerSpec(fetch(separators), options))
             return Models(remote.members, remote)
-    members = load(separators)
+    members = _preloaded.get(separators) or load(separators)
     return Models(members, runner_of(members, options))
 
 
@@ -233,6 +253,8 @@ def connect(spec: ServerSpec) -> socket.socket:
     ModelError : it can't load the models
     """
     folder = Path(tempfile.gettempdir()) / f"beamsplitter-models-{os.getuid()}"
+    if len(str(folder)) > LONGEST_FOLDER:
+        folder = Path("/tmp") / folder.name
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
         raise ModelError(f"{folder}: others can open it: remove it")
@@ -344,6 +366,8 @@ class ModelServer:
                     send(connection, {"error": str(error)}, None)
                 else:
                     send(connection, {}, stems)
+                    # They hold on to a whole batch.
+                    del blocks, stems
         except (OSError, EOFError):
             connection.close()
         finally:

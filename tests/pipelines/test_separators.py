@@ -9,14 +9,20 @@ import apache_beam as beam
 import numpy as np
 import pytest
 import soundfile
+import torch
+import yaml
 from apache_beam.ml.inference.base import ModelMetadata, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 from conftest import Command, dead_letters, result_files
+from demucs.apply import apply_model
+from demucs_models import tiny_htdemucs, write_th
 from model_packages import Halves, Loudness, Twice, Volume, write_package
 
 from beamsplitter.audio.decoding import probe
 from beamsplitter.audio.parts import plan_parts
+from beamsplitter.models.model_cache import sha256_of
+from beamsplitter.models.model_registry import find_entry
 from beamsplitter.models.separators import loading
 from beamsplitter.models.separators.base import UnusableModelError
 from beamsplitter.pipelines.engine import what_is_unusable
@@ -230,6 +236,85 @@ def test_a_model_package_separates(package: str, write_audio: WriteAudio, tmp_pa
     assert min(np.abs(a["low"]).max(), np.abs(a["high"]).max()) > 0.05
 
 
+@pytest.fixture
+def tiny_demucs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
+    """A small network with random weights that the registry calls `demucs:htdemucs`."""
+    (tmp_path / "weights").mkdir()
+    path = write_th(tiny_htdemucs(), tmp_path / "weights", "955717e8")
+    entry = {
+        **find_entry("demucs:htdemucs").model_dump(mode="json"),
+        "files": [{"name": path.name, "address": str(path), "sha256": sha256_of(path)}],
+    }
+    (tmp_path / "registry.yaml").write_text(yaml.safe_dump({"models": [entry]}))
+    monkeypatch.setenv("BEAMSPLITTER_MODEL_REGISTRY", str(tmp_path / "registry.yaml"))
+    monkeypatch.setenv("BEAMSPLITTER_MODEL_CACHE", str(tmp_path / "cache"))
+    loading.describe.cache_clear()
+    return tiny_htdemucs()
+
+
+def test_demucs_in_the_graph_makes_what_its_own_command_makes(
+    tiny_demucs: torch.nn.Module, write_audio: WriteAudio, tmp_path: Path, command: Command
+) -> None:
+    path = write_audio(
+        "music/song.wav", seconds=23.5, sample_rate=44100, channels=2, subtype="FLOAT"
+    )
+    options = ("--separator", "demucs:htdemucs", "--no-plots", "--format", "wav")
+    for name, part_seconds in (("whole", 300), ("parts", 10)):
+        done = command(
+            *("separate", path, "-o", tmp_path / name, *options, "--bit-depth", "32f"),
+            *("--device", "cpu", "--part-seconds", part_seconds),
+        )
+        assert done.returncode == 0, done.stderr
+    whole, parts = (stems_of(tmp_path / name / "song") for name in ("whole", "parts"))
+    mixture = torch.from_numpy(read(path))
+    mono = mixture.mean(0)
+    mean, deviation = mono.mean(), mono.std() + 1e-8
+    with torch.inference_mode():
+        normalised = ((mixture - mean) / deviation)[None]
+        expected = apply_model(tiny_demucs, normalised, shifts=0)[0] * deviation + mean
+    assert whole.keys() == {"drums", "bass", "other", "vocals", "residual"}
+    for stem, samples in zip(("drums", "bass", "other", "vocals"), expected.numpy(), strict=True):
+        np.testing.assert_allclose(whole[stem], samples, atol=1e-5)
+        np.testing.assert_allclose(parts[stem], samples, atol=1e-5)
+    np.testing.assert_allclose(sum(whole.values()), mixture.numpy(), atol=1e-5)
+
+
+def test_batches_workers_and_the_order_of_files_change_next_to_nothing(
+    tiny_demucs: torch.nn.Module, write_audio: WriteAudio, tmp_path: Path, command: Command
+) -> None:
+    for index in range(4):
+        write_audio(
+            f"music/{index}.wav", seconds=2 + index, sample_rate=44100, seed=index, subtype="FLOAT"
+        )
+    job = {
+        "job_name": "batches",
+        "pipeline_options": {"runner": "DirectRunner", "streaming": False},
+        "job_config": {
+            "events": {"inputs": [{"type": "folder", "location": str(tmp_path / "music")}]},
+            "data": {"outputs": [{"type": "file", "location": ""}]},
+        },
+        "separation": {"separator": "demucs:htdemucs", "device": "cpu", "batch_size": 1},
+        "plots": {"enabled": False},
+        "stems": {"format": "wav", "bit_depth": "32f"},
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+    made = []
+    for workers, batch_size in ((1, 1), (1, 3), (2, 1)):
+        out = tmp_path / f"{workers}-{batch_size}"
+        done = command(
+            *("run", tmp_path / "job.yaml", "--workers", workers),
+            *("-O", f"job_config.data.outputs.0.location={out}"),
+            *("-O", f"separation.batch_size={batch_size}"),
+        )
+        assert done.returncode == 0, done.stderr
+        made.append({path.relative_to(out): read(path) for path in out.rglob("*.wav")})
+    assert len(made[0]) == 4 * 5
+    for other in made[1:]:
+        assert other.keys() == made[0].keys()
+        for name, samples in made[0].items():
+            np.testing.assert_allclose(other[name], samples, atol=1e-5)
+
+
 def test_other_weights_are_another_model(package: str, tmp_path: Path) -> None:
     def digests() -> dict[str, str]:
         loading.describe.cache_clear()
@@ -363,6 +448,9 @@ def test_a_model_that_is_gone_ends_the_job_in_one_line(
         ({"separator": "separators:Smoothing", "options": {"blocks": 1}}, "blocks"),
         ({"separator": "hpss", "model_sha256": "00"}, "model_sha256: .*no digest"),
         ({"separator": "hpss", "ensemble": [{"separator": "hpss"}]}, "give one of them"),
+        ({"options": {"power": 1}, "ensemble": [{"separator": "hpss"}]}, "each member has options"),
+        ({"separator": "separators:Unwilling"}, "options of Unwilling: KeyError"),
+        ({"separator": "hpss", "model_updates": "gs://a/*"}, "is for streams on Dataflow"),
         ({"device": "gpu"}, "device"),
     ],
 )
@@ -396,6 +484,45 @@ def test_what_decides_the_results_is_in_the_digest_and_nothing_else(tmp_path: Pa
         digest(ensemble=[{"separator": "hpss"}, {"separator": "nn-filter"}]),
     ]
     assert len(set(different)) == len(different)
+
+
+def test_updates_are_for_packages_of_stems(package: str, tmp_path: Path) -> None:
+    stream = {"runner": "DataflowRunner", "streaming": True}
+    events = {"inputs": [{"type": "pubsub", "subscription": "projects/p/subscriptions/s"}]}
+    data = {"outputs": [{"type": "file", "location": "gs://bucket/out"}]}
+
+    def job(separator: str) -> JobConfig:
+        separation = {"separator": separator, "model_updates": "gs://models/*/metadata.json"}
+        sections = {"pipeline_options": stream, "job_config": {"events": events, "data": data}}
+        return job_for(tmp_path, tmp_path, separation, **sections)
+
+    assert job(package).separation.model_updates
+    for other in ("hpss", "demucs:htdemucs", "separators:Smoothing"):
+        with pytest.raises(JobFileError, match="the separator must be a model package"):
+            job(other)
+
+
+def test_a_job_file_takes_an_ensemble(
+    write_audio: WriteAudio, tmp_path: Path, command: Command
+) -> None:
+    song = write_audio("song.wav", seconds=1)
+    (tmp_path / "job.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "job_name": "ensemble",
+                "pipeline_options": {"runner": "DirectRunner", "streaming": False},
+                "job_config": {
+                    "events": {"inputs": [{"type": "recording", "location": str(song)}]},
+                    "data": {"outputs": [{"type": "file", "location": str(tmp_path / "out")}]},
+                },
+                "separation": {"ensemble": [{"separator": "hpss"}, {"separator": "nn-filter"}]},
+            }
+        )
+    )
+    done = command("run", tmp_path / "job.yaml")
+    assert done.returncode == 0, done.stderr
+    names = {path.stem for path in (tmp_path / "out" / "song").glob("*.flac")}
+    assert names == {"harmonic", "percussive", "background", "foreground", "residual"}
 
 
 def test_the_command_takes_a_separator_and_its_options(

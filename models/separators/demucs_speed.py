@@ -1,0 +1,134 @@
+"""The networks of demucs, faster on a CPU, with the same results (`benchmarks/demucs_speed.py`)."""
+
+import math
+import types
+from typing import Any
+
+import torch
+from demucs.hdemucs import HDecLayer, HDemucs, HEncLayer
+from demucs.htdemucs import HTDemucs
+from demucs.spec import ispectro
+from torch import nn
+
+ROWS_AT_ONCE = 32
+
+
+def speed_up(module: nn.Module) -> nn.Module:
+    """Make a loaded network faster, in place.
+
+    Parameters
+    ----------
+    module : Demucs, HDemucs or HTDemucs
+
+    Returns
+    -------
+    The same module; what it gives changes by rounding only
+    """
+    avoid_attention_shortcut(module)
+    run_rows_in_pieces(module)
+    transpose_by_products(module)
+    invert_without_padding(module)
+    return module
+
+
+def avoid_attention_shortcut(module: nn.Module) -> None:
+    """Make self-attention take the way of other attention.
+
+    Torch has a shortcut for it, which on a CPU writes the whole matrix of weights, and is slower.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.MultiheadAttention):
+            part.register_forward_pre_hook(_tell_query_from_key)
+
+
+def run_rows_in_pieces(module: nn.Module) -> None:
+    """Make the residual branches take some frequencies after the other, bit for bit the same."""
+    for part in list(module.modules()):
+        if isinstance(part, HEncLayer | HDecLayer) and part.freq and "dconv" in part._modules:
+            part._modules["dconv"] = RowsInPieces(part.get_submodule("dconv"))
+
+
+def transpose_by_products(module: nn.Module) -> None:
+    """Make transposed convolutions along frequency products of matrices."""
+    for part in list(module.modules()):
+        if isinstance(part, HDecLayer) and part.freq:
+            convolution: Any = part.conv_tr
+            if convolution.kernel_size == (2 * convolution.stride[0], 1):
+                part._modules["conv_tr"] = TransposedByProducts(convolution)
+
+
+def invert_without_padding(module: nn.Module) -> None:
+    """Make the inverse STFT write its padded spectrum once, in the order in which it is read."""
+    if isinstance(module, HDemucs | HTDemucs):
+        module._ispec = types.MethodType(_inverse_stft, module)
+
+
+class RowsInPieces(nn.Module):
+    """Runs a module on some rows of a batch after the other: what it makes stays in the cache.
+
+    Parameters
+    ----------
+    module : takes and gives `(rows, channels, frames)`, each row on its own
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """What the module gives for all rows, `(rows, channels, frames)`."""
+        at_once = ROWS_AT_ONCE if rows.device.type == "cpu" else len(rows)
+        pieces = [self.module(piece) for piece in rows.split(at_once)]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def _tell_query_from_key(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    query, *others = inputs
+    return (query.view_as(query), *others)
+
+
+class TransposedByProducts(nn.Module):
+    """A `ConvTranspose2d` along frequency alone, whose kernel is twice its stride.
+
+    Every row of the input gives two strides of the output, which overlap with those of its
+    neighbours: a product of matrices, and a sum.
+    """
+
+    def __init__(self, convolution: Any) -> None:
+        super().__init__()
+        self.stride: int = convolution.stride[0]
+        channels_in, channels_out = convolution.weight.shape[:2]
+        weight = convolution.weight.detach().squeeze(3).permute(2, 1, 0)
+        self.weight = nn.Parameter(weight.reshape(-1, channels_in))
+        self.bias = nn.Parameter(convolution.bias.detach().clone())
+        self.channels_out = channels_out
+
+    def forward(self, blocks: torch.Tensor) -> torch.Tensor:
+        """`(batch, channels, rows, frames)` to `(batch, channels, stride * (rows + 1), frames)`."""
+        batch, _, rows, frames = blocks.shape
+        # Not matmul: it would copy all rows into one.
+        each_row = blocks.transpose(1, 2).reshape(batch * rows, -1, frames)
+        products = torch.bmm(self.weight.expand(batch * rows, -1, -1), each_row)
+        halves = products.view(batch, rows, 2, self.stride, self.channels_out, frames)
+        first, second = halves.permute(2, 0, 4, 1, 3, 5)
+        shape = (batch, self.channels_out, rows + 1, self.stride, frames)
+        output = self.bias.view(-1, 1, 1, 1).to(products.dtype).expand(shape).clone()
+        output[:, :, :-1] += first
+        output[:, :, 1:] += second
+        return output.view(batch, self.channels_out, -1, frames)
+
+
+def _inverse_stft(
+    network: Any, spectrum: torch.Tensor, length: int, scale: int = 0
+) -> torch.Tensor:
+    """`HTDemucs._ispec`: a row of zeros on top, two frames of zeros on either side, inverted."""
+    hop_length = network.hop_length // 4**scale
+    *others, rows, frames = spectrum.shape
+    padded = torch.zeros(*others, frames + 4, rows + 1, 2, device=spectrum.device)
+    padded[..., 2:-2, :-1, :] = torch.view_as_real(spectrum).transpose(-3, -2)
+    edge = hop_length // 2 * 3
+    whole = hop_length * math.ceil(length / hop_length) + 2 * edge
+    samples: torch.Tensor = ispectro(
+        torch.view_as_complex(padded).transpose(-2, -1), hop_length, length=whole
+    )
+    return samples[..., edge : edge + length]

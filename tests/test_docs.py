@@ -1,0 +1,248 @@
+"""What the documentation says of separators and models, held against the code."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from pydantic import BaseModel
+
+from beamsplitter.models import model_cache, model_registry
+from beamsplitter.models.separators.demucs import RELEASES, SAMPLE_RATE
+from beamsplitter.models.separators.harmonic_percussive import HarmonicPercussiveOptions
+from beamsplitter.models.separators.loading import KINDS, SeparatorName, describe
+from beamsplitter.models.separators.mixing import BLOCKS_AT_ONCE
+from beamsplitter.models.separators.open_unmix import OpenUnmixOptions
+from beamsplitter.models.separators.packages import DEFAULT_CONTEXT_S, PackageOptions
+from beamsplitter.models.separators.recipes import NearestNeighborRecipe
+from beamsplitter.models.separators.server import LANES, REQUESTS_AHEAD
+from beamsplitter.transforms.settings import SeparationSettings, SplitSettings
+
+WriteAudio = Callable[..., Path]
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+MODELS = (DOCS / "models.md").read_text()
+WRITING = (DOCS / "writing-a-separator.md").read_text()
+MOST_LINES = 40
+
+
+def blocks_of(text: str, language: str) -> list[str]:
+    """The code blocks of a language; "" for those of none, which are commands."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
+    return [block for of, block in fenced if of == language]
+
+
+def cells_of(text: str) -> list[list[str]]:
+    """The rows of all tables."""
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+
+
+def read(path: Path) -> np.ndarray:
+    return soundfile.read(path, dtype="float32", always_2d=True)[0].T
+
+
+def share_of(tone: np.ndarray, samples: np.ndarray) -> float:
+    """How much of a tone of amplitude 1 is in each channel, on the mean."""
+    return float((samples @ tone).mean() / (tone @ tone))
+
+
+def test_a_separator_in_40_lines_runs(write_audio: WriteAudio, tmp_path: Path) -> None:
+    rate = 44100
+    time_s = np.arange(rate) / rate
+    low, high = (np.sin(2 * np.pi * frequency * time_s) for frequency in (60, 1000))
+    mixture = np.stack([0.3 * low + 0.2 * high, 0.3 * low - 0.1 * high]).astype(np.float32)
+    write_audio("song.wav", sample_rate=rate, samples=mixture)
+    mixture = read(tmp_path / "song.wav")
+    names = []
+    for code in blocks_of(WRITING, "python"):
+        name = code.splitlines()[0].removeprefix("# ")
+        assert len(code.splitlines()) <= MOST_LINES, name
+        (tmp_path / name).write_text(code)
+        names.append(name)
+    assert names == ["bass.py", "mask_net.py", "pack.py", "export.py"]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for commands in blocks_of(WRITING, ""):
+        done = subprocess.run(
+            ["sh", "-e", "-c", commands],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    step = 2**-15
+
+    bass, residual = (
+        read(tmp_path / "out" / "song" / f"{name}.flac") for name in ("bass", "residual")
+    )
+    np.testing.assert_allclose(bass + residual, mixture, atol=2 * step)
+    assert share_of(low, bass) == pytest.approx(0.3, abs=0.01)
+    assert share_of(high, bass) == pytest.approx(0, abs=0.001)
+
+    folders = [tmp_path / name / "song" for name in ("out-mask", "out-package", "out-exported")]
+    voices = [read(folder / "voice.flac") for folder in folders]
+    assert np.abs(voices[0]).max() > 0.05
+    for voice, folder in zip(voices, folders, strict=True):
+        np.testing.assert_allclose(voice, voices[0], atol=2 * step)
+        np.testing.assert_allclose(voice + read(folder / "residual.flac"), mixture, atol=2 * step)
+    assert (tmp_path / "mask-package" / "model.pt2").is_file()
+
+
+def test_all_keys_of_separation_are_in_the_table_of_job_files() -> None:
+    first_cells = " ".join(row[0] for row in cells_of((DOCS / "job-files.md").read_text()))
+    named = set(re.findall(r"`(?:separation\.)?(\w+)`", first_cells))
+    assert set(SeparationSettings.model_fields) <= named
+
+
+def test_defaults_in_the_table_of_job_files() -> None:
+    rows = {row[0]: row[1] for row in cells_of((DOCS / "job-files.md").read_text())}
+    for name, field in SeparationSettings.model_fields.items():
+        said = rows.get(f"`separation.{name}`")
+        if said is None or isinstance(field.default, tuple | None):
+            continue
+        default = field.get_default(call_default_factory=True)
+        shown = default.lower() if isinstance(default, str) else json.dumps(default)
+        assert said.strip("`") in (
+            shown,
+            f"{default:g}" if isinstance(default, float) else shown,
+            "",
+        )
+
+
+def test_all_known_models_are_in_the_table_with_their_stems_and_rate() -> None:
+    rows = {
+        name: row
+        for row in cells_of(MODELS)
+        for name in re.findall(r"`([\w:-]+)`", row[0])
+        if len(row) == 5
+    }
+    stems: list[str] = []
+    for entry in model_registry.read_registry(model_registry.PACKAGED_REGISTRY):
+        row = rows.pop(entry.name)
+        named = re.findall(r"`(\w+)`", row[1])
+        stems = [*stems, *named] if "the same" in row[1] else named
+        assert stems == list(entry.stems), entry.name
+        assert row[2] == f"{entry.sample_rate / 1000:g} kHz"
+        assert ("research only" in row[3]) == ("research only" in entry.licence)
+        assert ("no commercial use" in row[3]) == ("no commercial use" in entry.licence)
+        assert (row[4] == "`[demucs]`") == entry.name.startswith("demucs:")
+    for name in ("nn-filter", "hpss"):
+        assert re.findall(r"`(\w+)`", rows.pop(name)[1]) == list(
+            describe((SeparatorName(name),)).stems
+        )
+    assert set(rows) == {"separator", "module:Class"}
+    assert all(f"`{kind}" in MODELS for kind in KINDS)
+
+
+@pytest.mark.parametrize(
+    ("options", "others"),
+    [
+        (HarmonicPercussiveOptions, {}),
+        (OpenUnmixOptions, {}),
+        (PackageOptions, {"context_seconds": DEFAULT_CONTEXT_S}),
+    ],
+)
+def test_all_options_are_in_the_table_with_their_defaults(
+    options: type[BaseModel], others: dict[str, Any]
+) -> None:
+    rows = {row[1].strip("`"): row[2].strip("`") for row in cells_of(MODELS) if len(row) == 4}
+    for name, field in options.model_fields.items():
+        assert yaml.safe_load(rows[name]) == others.get(name, field.default), name
+
+
+def test_all_numbers_of_the_filter_are_in_the_docs() -> None:
+    rows = {
+        row[0].strip("`"): row[1].strip("`")
+        for row in cells_of((DOCS / "separation.md").read_text())
+    }
+    for name, field in NearestNeighborRecipe.model_fields.items():
+        assert yaml.safe_load(rows[name]) == field.default, name
+
+
+def test_the_memory_that_is_told_is_that_of_the_constants() -> None:
+    block = round(RELEASES["htdemucs"].block_s * SAMPLE_RATE) * 2 * 4 / 1e6
+    request = BLOCKS_AT_ONCE * block * (1 + len(RELEASES["htdemucs"].stems))
+    thread = REQUESTS_AHEAD * request
+    # The size of a batch stands in a module that imports torch.
+    from beamsplitter.models.separators.inference import LARGEST_BATCH
+
+    lanes = LANES * LARGEST_BATCH * block * 2
+    told = [row[2] for row in cells_of(MODELS) if len(row) == 3 and re.match(r"[\d.]+$", row[2])]
+    assert told == [f"{block:.2f}", *(f"{each:.0f}" for each in (request, thread, thread, lanes))]
+    assert f"{4 * thread / 1000:.1f} GB in the workers" in MODELS
+    assert f"{(4 * thread + lanes) / 1000:.1f} GB in the process of the GPU" in MODELS
+
+
+def test_the_registry_in_the_docs_can_be_read(tmp_path: Path) -> None:
+    (text,) = (each for each in blocks_of(MODELS, "yaml") if "models:" in each)
+    (tmp_path / "registry.yaml").write_text(text)
+    package, weights = model_registry.read_registry(tmp_path / "registry.yaml")
+    assert (package.kind, weights.kind) == ("package", "weights")
+    known = model_registry.read_registry(model_registry.PACKAGED_REGISTRY)
+    (same,) = (entry for entry in known if entry.name == weights.name)
+    assert [(file.name, file.sha256) for file in weights.files] == [
+        (file.name, file.sha256) for file in same.files
+    ]
+
+
+def test_job_sections_in_the_docs_are_valid() -> None:
+    sections = [yaml.safe_load(each) for each in blocks_of(MODELS, "yaml")]
+    (ensemble,) = (each for each in sections if "separation" in each)
+    settings = SplitSettings.model_validate(ensemble)
+    assert settings.wanted_stems == ("drums", "bass", "other", "vocals", "residual")
+
+
+def test_the_variables_in_the_docs_are_those_that_are_read() -> None:
+    named = set(re.findall(r"BEAMSPLITTER_\w+", MODELS))
+    assert named == {
+        model_cache.CACHE_VARIABLE,
+        model_cache.MIRROR_VARIABLE,
+        model_cache.OFFLINE_VARIABLE,
+        model_registry.REGISTRY_VARIABLE,
+    }
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted(DOCS.glob("*.md")), ROOT / "README.md"], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_extras_of_the_image_are_installed_with_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    dockerfile = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
+    (program,) = re.findall(r'RUN python -c "(import os, tomllib.*?)" >', dockerfile)
+
+    def requirements(extras: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={**os.environ, "EXTRAS": extras},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split("\n")[:-1]
+
+    extras = project["optional-dependencies"]
+    assert requirements("") == project["dependencies"]
+    assert requirements("demucs") == [*project["dependencies"], *extras["demucs"]]
+    assert requirements("demucs, dev")[-len(extras["dev"]) :] == extras["dev"]
+    containers = (DOCS / "containers.md").read_text()
+    assert set(re.findall(r"EXTRAS=(\w+)", containers + dockerfile)) <= set(extras)
