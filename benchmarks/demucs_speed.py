@@ -11,6 +11,7 @@ import argparse
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import torch
 from demucs.htdemucs import HTDemucs
@@ -18,6 +19,7 @@ from demucs.htdemucs import HTDemucs
 from beamsplitter.models.separators.demucs_speed import (
     avoid_attention_shortcut,
     invert_without_padding,
+    make_branches_products,
     run_rows_in_pieces,
     speed_up,
     transpose_by_products,
@@ -26,21 +28,21 @@ from beamsplitter.models.separators.demucs_speed import (
 BLOCK_SAMPLES = 343980
 
 
-def released_size() -> HTDemucs:
+def released_size(**changes: Any) -> HTDemucs:
     """An HTDemucs as released as `htdemucs`, with random weights of trained size."""
     torch.manual_seed(0)
-    module = HTDemucs(
-        ["drums", "bass", "other", "vocals"],
-        channels=48,
-        depth=4,
-        dconv_mode=3,
-        dconv_depth=2,
-        dconv_comp=8,
-        bottom_channels=512,
-        t_layers=5,
-        t_heads=8,
-        segment=Fraction(39, 5),
-    )
+    released = {
+        "channels": 48,
+        "depth": 4,
+        "dconv_mode": 3,
+        "dconv_depth": 2,
+        "dconv_comp": 8,
+        "bottom_channels": 512,
+        "t_layers": 5,
+        "t_heads": 8,
+        "segment": Fraction(39, 5),
+    }
+    module = HTDemucs(["drums", "bass", "other", "vocals"], **{**released, **changes})
     # At first the residual branches hardly count: differences in them would not show.
     for name, value in module.named_parameters():
         if name.endswith("scale"):
@@ -81,6 +83,7 @@ def main() -> None:
         "demucs": plain,
         "no attention shortcut": changed(avoid_attention_shortcut),
         "rows in pieces": changed(run_rows_in_pieces),
+        "branches of products": changed(make_branches_products),
         "transpose by products": changed(transpose_by_products),
         "invert without padding": changed(invert_without_padding),
         "ours": fast,

@@ -4,6 +4,7 @@
     python benchmarks/separators.py short [--files 60] [--seconds 5]
     python benchmarks/separators.py long [--seconds 240]
     python benchmarks/separators.py memory [--minutes 10 60]
+    python benchmarks/separators.py precision
 
 Published weights need a network: these are random, of the released size, which changes neither
 speed nor equality. Both commands read the same FLAC files and write four float stems each, ours
@@ -28,8 +29,9 @@ import torch
 import yaml
 from demucs.apply import apply_model
 from demucs_speed import released_size
-from measuring import AUDIO_DIR, beamsplitter, long_signal, write_files
+from measuring import AUDIO_DIR, beamsplitter, cost_of, long_signal, write_files
 
+from beamsplitter.models.evaluation import si_sdr
 from beamsplitter.models.separators.demucs import load_network
 
 SIGNATURE = "955717e8"
@@ -37,9 +39,9 @@ STEMS = ("drums", "bass", "other", "vocals")
 SAMPLE_RATE = 44100
 
 
-def write_weights(folder: Path) -> dict[str, str]:
+def write_weights(folder: Path, **changes: object) -> dict[str, str]:
     """A folder that demucs' `--repo` takes, and the environment in which ours takes its file."""
-    module = released_size()
+    module = released_size(**changes)
     args, kwargs = module._init_args_kwargs
     content = {
         "klass": type(module),
@@ -179,16 +181,50 @@ class Watch:
 
 
 def memory(work: Path, minutes: list[float], device: str) -> None:
-    """Peak memory of one process, for a short and for a long recording."""
-    from measuring import cost_of
+    """Peak memory of one process, for a short and for a long recording.
 
-    os.environ.update(write_weights(work))
+    With a smaller network, whose blocks and stems are as large: the released one takes too long.
+    """
+    os.environ.update(write_weights(work, channels=8, bottom_channels=64, t_layers=1))
     signal = long_signal(AUDIO_DIR, SAMPLE_RATE, 2)
     for each in minutes:
         folder = work / f"{each:g}"
         write_files(folder, signal, SAMPLE_RATE, [60 * each])
         cost = cost_of(*ours(folder, work / f"out-{each:g}", device), sample_memory=True)
         print(f"{each:g} min: peak {cost.peak_mib:.0f} MiB, {cost.wall_s:.0f} s", flush=True)
+
+
+def precision(work: Path, device: str) -> None:
+    """SI-SDR of the stems that halves give against those of float32, and the time they take."""
+    environment = write_weights(work)
+    made: dict[str, dict[str, np.ndarray]] = {}
+    for name in ("float32", "bfloat16", "float16"):
+        job = {
+            "job_name": name,
+            "pipeline_options": {"runner": "DirectRunner", "streaming": False},
+            "job_config": {
+                "events": {
+                    "inputs": [{"type": "recording", "location": str(AUDIO_DIR / "fishin.ogg")}]
+                },
+                "data": {"outputs": [{"type": "file", "location": str(work / name)}]},
+            },
+            "separation": {
+                "separator": "demucs:htdemucs",
+                "precision": name,
+                "device": device,
+                "duration_s": 30,
+            },
+            "stems": {"format": "wav", "bit_depth": "32f"},
+            "plots": {"enabled": False},
+        }
+        (work / f"{name}.yaml").write_text(yaml.safe_dump(job))
+        took = seconds(*beamsplitter("run", work / f"{name}.yaml"), **environment)
+        made[name] = {
+            stem: soundfile.read(work / name / "fishin" / f"{stem}.wav", dtype="float32")[0].T
+            for stem in STEMS
+        }
+        ratios = [si_sdr(made[name][stem], made["float32"][stem]) for stem in STEMS]
+        print(f"{name}: {took:.1f} s, SI-SDR {min(ratios):.1f} to {max(ratios):.1f} dB", flush=True)
 
 
 def durations(options: argparse.Namespace) -> Iterator[float]:
@@ -200,7 +236,7 @@ def durations(options: argparse.Namespace) -> Iterator[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["equality", "short", "long", "memory"])
+    parser.add_argument("what", choices=["equality", "short", "long", "memory", "precision"])
     parser.add_argument("--files", type=int)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--minutes", type=float, nargs="+", default=[10, 60])
@@ -211,6 +247,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         if options.what == "equality":
             equality(Path(work), options.device)
+        elif options.what == "precision":
+            precision(Path(work), options.device)
         elif options.what == "memory":
             memory(Path(work), options.minutes, options.device)
         else:

@@ -5,12 +5,15 @@ import types
 from typing import Any
 
 import torch
+from demucs.demucs import DConv
 from demucs.hdemucs import HDecLayer, HDemucs, HEncLayer
 from demucs.htdemucs import HTDemucs
 from demucs.spec import ispectro
+from demucs.transformer import LayerScale
 from torch import nn
 
 ROWS_AT_ONCE = 32
+BRANCH = (nn.Conv1d, nn.GroupNorm, nn.GELU, nn.Conv1d, nn.GroupNorm, nn.GLU, LayerScale)
 
 
 def speed_up(module: nn.Module) -> nn.Module:
@@ -25,6 +28,7 @@ def speed_up(module: nn.Module) -> nn.Module:
     The same module; what it gives changes by rounding only
     """
     avoid_attention_shortcut(module)
+    make_branches_products(module)
     run_rows_in_pieces(module)
     transpose_by_products(module)
     invert_without_padding(module)
@@ -39,6 +43,17 @@ def avoid_attention_shortcut(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.MultiheadAttention):
             part.register_forward_pre_hook(_tell_query_from_key)
+
+
+def make_branches_products(module: nn.Module) -> None:
+    """Make residual branches products of matrices, with as few passes over them as can be."""
+    for part in list(module.modules()):
+        if not isinstance(part, DConv):
+            continue
+        for index, layer in enumerate(part.layers):
+            parts: list[Any] = list(layer.children())
+            if tuple(map(type, parts)) == BRANCH and parts[4].num_groups == 1:
+                part.layers[index] = BranchOfProducts(layer)
 
 
 def run_rows_in_pieces(module: nn.Module) -> None:
@@ -61,6 +76,75 @@ def invert_without_padding(module: nn.Module) -> None:
     """Make the inverse STFT write its padded spectrum once, in the order in which it is read."""
     if isinstance(module, HDemucs | HTDemucs):
         module._ispec = types.MethodType(_inverse_stft, module)
+
+
+class BranchOfProducts(nn.Module):
+    """One layer of a `DConv` on a CPU.
+
+    Its first convolution is a product for all taps, and a sum of what they give, shifted. The
+    second has so few input channels that the mean and variance of what it gives follow from their
+    sums and products; so its normalisation, and the scale at the end, are put into its weights.
+
+    Parameters
+    ----------
+    layer : Conv1d of 3 taps, GroupNorm, GELU, Conv1d of 1 tap, GroupNorm, GLU, LayerScale
+    """
+
+    taps: torch.Tensor
+    taps_bias: torch.Tensor
+    weight: torch.Tensor
+    gain: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+        taps, self.norm, self.activation, self.out, self.out_norm, _, scale = layer
+        self.dilation: int = taps.dilation[0]
+        weights = {
+            "taps": taps.weight.permute(2, 0, 1).flatten(0, 1),
+            "taps_bias": taps.bias[:, None],
+            "weight": self.out.weight.squeeze(2),
+            "gain": torch.cat([scale.scale, torch.ones_like(scale.scale)]) * self.out_norm.weight,
+            "shift": torch.cat([scale.scale, torch.ones_like(scale.scale)]) * self.out_norm.bias,
+        }
+        for name, value in weights.items():
+            self.register_buffer(name, value.detach().clone(), persistent=False)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """What the layer gives for `(rows, channels, frames)`."""
+        if rows.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            given: torch.Tensor = self.layer(rows)
+            return given
+        hidden = self.activation(self.norm(self._convolve_taps(rows)))
+        weight, bias = self._normalised(hidden)
+        return nn.functional.glu(torch.baddbmm(bias[:, :, None], weight, hidden), dim=1)
+
+    def _convolve_taps(self, rows: torch.Tensor) -> torch.Tensor:
+        count, _, frames = rows.shape
+        products = torch.bmm(self.taps.expand(count, -1, -1), rows)
+        before, here, after = products.view(count, 3, -1, frames).unbind(1)
+        hidden = here + self.taps_bias
+        reach = min(self.dilation, frames)
+        hidden[..., reach:] += before[..., : frames - reach]
+        hidden[..., : frames - reach] += after[..., reach:]
+        return hidden
+
+    def _normalised(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights of each row, `(rows, channels, hidden channels)`, and biases."""
+        frames = hidden.shape[-1]
+        sums = hidden.sum(-1, dtype=torch.float64)
+        products = torch.bmm(hidden, hidden.transpose(1, 2)).double()
+        weight, bias = self.weight.double(), self.out.bias.double()
+        count = len(bias) * frames
+        mean = (sums @ weight.sum(0) + frames * bias.sum()) / count
+        squares = (products * (weight.T @ weight)).sum((1, 2))
+        squares += 2 * (sums @ (weight.T @ bias)) + frames * (bias @ bias)
+        variance = (squares / count - mean.square()).clamp_min(0)
+        deviation = (variance + self.out_norm.eps).sqrt()
+        gain = self.gain.double() / deviation[:, None]
+        shift = gain * (bias - mean[:, None]) + self.shift.double()
+        return (gain[:, :, None] * weight).float(), shift.float()
 
 
 class RowsInPieces(nn.Module):

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from audio_files import recording
 from demucs.apply import TensorChunk, apply_model
 from demucs.hf import load_safetensors_model
 from demucs.pretrained import REMOTE_ROOT
@@ -375,3 +377,31 @@ def test_a_shift_is_that_of_demucs(monkeypatch):
     )
     for stem, expected in applied(tiny_htdemucs(), mixture, shifts=1).items():
         np.testing.assert_allclose(made[stem], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [tiny_hdemucs, tiny_htdemucs])
+def test_seams_are_no_worse_than_what_lies_between_them(make):
+    """SNR against a single pass: within 50 ms of seams at most 3 dB below the median elsewhere."""
+    mixture, rate = soundfile.read(recording("fishin.ogg"), frames=10 * 44100, dtype="float32")
+    mixture = np.ascontiguousarray(mixture.T)
+    separator = DemucsSeparator("x", make())
+    made = separated(separator, mixture)
+    whole = make()
+    whole.use_train_segment = False
+    expected = applied(whole, mixture, shifts=0, split=False)
+    reach, stride = rate // 20, int((1 - separator.overlap) * separator.block_samples)
+    begins = range(0, mixture.shape[1], stride)
+    seams = [edge for begin in begins for edge in (begin, begin + separator.block_samples)]
+
+    def snr_db(place):
+        where = slice(place - reach, place + reach)
+        truth = np.stack([expected[stem][:, where] for stem in STEMS])
+        error = np.stack([made[stem][:, where] for stem in STEMS]) - truth
+        return 10 * np.log10(np.square(truth).sum() / np.square(error).sum())
+
+    places = range(rate, 9 * rate, reach)
+    elsewhere = [
+        snr_db(place) for place in places if min(abs(place - seam) for seam in seams) > 2 * reach
+    ]
+    at_seams = [snr_db(seam) for seam in seams if rate < seam < 9 * rate]
+    assert np.median(at_seams) > np.median(elsewhere) - 3

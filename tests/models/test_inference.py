@@ -2,8 +2,10 @@
 
 import os
 import signal
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -98,10 +100,18 @@ def test_a_device_that_is_not_there_is_told(name: str) -> None:
 
 
 @pytest.fixture
-def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServerSpec:
-    """A server of `Choosy`, with batches of 8, in a folder of the test."""
+def sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of temporary files: another than pytest's, short enough for a socket's path."""
+    with tempfile.TemporaryDirectory(prefix="sockets-") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+        monkeypatch.undo()
+
+
+@pytest.fixture
+def spec(sockets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServerSpec:
+    """A server of `Choosy`, with batches of 8."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    monkeypatch.setattr(server.tempfile, "tempdir", str(tmp_path))
     options = f'{{"notes": "{tmp_path / "notes"}"}}'
     separator = SeparatorName("torch_separators:Choosy", options)
     return ServerSpec((separator,), DeviceOptions("cpu", batch_size=8))
@@ -203,8 +213,17 @@ def test_a_model_that_can_t_be_loaded_is_told(spec: ServerSpec) -> None:
         RemoteRunner(absent)
 
 
-def test_a_folder_that_others_can_open_is_refused(spec: ServerSpec, tmp_path: Path) -> None:
-    folder = tmp_path / f"beamsplitter-models-{os.getuid()}"
+def test_a_long_path_of_temporary_files_is_no_matter(
+    spec: ServerSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deep" / ("x" * 90)).mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "deep" / ("x" * 90)))
+    blocks = blocks_of(1)
+    np.testing.assert_allclose(ask(RemoteRunner(spec), blocks), expected(blocks), atol=1e-5)
+
+
+def test_a_folder_that_others_can_open_is_refused(spec: ServerSpec, sockets: Path) -> None:
+    folder = sockets / f"beamsplitter-models-{os.getuid()}"
     folder.mkdir()
     folder.chmod(0o755)
     with pytest.raises(ModelError, match="others can open it"):
