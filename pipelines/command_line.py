@@ -17,12 +17,14 @@ from rich.console import Console
 from rich.text import Text
 
 from ..audio.extensions import has_audio_extension
+from ..models.separators.base import ModelError
+from ..models.separators.loading import fetch, missing
 from ..transforms.storage import require_writable, scheme_of, use_access
 from .cores import available_cores
 from .event_outputs import prepare_outputs
 from .events import InputError, list_events
 from .job_config import JobConfig, JobFileError, load_job, parse_job
-from .models_command import models_app
+from .models_command import models_app, shown_progress
 
 app = typer.Typer(
     name="beamsplitter",
@@ -356,6 +358,7 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
         elements = list_events(job)
         require_writable(job.output_location)
         prepare_outputs(job)
+        _fetch_models(job, log_format)
     workers = min(workers or available_cores(), len(elements))
     state = None
     try:
@@ -391,6 +394,7 @@ def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
         with _explained():
             require_writable(job.output_location)
             prepare_outputs(job)
+            _fetch_models(job, log_format)
             totals = run_stream(job, workers=workers, show=show)
     except LaunchError as error:
         console.print("[bold red]the stream could not go on[/]: run it again to go on")
@@ -399,6 +403,15 @@ def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
     if log_format == "text":
         print_stream_summary(console, totals, location=job.output_location)
     return 1 if totals.failed else 0
+
+
+def _fetch_models(job: JobConfig, log_format: str) -> None:
+    """Have the models that a job on this machine needs, before it begins."""
+    if log_format == "text":
+        for name in missing(job.separation.separators):
+            print(f"fetching {name}", file=sys.stderr)
+    with shown_progress(log_format) as on_progress:
+        fetch(job.separation.separators, on_progress)
 
 
 def _require_output(job: JobConfig) -> None:
@@ -464,7 +477,7 @@ class _explained:
         pass
 
     def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
-        if isinstance(error, JobFileError | InputError | OSError):
+        if isinstance(error, JobFileError | InputError | ModelError | OSError):
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(USAGE_ERROR) from error
 

@@ -20,6 +20,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from ..models.separators.base import ModelError, UnusableModelError
 from ..transforms.storage import UnusableStorageError
+from .cores import threads_of
 from .engine_spec import UNUSABLE_EXIT_CODE, EngineSpec
 from .job_config import JobConfig, parse_job
 from .run import build
@@ -37,6 +38,7 @@ def run(spec: EngineSpec, job: JobConfig) -> dict[str, Any]:
         job,
         pipeline | "ReadEvents" >> CreateEvents(spec.elements),
         local_workers=spec.workers,
+        model_threads=threads_of(spec.workers),
         progress_path=spec.progress_path,
         given_up=spec.given_up,
     )

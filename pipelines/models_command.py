@@ -85,7 +85,7 @@ def fetch(
             raise ModelError("name the models, or give --all")
         entries = [find_entry(name) for name in names] if names else list_entries()
     failed = False
-    with _shown_progress(log_format) as on_progress:
+    with shown_progress(log_format) as on_progress:
         cache = ModelCache(on_progress)
         for entry in entries:
             try:
@@ -189,9 +189,10 @@ def _copy(entry: ModelEntry, folder: Path, mirror: Path) -> None:
 
 
 @contextmanager
-def _shown_progress(
+def shown_progress(
     log_format: str,
 ) -> Iterator[Callable[[str, int, int | None], None] | None]:
+    """What shows downloads on a terminal; None where there is none."""
     console = Console(stderr=True)
     if log_format == "json" or not console.is_terminal:
         yield None

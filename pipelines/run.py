@@ -34,7 +34,6 @@ from ..transforms.records import (
 from ..transforms.reporting import ReportProgress, WriteDeadLetters, finished_message
 from ..transforms.separation import SeparateNearestNeighbors
 from ..transforms.steps import pass_access_on, run_step
-from .cores import available_cores
 from .event_writing import WriteEvents
 from .events import place_of
 from .job_config import JobConfig
@@ -47,6 +46,7 @@ def build(
     messages: beam.PCollection,
     *,
     local_workers: int | None = None,
+    model_threads: int | None = None,
     progress_path: str | os.PathLike[str] | None = None,
     given_up: dict[str, str] | None = None,
 ) -> dict[str, beam.PCollection]:
@@ -56,6 +56,7 @@ def build(
     ----------
     messages : the events: the bytes of a message each, or `PubsubMessage`s
     local_workers : worker processes of FnApiRunner; None on other runners
+    model_threads : of each worker, for the arithmetic of models on the CPU; None: as torch has it
     progress_path : file that the steps append what they did to, for the progress bar
     given_up : reasons by element of recordings that go straight to the dead letters
 
@@ -99,7 +100,7 @@ def build(
     to_plan = report(pending.main, "opened")
     parts = report(run_step(to_plan, PlanParts(settings), PartReference, failures), "planned")
     spread = report(parts | Spread(local_workers=local_workers), "started")
-    published = fused_stage(spread, job, failures, local_workers=local_workers)
+    published = fused_stage(spread, job, failures, model_threads=model_threads)
 
     receipts_of_parts = report(published[PARTS], "part")
     joined = receipts_by_recording(receipts_of_parts, failures, settings.branches)
@@ -127,7 +128,7 @@ def fused_stage(
     job: JobConfig,
     failures: list[beam.PCollection],
     *,
-    local_workers: int | None = None,
+    model_threads: int | None = None,
 ) -> Any:
     """From references of parts to receipts: the only steps that hold arrays.
 
@@ -136,7 +137,7 @@ def fused_stage(
     out, settings = job.output_location, job.settings
     binaries = run_step(parts, LoadBinary(), Track, failures)
     tracks = run_step(binaries, LoadAudio(), Track, failures)
-    separated = tracks | "Separate" >> separation(job, local_workers=local_workers)
+    separated = tracks | "Separate" >> separation(job, model_threads=model_threads)
     failures += separated["failures"]
     stems = run_step(separated["tracks"], LoadStems(settings, out), Track, failures)
     has_stems = settings.separation.description.effect == "stems"
@@ -149,15 +150,14 @@ def fused_stage(
     return published
 
 
-def separation(job: JobConfig, *, local_workers: int | None) -> beam.PTransform:
+def separation(job: JobConfig, *, model_threads: int | None) -> beam.PTransform:
     """The steps from samples to stems: those of the method itself, or a model's inference."""
     settings, hints = job.settings, job.pipeline_options.separation_hints
     if not settings.separation.is_nn_filter:
         # RunInference takes a second to import.
         from ..transforms.inference import RunModels
 
-        threads = max(1, available_cores() // local_workers) if local_workers else None
-        return RunModels(settings, threads=threads, hints=hints)
+        return RunModels(settings, threads=model_threads, hints=hints)
     recipe = recipe_of(settings.separation.separators[0].options)
     separate = SeparateByFanOut if job.join == "cogbk" else SeparateNearestNeighbors
     return separate(recipe, stems=settings.wanted_stems).with_resource_hints(**hints)

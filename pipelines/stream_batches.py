@@ -86,9 +86,12 @@ class Engine:
     job : the job
     folder : an empty one, for its files; the folder that it is in goes with a killed launcher
     inbox : takes what it tells, as `Told`
+    workers : micro-batches at once
     """
 
-    def __init__(self, job: JobConfig, folder: Path, inbox: "queue.SimpleQueue[Any]") -> None:
+    def __init__(
+        self, job: JobConfig, folder: Path, inbox: "queue.SimpleQueue[Any]", *, workers: int
+    ) -> None:
         self.folder = folder
         self.inbox = inbox
         self.is_ready = False
@@ -106,7 +109,7 @@ class Engine:
                 start_new_session=True,
             )
         plain = job.model_dump(mode="json")
-        self._tell({"job": plain, "folder": str(folder.parent)})
+        self._tell({"job": plain, "folder": str(folder.parent), "workers": workers})
         threading.Thread(target=self._listen, name="listen_to_engine", daemon=True).start()
 
     def start(self, number: int, events: Sequence[Event], given_up: dict[str, str]) -> Batch:

@@ -28,6 +28,7 @@ from apache_beam.io.gcp.pubsub import PubsubMessage
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from ..transforms.storage import RUN_IDENTITY_VARIABLE, OutputTree
+from .cores import threads_of
 from .engine import end_with, local_options, metrics_by_step, preload_models, what_is_unusable
 from .engine_spec import UNUSABLE_EXIT_CODE
 from .job_config import JobConfig, parse_job
@@ -41,14 +42,18 @@ CHUNK_BYTES = 1 << 16
 class PreparedGraph(FnApiRunner):
     """A job's graph, built and translated once, to be run many times."""
 
-    def __init__(self, job: JobConfig, given_up: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, job: JobConfig, threads: int, given_up: dict[str, str] | None = None
+    ) -> None:
         super().__init__()
+        self.threads = threads
         options = local_options(job, workers=1)
         pipeline = beam.Pipeline(options=options)
         build(
             job,
             pipeline | "ReadEvents" >> EventsOfBatch(),
             local_workers=1,
+            model_threads=threads,
             progress_path=ProgressOfBatch(),
             given_up=given_up,
         )
@@ -105,13 +110,14 @@ class Template:
     ----------
     channel : to the launcher
     job : the job
+    workers : micro-batches at once
     """
 
-    def __init__(self, channel: socket.socket, job: JobConfig) -> None:
+    def __init__(self, channel: socket.socket, job: JobConfig, workers: int) -> None:
         self.channel = channel
         self.job = job
         preload_models(job)
-        self.graph = PreparedGraph(job)
+        self.graph = PreparedGraph(job, threads_of(workers))
         self.numbers: dict[int, int] = {}
         """Numbers of running batches by process."""
         self.woken, self.wake = socket.socketpair()
@@ -189,7 +195,7 @@ def work(graph: PreparedGraph, job: JobConfig, folder: Path, given_up: dict[str,
     # Each batch is a run of its own, so that what a crashed one has left can be told.
     os.environ.pop(RUN_IDENTITY_VARIABLE, None)
     try:
-        metrics = (PreparedGraph(job, given_up) if given_up else graph).run_batch()
+        metrics = (PreparedGraph(job, graph.threads, given_up) if given_up else graph).run_batch()
         OutputTree(job.output_location).clear_scratch()
     except Exception as error:
         reason = what_is_unusable(error)
@@ -208,7 +214,7 @@ def main() -> None:
     with channel.makefile("rb") as lines:
         first = json.loads(lines.readline())
     job = parse_job(first["job"], source="job")
-    template = Template(channel, job)
+    template = Template(channel, job, first["workers"])
     template.serve()
     # The launcher was killed: all that it has begun ends, and its files go.
     for process in template.numbers:

@@ -403,7 +403,7 @@ class Stream:
         self.engines += 1
         folder = self.folder / f"engine-{self.engines}"
         folder.mkdir()
-        return Engine(self.job, folder, self.inbox)
+        return Engine(self.job, folder, self.inbox, workers=self.workers)
 
     # What a person sees.
 

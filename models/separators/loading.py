@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from .base import Description, Member, ModelError, Separator, TorchSeparator, alone
 
 if TYPE_CHECKING:
+    from ..model_cache import Progress
+    from ..model_registry import ModelEntry
     from .packages import Labeler
 
 # The module of a kind offers `describe(name, options)` and `load(name, options)`; importing it is
@@ -101,8 +103,14 @@ def is_package(name: str) -> bool:
     return name.partition(":")[0] not in KINDS and not PYTHON_CLASS.match(name)
 
 
-def fetch(separators: tuple[SeparatorName, ...]) -> tuple[SeparatorName, ...]:
+def fetch(
+    separators: tuple[SeparatorName, ...], on_progress: "Progress | None" = None
+) -> tuple[SeparatorName, ...]:
     """Fetch the files of separators into the cache of this machine.
+
+    Parameters
+    ----------
+    on_progress : is told of downloads
 
     Returns
     -------
@@ -113,21 +121,38 @@ def fetch(separators: tuple[SeparatorName, ...]) -> tuple[SeparatorName, ...]:
     ------
     ModelError : files can't be had
     """
-    return tuple(replace(each, name=_fetched(each.name)) for each in separators)
+    return tuple(replace(each, name=_fetched(each.name, on_progress)) for each in separators)
 
 
-def _fetched(name: str) -> str:
+def missing(separators: tuple[SeparatorName, ...]) -> list[str]:
+    """Those known by a registry whose files are not in the cache of this machine."""
     from ..model_cache import ModelCache
-    from ..model_registry import list_entries
 
+    entries = (_entry_of(each.name) for each in separators)
+    return [entry.name for entry in entries if entry and not ModelCache().has(entry)]
+
+
+def _fetched(name: str, on_progress: "Progress | None") -> str:
+    from ..model_cache import ModelCache
+
+    entry = _entry_of(name)
+    if entry:
+        folder = ModelCache(on_progress).fetch(entry)
+        return str(folder) if entry.kind == "package" else name
     if is_package(name):
         from .packages import fetch_package
 
         return str(fetch_package(package_address(name)))
-    for entry in list_entries():
-        if entry.name == name:
-            ModelCache().fetch(entry)
     return name
+
+
+def _entry_of(name: str) -> "ModelEntry | None":
+    """The entry of a registry that a separator is; None for most."""
+    if name in KINDS or os.path.exists(name):
+        return None
+    from ..model_registry import list_entries
+
+    return next((entry for entry in list_entries() if entry.name == name), None)
 
 
 def load_labeler(separator: SeparatorName, device: str) -> "Labeler":

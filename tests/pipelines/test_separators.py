@@ -525,6 +525,22 @@ def test_a_job_file_takes_an_ensemble(
     assert names == {"harmonic", "percussive", "background", "foreground", "residual"}
 
 
+def test_weights_that_can_t_be_had_are_told_before_the_job_begins(
+    write_audio: WriteAudio, tmp_path: Path, command: Command
+) -> None:
+    done = command(
+        *("separate", write_audio("song.wav"), "-o", tmp_path / "out"),
+        *("--separator", "umx:umxhq"),
+        BEAMSPLITTER_OFFLINE="1",
+        BEAMSPLITTER_MODEL_CACHE=str(tmp_path / "cache"),
+    )
+    assert done.returncode == 2
+    fetching, error = done.stderr.splitlines()
+    assert fetching == "fetching umx:umxhq"
+    assert error.startswith("error: umx:umxhq: vocals-b62c91ce.pth is not in the cache")
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
 def test_the_command_takes_a_separator_and_its_options(
     write_audio: WriteAudio, tmp_path: Path, command: Command
 ) -> None:
