@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..models.separators.loading import SeparatorName, missing
 from ..transforms import gcs
 from ..transforms.file_facts import HOW_TO_SIGN_IN
 from ..transforms.storage import GCS_SCHEME, absolute, scheme_of
@@ -114,6 +115,9 @@ def _checks(
             if place.access == "read":
                 yield place.use, place.location, functools.partial(checks.objects, place)
     yield from _event_checks(job, checks)
+    if not job.separation.is_nn_filter:
+        for separator in job.separation.separators:
+            yield "separator", separator.name, functools.partial(_separator, separator)
     if credentials is None:
         yield "decoders", " ".join(DECODERS), _decoders
     else:
@@ -158,6 +162,17 @@ def _dataflow_checks(job: JobConfig, credentials: Credentials) -> Iterator[tuple
         email = settings.service_account_email
         yield "service account", email, functools.partial(checks.service_account, email)
     yield "quota", checks.jobs.region, checks.quotas
+
+
+def _separator(separator: SeparatorName) -> Iterator[Finding]:
+    """Whether its files are at hand; that it exists was found out when the job was read."""
+    if not missing((separator,)):
+        yield Finding("separator", separator.name, "ok")
+        return
+    remark = (
+        "is not in the cache of this machine: where the job runs it is fetched before it begins"
+    )
+    yield Finding("separator", separator.name, "warning", remark)
 
 
 def _other_place(place: NamedPlace) -> Iterator[Finding]:

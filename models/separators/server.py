@@ -350,7 +350,8 @@ class ModelServer:
             with contextlib.suppress(TimeoutError):
                 connection, _ = listener.accept()
                 connection.setblocking(True)
-                self.clients += 1
+                with self.changed:
+                    self.clients += 1
                 threading.Thread(target=self._attend, args=(connection,), daemon=True).start()
 
     def _attend(self, connection: socket.socket) -> None:
@@ -371,8 +372,9 @@ class ModelServer:
         except (OSError, EOFError):
             connection.close()
         finally:
-            self.idle_since_s = time.monotonic()
-            self.clients -= 1
+            with self.changed:
+                self.idle_since_s = time.monotonic()
+                self.clients -= 1
 
     def _facts(self) -> list[dict[str, Any]]:
         return [

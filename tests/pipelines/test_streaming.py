@@ -20,6 +20,7 @@ from bigquery_server import BigQueryServer
 from conftest import Command, result_files
 from google.cloud.pubsub_v1.subscriber.message import Message
 from google.pubsub_v1 import types
+from model_packages import Halves, write_package
 from pubsub_server import PubSubServer, serving
 from result_checks import read_json
 from storage_server import Fault, StorageServer
@@ -108,10 +109,11 @@ class Job:
         """Folders of the finished recordings."""
         return {path.parent.name for path in self.out.glob("*/manifest.json")}
 
-    def batch(self, command: Command) -> dict[str, bytes]:
+    def batch(self, command: Command, **changes: Any) -> dict[str, bytes]:
         """What a batch job makes of the same recordings."""
         inputs = [{"type": "folder", "location": str(self.folder / "in")}]
-        plain = self.plain(pipeline_options={"runner": "DirectRunner", "streaming": False})
+        options = {"runner": "DirectRunner", "streaming": False}
+        plain = self.plain(pipeline_options=options, **changes)
         plain["job_config"]["events"]["inputs"] = inputs
         plain["job_config"]["data"]["outputs"][0]["location"] = str(self.folder / "batch")
         path = self.folder / "batch.yaml"
@@ -253,6 +255,22 @@ def test_events_are_published_as_a_batch_would_and_acknowledged(
     assert read_json(job.out / "run.json")["steps"]["PublishTrack"]["out"] == 3
     assert not (job.out / ".beamsplitter").exists()
     assert recordings_of(job.out) == job.batch(command)
+
+
+def test_models_of_a_stream_give_what_they_give_in_a_batch(
+    job: Job, write_audio: WriteAudio, command: Command, tmp_path: Path
+) -> None:
+    package = write_package(tmp_path / "halves-net", Halves(), labels=["low", "high"])
+    separation = {"separator": package, "device": "cpu"}
+    for seed, name in enumerate("abc"):
+        write_audio(f"in/{name}.wav", seed=seed, channels=2)
+    job.publish("a.wav", "b.wav", "c.wav")
+    with running(job.write(separation=separation), "--workers", 2) as run:
+        run.wait_until(lambda: job.published() == {"a", "b", "c"})
+        assert run.end() == 0
+    assert counts(job)["finished"] == 3
+    assert read_json(job.out / "run.json")["steps"]["RunInference"]["num_inferences"] == 3
+    assert recordings_of(job.out) == job.batch(command, separation=separation)
 
 
 def test_duplicates_are_never_worked_on_at_once(job: Job, write_audio: WriteAudio) -> None:

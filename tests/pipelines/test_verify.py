@@ -482,6 +482,20 @@ def test_places_on_other_file_systems_can_t_be_told(tmp_path: Path) -> None:
     assert found(verified(plain), "s3://music/stems").status == "can't tell"
 
 
+def test_weights_that_are_not_in_the_cache_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEAMSPLITTER_MODEL_CACHE", str(tmp_path / "cache"))
+    plain = local(tmp_path / "out", {"type": "folder", "location": str(tmp_path)})
+    members = [{"separator": "hpss"}, {"separator": "umx:umxhq"}]
+    findings = verified({**plain, "separation": {"ensemble": members}})
+    assert found(findings, "hpss").status == "ok"
+    lacking = found(findings, "umx:umxhq")
+    assert (lacking.kind, lacking.status) == ("separator", "warning")
+    assert "is fetched before it begins" in lacking.remark
+    assert complete(findings)
+
+
 def test_a_job_that_can_t_run_on_dataflow_is_a_mistake(cloud: CloudServer) -> None:
     with pytest.raises(JobFileError, match=r"pipeline_options\.temp_location: name a folder"):
         verified(batch(cloud, temp_location=None))
