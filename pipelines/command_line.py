@@ -407,6 +407,8 @@ def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
 
 def _fetch_models(job: JobConfig, log_format: str) -> None:
     """Have the models that a job on this machine needs, before it begins."""
+    if job.separation.is_nn_filter:
+        return
     if log_format == "text":
         for name in missing(job.separation.separators):
             print(f"fetching {name}", file=sys.stderr)

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from ..audio.decoding import read_audio
@@ -28,6 +27,7 @@ from ..models.separators.mixing import (
 from ..models.separators.packages import Labeler
 from ..models.separators.running import DeviceOptions
 from ..models.separators.server import Models, open_models
+from .loading import samples_of
 from .records import Recording, Track
 from .settings import SeparationSettings, SplitSettings
 from .steps import Step, failure_of, identity_of, run_step
@@ -209,13 +209,6 @@ class LabelHandler(PartHandler):
             core=(part.start_sample, part.stop_sample),
         )
         track.labels = tuple((label.start_s, label.end_s, label.text) for label in labels)
-
-
-def samples_of(track: Track) -> np.ndarray:
-    """The decoded samples of a track."""
-    if track.samples is None:
-        raise RuntimeError("LoadAudio did not run")
-    return track.samples
 
 
 class MeasureMixture(Step):

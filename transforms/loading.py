@@ -58,6 +58,13 @@ def _samples_of(track: Track, source: AudioSource) -> np.ndarray:
     )
 
 
+def samples_of(track: Track) -> np.ndarray:
+    """The decoded samples of a track."""
+    if track.samples is None:
+        raise RuntimeError("LoadAudio did not run")
+    return track.samples
+
+
 class LoadStems(Step):
     """Reads published stems back, for branches that were asked for after the separation."""
 

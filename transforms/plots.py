@@ -7,6 +7,7 @@ import numpy as np
 
 from ..audio.drawing import PlotGrid, draw_spectrogram, plot_grid, pool_power
 from .files import PublishingStep, part_file_names, published
+from .loading import samples_of
 from .records import FileReceipt, Recording, Track
 from .settings import MIXTURE_PLOT, SplitSettings
 from .storage import OutputTree
@@ -24,10 +25,8 @@ class GetSpec(PublishingStep):
         grid = grid_of(record.recording)
         part = record.part
         core = (part.start_sample, part.stop_sample)
-        if record.samples is None:
-            raise RuntimeError("LoadAudio did not run")
         record.powers[MIXTURE] = pool_power(
-            record.samples, grid, start_sample=part.context_start_sample, core=core
+            samples_of(record), grid, start_sample=part.context_start_sample, core=core
         )
         # What is made in parts is plotted when it is joined, so that the plots show the files.
         joined_later = not part.is_whole and "stems" in record.recording.todo

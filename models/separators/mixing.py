@@ -301,7 +301,7 @@ def _run_grid(
         for batch in batches
     )
     outputs = (
-        (block, kept_of(grid, block, output))
+        (block, kept_of(block, output))
         for batch, made in zip(batches, run(member_index, cut, rate, stems), strict=True)
         for block, output in zip(batch, made, strict=True)
     )

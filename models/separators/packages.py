@@ -403,8 +403,9 @@ def _sha256_of(*paths: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _sha256_of_file(path: Path, size: int, mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    from ..model_cache import sha256_of
+
+    return sha256_of(path)
 
 
 def _run(module: "torch.nn.Module", block: "torch.Tensor", package: str) -> Any:

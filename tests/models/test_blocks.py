@@ -41,9 +41,7 @@ def test_what_is_kept_of_blocks_covers_a_range_and_joins_to_it(
     samples = np.random.default_rng(total).standard_normal((2, total)).astype(np.float32)
     blocks = plan_blocks(grid, total, start_sample=start, stop_sample=stop)
     cut = cut_blocks(samples, blocks, grid.block_samples, start_sample=0)
-    outputs = [
-        (block, kept_of(grid, block, each[None])) for block, each in zip(blocks, cut, strict=True)
-    ]
+    outputs = [(block, kept_of(block, each[None])) for block, each in zip(blocks, cut, strict=True)]
     joined = overlap_add(grid, outputs, start_sample=start, stop_sample=stop)
     np.testing.assert_allclose(joined[0], samples[:, start:stop], atol=1e-6)
 
