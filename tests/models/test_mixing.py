@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from separators import Identity, Inventing, Smoothing, alone, smooth
@@ -267,7 +268,8 @@ def test_statistics_of_blocks_are_those_of_the_whole(samples: int, block: int, r
     for start in range(0, samples, block):
         found.add(signal[:, start : start + block])
     result = found.result()
-    mono = resample(signal, 8000, rate).mean(axis=0, dtype=np.float64)
+    # Not `resample`, which rounds the length up: a sample of silence counts in a short signal.
+    mono = soxr.resample(signal.T, 8000, rate).mean(axis=1, dtype=np.float64)
     assert result.mean == pytest.approx(mono.mean(), abs=2e-3)
     if rate == 8000:
         assert result.mean == pytest.approx(mono.mean(), abs=1e-6)
