@@ -1,9 +1,10 @@
 """The process that runs a job's graph on FnApiRunner, apart from the launcher that watches it.
 
-`python -m beamsplitter.pipelines.engine SPEC.json`; the launcher kills it, with its workers, when
-the job is interrupted, and starts it again when a recording took a worker down.
+The launcher names its spec, kills it, with its workers, when the job is interrupted, and starts it
+again when a recording took a worker down.
 """
 
+import gc
 import json
 import os
 import re
@@ -124,6 +125,9 @@ def main() -> None:
     job = parse_job(spec.job, source="job")
     try:
         preload_models(job)
+        # To look for garbage in what was imported would copy its memory in each worker.
+        gc.freeze()
+        gc.enable()
         if spec.workers > 1:
             use_workers([WorkerProcess() for _ in range(spec.workers)], spec.progress_path)
         end_with(spec.launcher, Path(sys.argv[1]).parent)
@@ -137,7 +141,3 @@ def main() -> None:
     Path(spec.result_path).write_text(json.dumps(metrics))
     # Beam leaves threads behind that would keep the process for seconds.
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,6 @@ import queue
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .job_config import JobConfig
-from .launch import LaunchError, RunState, complete_lines, end_engine, engine_environment
+from .launch import (
+    LaunchError,
+    RunState,
+    complete_lines,
+    end_engine,
+    engine_command,
+    engine_environment,
+)
 from .subscriptions import Event
 
 EVENTS = "events.json"
@@ -96,11 +102,9 @@ class Engine:
         self.inbox = inbox
         self.is_ready = False
         self.channel, theirs = socket.socketpair()
-        # Not `-m`: functions of the main module would be pickled with all that they refer to.
-        program = "from beamsplitter.pipelines.stream_engine import main; main()"
         with theirs, open(folder / LOG, "wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", program, str(theirs.fileno())],
+                engine_command("stream_engine", str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -131,6 +131,7 @@ class Template:
         # What was made until now is no garbage; to look at it would copy its memory in each fork.
         gc.collect()
         gc.freeze()
+        gc.enable()
         self.tell(ready=True)
         waiting = b""
         with selectors.DefaultSelector() as selector:
