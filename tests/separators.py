@@ -4,6 +4,7 @@ import numpy as np
 from scipy.ndimage import convolve1d
 
 from beamsplitter.models.separators.base import Separator, alone
+from beamsplitter.models.separators.blocks import BlockLengths
 
 
 class Identity(Separator):
@@ -16,6 +17,7 @@ class Identity(Separator):
         self,
         block_samples: int | None = 100,
         *,
+        block_lengths: BlockLengths | None = None,
         context_samples: int = 0,
         overlap: float = 0.25,
         sample_rate: int | None = None,
@@ -23,6 +25,7 @@ class Identity(Separator):
         normalizes: bool = False,
     ) -> None:
         self.block_samples = block_samples
+        self.block_lengths = block_lengths
         self.context_samples = context_samples
         self.overlap = overlap
         self.sample_rate = sample_rate
@@ -31,7 +34,11 @@ class Identity(Separator):
 
     def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
         assert sample_rate == self.sample_rate or self.sample_rate is None
-        assert block.shape[-1] == self.block_samples or self.block_samples is None
+        samples = block.shape[-1]
+        if self.block_lengths:
+            assert samples == self.block_lengths.fitting(samples)
+        else:
+            assert samples == self.block_samples or self.block_samples is None
         assert self.channels in (None, block.shape[0])
         return np.stack([block, np.zeros_like(block)])
 

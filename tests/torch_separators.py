@@ -5,6 +5,7 @@ import os
 import torch
 
 from beamsplitter.models.separators.base import ModelError, TorchSeparator
+from beamsplitter.models.separators.blocks import BlockLengths
 
 
 class Toy(TorchSeparator):
@@ -56,6 +57,7 @@ class Choosy(Toy):
     """Fails on blocks louder than 1; notes how many blocks came at once in a file."""
 
     name = "choosy"
+    block_lengths = BlockLengths(70, 100)
 
     def __init__(self, notes: str) -> None:
         super().__init__()

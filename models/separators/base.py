@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ...audio.errors import AudioError
+from .blocks import BlockLengths
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +71,8 @@ class Separator(ABC):
     sample_rate : Hz; None for a method that works at any rate
     channels : how many it takes at once; None for any number
     block_samples : length of the blocks that it is given; None if a whole part is one block
+    block_lengths : if it takes blocks of other lengths, too: then those at the ends of a recording
+        are cut there, and each is lengthened to the next of these
     context_samples : how many samples at either end of a block only serve as context (receptive
         field): what it makes of them is dropped
     overlap : share of the rest of a block that it has in common with the next, in [0, 1)
@@ -82,10 +85,18 @@ class Separator(ABC):
     sample_rate: int | None = None
     channels: int | None = None
     block_samples: int | None = None
+    block_lengths: BlockLengths | None = None
     context_samples: int = 0
     overlap: float = 0.25
     deterministic: bool = True
     normalizes: bool = False
+
+    @property
+    def longest_block_samples(self) -> int | None:
+        """Length of a block in the middle of a recording; None if a whole part is one block."""
+        if self.block_samples is None or self.block_lengths is None:
+            return self.block_samples
+        return self.block_lengths.fitting(self.block_samples)
 
     @abstractmethod
     def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -103,7 +114,7 @@ class Separator(ABC):
 
 
 class TorchSeparator(Separator):
-    """A separator whose model runs on a device, on batches of blocks of equal length.
+    """A separator whose model runs on a device, on batches of blocks of one length.
 
     Parameters
     ----------

@@ -7,7 +7,6 @@ Défossez, "Hybrid spectrogram and waveform source separation", MDX 2021; Rouard
 import importlib
 import inspect
 import json
-import math
 import pickle
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from .base import Description, Member, ModelError, TorchSeparator
+from .blocks import BlockLengths
 from .options import parse_options
 
 if TYPE_CHECKING:
@@ -144,6 +144,8 @@ class DemucsSeparator(TorchSeparator):
     def __init__(
         self, name: str, module: "torch.nn.Module", segment_s: float | None = None
     ) -> None:
+        from demucs.demucs import Demucs
+        from demucs.hdemucs import HDemucs
         from demucs.htdemucs import HTDemucs
 
         from .demucs_speed import speed_up
@@ -156,30 +158,26 @@ class DemucsSeparator(TorchSeparator):
         self.channels = network.audio_channels
         if segment_s is None or isinstance(module, HTDemucs):
             segment_s = network.segment
-        kept_samples = int(segment_s * self.sample_rate)
-        self._input_samples = kept_samples
-        if hasattr(network, "valid_length"):
-            self._input_samples = network.valid_length(kept_samples)
-        self.context_samples = math.ceil((self._input_samples - kept_samples) / 2)
-        self.block_samples = kept_samples + 2 * self.context_samples
+        self.block_samples = int(segment_s * self.sample_rate)
+        if isinstance(module, HDemucs):
+            self.block_lengths = BlockLengths()
+        elif isinstance(module, Demucs):
+            least = network.valid_length(1)
+            self.block_lengths = BlockLengths(least, network.valid_length(least + 1) - least)
 
     def forward(self, blocks: "torch.Tensor") -> "torch.Tensor":
         """Separate a batch.
 
         Parameters
         ----------
-        blocks : float32 `(batch, channels, block_samples)`, normalised
+        blocks : float32 `(batch, channels, samples)`, normalised
 
         Returns
         -------
-        float32 `(batch, stems, channels, block_samples)`
+        float32 `(batch, stems, channels, samples)`
         """
-        from torch.nn.functional import pad
-
-        # Both contexts are of one length; of an odd number demucs has the smaller half in front.
-        spare = blocks.shape[-1] - self._input_samples
-        stems: torch.Tensor = self.module(blocks[..., spare:])
-        return pad(stems, (spare, 0)) if spare else stems
+        stems: torch.Tensor = self.module(blocks)
+        return stems
 
 
 def load_network(path: Path) -> "torch.nn.Module":

@@ -105,7 +105,7 @@ class DeviceRunner:
             yield
 
     def batch_size(self, member_index: int, blocks: np.ndarray) -> int:
-        """How many blocks the member's model takes at once, of the shape of these."""
+        """How many blocks the member's model takes at once, of the longest that it is given."""
         if self.options.batch_size:
             return self.batch_sizes.setdefault(member_index, self.options.batch_size)
         separator = self.separators[member_index]
@@ -113,7 +113,7 @@ class DeviceRunner:
             return self.batch_sizes.setdefault(member_index, 1)
         with self._measuring:
             if member_index not in self.batch_sizes:
-                self.batch_sizes[member_index] = self._measure_batch_size(separator, blocks[:1])
+                self.batch_sizes[member_index] = self._measure_batch_size(separator, blocks)
             return self.batch_sizes[member_index]
 
     def _run_blocks(
@@ -175,8 +175,10 @@ class DeviceRunner:
         torch.cuda.current_stream(self.device).synchronize()
         return np.asarray(host.numpy())
 
-    def _measure_batch_size(self, separator: TorchSeparator, block: np.ndarray) -> int:
-        """How many blocks fit into what is free, by what one takes."""
+    def _measure_batch_size(self, separator: TorchSeparator, blocks: np.ndarray) -> int:
+        """How many blocks fit into what is free, by what the longest takes."""
+        longest = separator.longest_block_samples or blocks.shape[-1]
+        block = np.zeros((1, blocks.shape[1], longest), np.float32)
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
         try:

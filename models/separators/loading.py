@@ -255,8 +255,8 @@ def _describe_class(separator: type[Separator], options: Mapping[str, Any]) -> D
     made = _construct(separator, options)
     rates = () if made.sample_rate is None else (made.sample_rate,)
     context_s = Description.context_s
-    if made.block_samples is not None and made.sample_rate is not None:
-        context_s = made.block_samples / made.sample_rate
+    if made.longest_block_samples is not None and made.sample_rate is not None:
+        context_s = made.longest_block_samples / made.sample_rate
     return Description(
         stems=made.stems,
         sample_rates=rates,

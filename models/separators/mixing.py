@@ -291,15 +291,18 @@ def _run_grid(
         begin = at_rate.start_sample - at_rate.first_sample
         return whole[..., begin : begin + at_rate.stop_sample - at_rate.start_sample]
     overlap = separator.overlap if options.overlap is None else options.overlap
-    grid = Grid(separator.block_samples, separator.context_samples, overlap, origin)
+    grid = Grid(
+        separator.block_samples,
+        separator.context_samples,
+        overlap,
+        origin,
+        separator.block_lengths,
+    )
     start, stop = at_rate.start_sample, at_rate.stop_sample
     blocks = plan_blocks(grid, at_rate.total_samples, start_sample=start, stop_sample=stop)
 
     batches = list(in_batches(blocks, BLOCKS_AT_ONCE))
-    cut = (
-        cut_blocks(mixture, batch, grid.block_samples, start_sample=at_rate.first_sample)
-        for batch in batches
-    )
+    cut = (cut_blocks(mixture, batch, start_sample=at_rate.first_sample) for batch in batches)
     outputs = (
         (block, kept_of(block, output))
         for batch, made in zip(batches, run(member_index, cut, rate, stems), strict=True)

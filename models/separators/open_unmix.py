@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from .base import Description, Member, ModelError, TorchSeparator, alone
+from .blocks import BlockLengths
 from .options import parse_options
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 # The whole recording would be the best context, but its length has no bound. Training knows
 # excerpts of 6 s: what the weights make of more than 3 s on either side is by chance. The block is
-# three windows of the Wiener filter. In whole hops, so that frames lie where they do in the whole.
+# three windows of the Wiener filter. In whole hops, so that frames lie where they do in the whole;
+# at its ends blocks are cut, so that a recording that fits into one is separated as a whole.
 KEPT_HOPS = 720
 CONTEXT_HOPS = 88
 OVERLAP = 1 / 8
@@ -142,6 +144,8 @@ class OpenUnmixSeparator(TorchSeparator):
         self.sample_rate = layout.sample_rate
         self.channels = layout.channels
         self.block_samples = layout.block_samples
+        # The STFT mirrors half a window at the ends.
+        self.block_lengths = BlockLengths(layout.n_fft // 2 + 1)
         self.context_samples = CONTEXT_HOPS * layout.hop_length
         self.wiener_iterations = wiener_iterations
         self._n_fft, self._hop_length = layout.n_fft, layout.hop_length

@@ -33,6 +33,7 @@ import numpy as np
 from filelock import FileLock
 
 from .base import Member, ModelError, Separator
+from .blocks import BlockLengths
 from .loading import SeparatorName, describe, fetch, load
 from .mixing import RunBlocks
 from .running import DeviceOptions, runner_of
@@ -120,6 +121,8 @@ class RemoteSeparator(Separator):
         self.stems = tuple(facts["stems"])
         for each in GEOMETRY:
             setattr(self, each, facts[each])
+        if facts["block_lengths"]:
+            self.block_lengths = BlockLengths(**facts["block_lengths"])
 
     def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
         """Its blocks go through a `RemoteRunner`."""
@@ -382,6 +385,7 @@ class ModelServer:
                 "name": member.separator.name,
                 "stems": member.separator.stems,
                 "weights": dict(member.weights),
+                "block_lengths": (lengths := member.separator.block_lengths) and asdict(lengths),
                 **{name: getattr(member.separator, name) for name in GEOMETRY},
             }
             for member in self.members

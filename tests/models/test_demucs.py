@@ -59,32 +59,40 @@ def same_state(module, other):
 
 
 @pytest.mark.parametrize("kind", MAKERS | ODD)
-def test_a_block_equals_apply_model(kind):
+@pytest.mark.parametrize("kept", [44100, 20001])
+def test_a_block_equals_apply_model(kind, kept):
     """In the middle of a recording, where a network that needs more takes real audio around."""
     separator = DemucsSeparator("x", (MAKERS | ODD)[kind]())
-    context, kept = (
-        separator.context_samples,
-        separator.block_samples - 2 * separator.context_samples,
-    )
-    assert kept == separator.sample_rate + (kind in ODD)
-    mixture = noise(1, 3 * kept)
-    start = kept // 2
+    mixture = noise(1, 3 * 44100)
+    start = 30000
     expected = apply_model(
         (MAKERS | ODD)[kind](), TensorChunk(mixture, start, kept), shifts=0, split=False
     )
+    lengths = separator.block_lengths
+    samples = lengths.fitting(kept) if lengths else separator.block_samples
+    before = (samples - kept) // 2
     with torch.inference_mode():
-        block = mixture[..., start - context : start + kept + context]
-        given = separator.forward(torch.cat([noise(1, block.shape[-1], seed=2), block]))
-    assert given.shape == (2, 4, 2, separator.block_samples)
-    kept_only = given[1:, ..., context : context + kept]
-    torch.testing.assert_close(kept_only, expected, rtol=0, atol=1e-5)
+        block = mixture[..., start - before : start - before + samples]
+        given = separator.forward(torch.cat([noise(1, samples, seed=2), block]))
+    assert given.shape == (2, 4, 2, samples)
+    torch.testing.assert_close(given[1:, ..., before : before + kept], expected, rtol=0, atol=1e-5)
     assert expected.abs().max() > 0.01
 
 
-def test_only_networks_on_samples_need_context():
-    assert DemucsSeparator("x", tiny_htdemucs()).context_samples == 0
-    assert DemucsSeparator("x", tiny_hdemucs()).context_samples == 0
-    assert DemucsSeparator("x", tiny_demucs()).context_samples > 0
+@pytest.mark.parametrize(
+    "network",
+    [
+        tiny_demucs(),
+        tiny_demucs(resample=False),
+        tiny_demucs(depth=3, kernel_size=6, stride=2),
+        tiny_hdemucs(),
+    ],
+)
+def test_blocks_have_the_lengths_that_demucs_calls_valid(network):
+    lengths = DemucsSeparator("x", network).block_lengths
+    valid_length = getattr(network, "valid_length", lambda samples: samples)
+    for samples in [*range(1, 3000), *range(43000, 43300)]:
+        assert lengths.fitting(samples) == valid_length(samples)
 
 
 def test_a_short_block_in_the_middle_of_zeros_equals_apply_model():
@@ -256,8 +264,7 @@ def test_a_bag_with_weights_takes_them_and_its_segment(tmp_path):
         {"drums", "other", "vocals"},
         {"drums", "other", "vocals"},
     ]
-    kept = [each.separator.block_samples - 2 * each.separator.context_samples for each in members]
-    assert kept == [44 * 44100] * 4
+    assert [each.separator.block_samples for each in members] == [44 * 44100] * 4
 
 
 def test_a_single_network_has_the_say_in_all_stems(tmp_path):
@@ -354,13 +361,14 @@ def sound(samples):
     return (0.3 * generator.standard_normal((2, samples)) + 0.05).astype(np.float32)
 
 
-@pytest.mark.parametrize("samples", [1, 1000, 33075, 33076, 44100, 66150, 101003])
-def test_a_whole_recording_is_what_demucs_makes_of_it(samples):
+@pytest.mark.parametrize("kind", MAKERS | ODD)
+@pytest.mark.parametrize("samples", [1, 2, 1000, 33075, 33076, 44100, 66150, 101003])
+def test_a_whole_recording_is_what_demucs_makes_of_it(kind, samples):
+    make = (MAKERS | ODD)[kind]
     mixture = sound(samples)
-    if samples == 1:
-        mixture += 0.1
-    made = separated(DemucsSeparator("x", tiny_htdemucs()), mixture)
-    expected = applied(tiny_htdemucs(), mixture, shifts=0) if samples > 1 else None
+    made = separated(DemucsSeparator("x", make()), mixture)
+    # The deviation of a single sample is none, which demucs divides by.
+    expected = applied(make(), mixture, shifts=0) if samples > 1 else None
     for stem in STEMS:
         assert made[stem].shape == mixture.shape
         assert np.isfinite(made[stem]).all()
@@ -368,14 +376,15 @@ def test_a_whole_recording_is_what_demucs_makes_of_it(samples):
             np.testing.assert_allclose(made[stem], expected[stem], atol=1e-5)
 
 
-def test_a_shift_is_that_of_demucs(monkeypatch):
-    mixture = sound(80000)
+@pytest.mark.parametrize("kind", MAKERS | ODD)
+@pytest.mark.parametrize("samples", [10000, 80000])
+def test_a_shift_is_that_of_demucs(kind, samples, monkeypatch):
+    make = (MAKERS | ODD)[kind]
+    mixture = sound(samples)
     begins = -int(np.random.default_rng([3, 0, 0]).integers(22051))
     monkeypatch.setattr(random, "randint", lambda _least, most: most + begins)
-    made = separated(
-        DemucsSeparator("x", tiny_htdemucs()), mixture, MixingOptions(shifts=1, seed=3)
-    )
-    for stem, expected in applied(tiny_htdemucs(), mixture, shifts=1).items():
+    made = separated(DemucsSeparator("x", make()), mixture, MixingOptions(shifts=1, seed=3))
+    for stem, expected in applied(make(), mixture, shifts=1).items():
         np.testing.assert_allclose(made[stem], expected, atol=1e-5)
 
 

@@ -5,7 +5,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,10 +16,11 @@ import torch
 from torch_separators import Choosy, Hungry, Toy
 
 from beamsplitter.models.separators import server
-from beamsplitter.models.separators.base import ModelError, Separator, alone
+from beamsplitter.models.separators.base import Member, ModelError, Separator, alone
 from beamsplitter.models.separators.inference import DeviceRunner, find_device
 from beamsplitter.models.separators.loading import SeparatorName
-from beamsplitter.models.separators.running import DeviceOptions
+from beamsplitter.models.separators.mixing import Position, RunBlocks, separate_part
+from beamsplitter.models.separators.running import DeviceOptions, runner_of
 from beamsplitter.models.separators.server import RemoteRunner, ServerSpec
 
 RATE = 16000
@@ -131,7 +132,7 @@ def test_the_server_gives_what_a_model_here_gives(spec: ServerSpec, tmp_path: Pa
     (member,) = runner.members
     here = Choosy(str(tmp_path / "notes"))
     assert member.weights == {"network": 1.0, "rest": 1.0}
-    for name in ("name", "stems", *server.GEOMETRY):
+    for name in ("name", "stems", "block_lengths", *server.GEOMETRY):
         assert getattr(member.separator, name) == getattr(here, name)
     blocks = blocks_of(5)
     np.testing.assert_allclose(ask(runner, blocks), expected(blocks), atol=1e-5)
@@ -151,6 +152,26 @@ def test_blocks_of_many_clients_share_batches_and_find_their_way_back(
     assert len(set(pids)) == 1
     assert sum(counts) == 1 + 6 * 30
     assert 1 < max(counts) <= 8
+
+
+def test_recordings_of_many_lengths_share_a_server(spec: ServerSpec, tmp_path: Path) -> None:
+    """The blocks at their ends are of many lengths: none fits into the batch of another."""
+    remote, members = RemoteRunner(spec), alone(Choosy(str(tmp_path / "here")))
+    mixtures = [
+        blocks_of(1, seed)[0, :, :samples] for seed, samples in enumerate(range(3, 2000, 99))
+    ]
+
+    def separate(mixture: np.ndarray, members: Sequence[Member], run: RunBlocks) -> np.ndarray:
+        samples = mixture.shape[-1]
+        position = Position(0, samples, 0, samples)
+        made = separate_part(mixture, RATE, members, run, position=position, stems=("network",))
+        return made["network"]
+
+    with ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(lambda each: separate(each, remote.members, remote), mixtures))
+    for stem, mixture in zip(made, mixtures, strict=True):
+        here = separate(mixture, members, runner_of(members, DeviceOptions("cpu")))
+        np.testing.assert_allclose(stem, here, atol=1e-5)
 
 
 def test_one_client_s_fault_does_not_cost_the_others(spec: ServerSpec) -> None:

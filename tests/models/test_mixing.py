@@ -11,6 +11,7 @@ from separators import Identity, Inventing, Smoothing, alone, smooth
 
 from beamsplitter.audio.parts import Part, join_parts, plan_parts
 from beamsplitter.models.separators.base import Member, ModelError, Separator
+from beamsplitter.models.separators.blocks import BlockLengths
 from beamsplitter.models.separators.mixing import (
     MixingOptions,
     Position,
@@ -104,9 +105,13 @@ def in_parts(
 @pytest.mark.parametrize("channels", [1, 2, 6])
 @pytest.mark.parametrize("of_model", [None, 1, 2])
 @pytest.mark.parametrize("samples", [1, 24, 25, 26, 99, 100, 101, 7919])
-def test_identity_in_identity_out(samples: int, of_model: int | None, channels: int) -> None:
+@pytest.mark.parametrize("lengths", [None, BlockLengths(), BlockLengths(60, 17)])
+def test_identity_in_identity_out(
+    lengths: BlockLengths | None, samples: int, of_model: int | None, channels: int
+) -> None:
     mixture = noise(samples, channels)
-    stems = separate(mixture, *alone(Identity(100, context_samples=25, channels=of_model)))
+    separator = Identity(100, block_lengths=lengths, context_samples=25, channels=of_model)
+    stems = separate(mixture, *alone(separator))
     np.testing.assert_allclose(stems["same"], mixture, atol=1e-6)
     assert not stems["nothing"].any()
 
@@ -116,12 +121,13 @@ def test_identity_in_identity_out(samples: int, of_model: int | None, channels: 
     core=st.integers(1, 100),
     samples=st.integers(1, 700),
     shifts=st.integers(0, 2),
+    lengths=st.none() | st.builds(BlockLengths, st.integers(1, 200), st.integers(1, 50)),
 )
 def test_blocks_whose_context_is_the_receptive_field_give_what_the_whole_gives(
-    reach: int, core: int, samples: int, shifts: int
+    reach: int, core: int, samples: int, shifts: int, lengths: BlockLengths | None
 ) -> None:
     mixture = noise(samples)
-    separator = Smoothing(core + 2 * reach, context_samples=reach)
+    separator = Smoothing(core + 2 * reach, block_lengths=lengths, context_samples=reach)
     stems = separate(mixture, *alone(separator), options=MixingOptions(shifts=shifts))
     np.testing.assert_allclose(stems["same"], smooth(mixture, reach), atol=1e-5)
     np.testing.assert_allclose(stems["same"] + stems["nothing"], mixture, atol=1e-5)
@@ -130,19 +136,26 @@ def test_blocks_whose_context_is_the_receptive_field_give_what_the_whole_gives(
 @pytest.mark.parametrize("rate", [None, 8000, 11025, 7350])
 @pytest.mark.parametrize("normalizes", [False, True])
 @pytest.mark.parametrize("options", [MixingOptions(), MixingOptions(shifts=2, overlap=0.5)])
+@pytest.mark.parametrize("lengths", [None, BlockLengths(1000, 300)])
 def test_parts_give_what_the_whole_gives(
-    rate: int | None, normalizes: bool, options: MixingOptions
+    rate: int | None, normalizes: bool, options: MixingOptions, lengths: BlockLengths | None
 ) -> None:
     """Also where neighbouring blocks never agree: the grid is that of the recording."""
     mixture = noise(33 * RATE + 77)
-    separator = Inventing(4000, context_samples=500, sample_rate=rate, normalizes=normalizes)
+    separator = Inventing(
+        4000,
+        block_lengths=lengths,
+        context_samples=500,
+        sample_rate=rate,
+        normalizes=normalizes,
+    )
     statistics = statistics_of(resample(mixture, RATE, rate or RATE))
     expected = separate(mixture, *alone(separator), stems=("same",), options=options)["same"]
     joined = in_parts(
         mixture,
         separator,
         RATE,
-        context_s=4000 / (rate or RATE),
+        context_s=separator.longest_block_samples / (rate or RATE),
         options=options,
         statistics=statistics,
     )
