@@ -18,8 +18,11 @@ from demucs.htdemucs import HTDemucs
 
 from beamsplitter.models.separators.demucs_speed import (
     avoid_attention_shortcut,
+    fold_scales,
     invert_without_padding,
+    join_branches_with_what_follows,
     make_branches_products,
+    normalise_in_place,
     run_rows_in_pieces,
     speed_up,
     transpose_by_products,
@@ -82,6 +85,9 @@ def main() -> None:
     variants: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "demucs": plain,
         "no attention shortcut": changed(avoid_attention_shortcut),
+        "scales folded": changed(fold_scales),
+        "norms in place": changed(normalise_in_place),
+        "branches joined": changed(join_branches_with_what_follows),
         "rows in pieces": changed(run_rows_in_pieces),
         "branches of products": changed(make_branches_products),
         "transpose by products": changed(transpose_by_products),

@@ -9,7 +9,12 @@ from demucs.demucs import DConv
 from demucs.hdemucs import HDecLayer, HDemucs, HEncLayer
 from demucs.htdemucs import HTDemucs
 from demucs.spec import ispectro
-from demucs.transformer import LayerScale
+from demucs.transformer import (
+    CrossTransformerEncoderLayer,
+    LayerScale,
+    MyGroupNorm,
+    MyTransformerEncoderLayer,
+)
 from torch import nn
 
 ROWS_AT_ONCE = 32
@@ -28,7 +33,10 @@ def speed_up(module: nn.Module) -> nn.Module:
     The same module; what it gives changes by rounding only
     """
     avoid_attention_shortcut(module)
+    fold_scales(module)
+    normalise_in_place(module)
     make_branches_products(module)
+    join_branches_with_what_follows(module)
     run_rows_in_pieces(module)
     transpose_by_products(module)
     invert_without_padding(module)
@@ -43,6 +51,51 @@ def avoid_attention_shortcut(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.MultiheadAttention):
             part.register_forward_pre_hook(_tell_query_from_key)
+
+
+def fold_scales(module: nn.Module) -> None:
+    """Put the scales of a transformer's branches into the weights that come before them."""
+    for part in module.modules():
+        if not isinstance(part, MyTransformerEncoderLayer | CrossTransformerEncoderLayer):
+            continue
+        layer: Any = part
+        attention = layer.self_attn if hasattr(layer, "self_attn") else layer.cross_attn
+        if isinstance(attention, nn.MultiheadAttention):
+            layer.gamma_1 = _folded(attention.out_proj, layer.gamma_1)
+        layer.gamma_2 = _folded(layer.linear2, layer.gamma_2)
+
+
+def _folded(linear: nn.Linear, scale: nn.Module) -> nn.Module:
+    if not isinstance(scale, LayerScale):
+        return scale
+    with torch.no_grad():
+        linear.weight.mul_(scale.scale[:, None])
+        linear.bias.mul_(scale.scale)
+    return nn.Identity()
+
+
+def normalise_in_place(module: nn.Module) -> None:
+    """Make a transformer's norms of all tokens and channels keep the order that these are in."""
+    for part in list(module.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, MyGroupNorm) and child.num_groups == 1:
+                part._modules[name] = NormOfAll(child)
+
+
+def join_branches_with_what_follows(module: nn.Module) -> None:
+    """Make the last product of an encoder part of what runs on some frequencies at once."""
+    for part in module.modules():
+        if not isinstance(part, HEncLayer) or not part.freq or part.empty:
+            continue
+        layer: Any = part
+        if (
+            layer.dconv
+            and layer.rewrite
+            and layer.rewrite.kernel_size == (1, 1)
+            and isinstance(layer.norm2, nn.Identity)
+        ):
+            layer.dconv = nn.Sequential(layer.dconv, Product(layer.rewrite), nn.GLU(dim=1))
+            layer.rewrite = None
 
 
 def make_branches_products(module: nn.Module) -> None:
@@ -145,6 +198,35 @@ class BranchOfProducts(nn.Module):
         gain = self.gain.double() / deviation[:, None]
         shift = gain * (bias - mean[:, None]) + self.shift.double()
         return (gain[:, :, None] * weight).float(), shift.float()
+
+
+class Product(nn.Module):
+    """A `Conv2d` of one tap on `(rows, channels, frames)`."""
+
+    def __init__(self, convolution: Any) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(convolution.weight.detach().flatten(1))
+        self.bias = nn.Parameter(convolution.bias.detach()[:, None])
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """`(rows, channels, frames)` to as many rows and frames."""
+        return torch.baddbmm(self.bias, self.weight.expand(len(rows), -1, -1), rows)
+
+
+class NormOfAll(nn.Module):
+    """A `MyGroupNorm` of one group: `(batch, tokens, channels)`, normalised over all of both."""
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """What the norm gives, in the order of the tokens in memory."""
+        if tokens.device.type != "cpu":
+            given: torch.Tensor = self.norm(tokens)
+            return given
+        normalised = nn.functional.layer_norm(tokens, tokens.shape[1:], eps=self.norm.eps)
+        return torch.addcmul(self.norm.bias, normalised, self.norm.weight)
 
 
 class RowsInPieces(nn.Module):

@@ -313,8 +313,12 @@ def _run_grid(
 
 @dataclass(frozen=True)
 class _RangeAtRate:
-    """A `Position` at a model's rate: the range to estimate, wider by what resampling needs."""
+    """A `Position` at a model's rate: the range to estimate, wider by what resampling needs.
 
+    `source_start_sample` is where that begins in the recording.
+    """
+
+    source_start_sample: int
     first_sample: int
     total_samples: int
     start_sample: int
@@ -325,6 +329,7 @@ class _RangeAtRate:
         total = resampled_length(position.total_samples, sample_rate, rate)
         start, stop = _source_range(position, sample_rate, rate)
         return cls(
+            source_start_sample=start,
             first_sample=position.start_sample * rate // sample_rate,
             total_samples=total,
             start_sample=start * rate // sample_rate,
@@ -337,8 +342,7 @@ class _RangeAtRate:
         """Estimates of this range, at the model's rate, to the stem range of the recording."""
         if rate == sample_rate:
             return estimates
-        start, _ = _source_range(position, sample_rate, rate)
-        begin = position.stem_start_sample - start
+        begin = position.stem_start_sample - self.source_start_sample
         length = position.stem_stop_sample - position.stem_start_sample
         stems, channels = estimates.shape[:2]
         at_source = resample(estimates.reshape(stems * channels, -1), rate, sample_rate)
