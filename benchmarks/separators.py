@@ -8,7 +8,8 @@
 
 Published weights need a network: these are random, of the released size, which changes neither
 speed nor equality. Both commands read the same FLAC files and write four float stems each, ours
-without plots; all start-up is part of the figures. `--device cuda` runs both on a GPU.
+without plots; all start-up is part of the figures but for the download of weights. `--device cuda`
+runs both on a GPU.
 """
 
 import argparse
@@ -107,6 +108,7 @@ def theirs(recordings: Path, out: Path, repo: Path, device: str) -> list[object]
 def compare(work: Path, durations_s: list[float], device: str, rounds: int) -> None:
     """Both commands on the same files, in turns; best of the rounds."""
     environment = write_weights(work)
+    seconds(*beamsplitter("models", "fetch", "demucs:htdemucs"), **environment)
     write_files(work / "in", long_signal(AUDIO_DIR, SAMPLE_RATE, 2), SAMPLE_RATE, durations_s)
     took: dict[str, list[float]] = {"demucs": [], "ours": []}
     for index in range(rounds):

@@ -17,7 +17,9 @@ from demucs.transformer import (
 )
 from torch import nn
 
+# What is made of so many stays in the cache.
 ROWS_AT_ONCE = 32
+FRAMES_AT_ONCE = 2048
 BRANCH = (nn.Conv1d, nn.GroupNorm, nn.GELU, nn.Conv1d, nn.GroupNorm, nn.GLU, LayerScale)
 
 
@@ -101,12 +103,16 @@ def join_branches_with_what_follows(module: nn.Module) -> None:
 def make_branches_products(module: nn.Module) -> None:
     """Make residual branches products of matrices, with as few passes over them as can be."""
     for part in list(module.modules()):
-        if not isinstance(part, DConv):
-            continue
-        for index, layer in enumerate(part.layers):
-            parts: list[Any] = list(layer.children())
-            if tuple(map(type, parts)) == BRANCH and parts[4].num_groups == 1:
-                part.layers[index] = BranchOfProducts(layer)
+        for name, child in part.named_children():
+            if isinstance(child, DConv):
+                part._modules[name] = nn.Sequential(*map(_residual, child.layers))
+
+
+def _residual(layer: nn.Module) -> nn.Module:
+    parts: list[Any] = list(layer.children())
+    if tuple(map(type, parts)) == BRANCH and parts[4].num_groups == 1:
+        return BranchOfProducts(layer)
+    return Residual(layer)
 
 
 def run_rows_in_pieces(module: nn.Module) -> None:
@@ -129,10 +135,24 @@ def invert_without_padding(module: nn.Module) -> None:
     """Make the inverse STFT write its padded spectrum once, in the order in which it is read."""
     if isinstance(module, HDemucs | HTDemucs):
         module._ispec = types.MethodType(_inverse_stft, module)
+        if module.cac:
+            module._mask = _estimate
 
 
-class BranchOfProducts(nn.Module):
-    """One layer of a `DConv` on a CPU.
+class Residual(nn.Module):
+    """What comes in, and what a layer makes of it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """The sum, `(rows, channels, frames)`."""
+        return rows + self.layer(rows)
+
+
+class BranchOfProducts(Residual):
+    """One layer of a `DConv` on a CPU, and its sum with what comes in.
 
     Its first convolution is a product for all taps, and a sum of what they give, shifted. The
     second has so few input channels that the mean and variance of what it gives follow from their
@@ -150,8 +170,7 @@ class BranchOfProducts(nn.Module):
     shift: torch.Tensor
 
     def __init__(self, layer: Any) -> None:
-        super().__init__()
-        self.layer = layer
+        super().__init__(layer)
         taps, self.norm, self.activation, self.out, self.out_norm, _, scale = layer
         self.dilation: int = taps.dilation[0]
         weights = {
@@ -165,13 +184,17 @@ class BranchOfProducts(nn.Module):
             self.register_buffer(name, value.detach().clone(), persistent=False)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """What the layer gives for `(rows, channels, frames)`."""
+        """The sum, `(rows, channels, frames)`."""
         if rows.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-            given: torch.Tensor = self.layer(rows)
-            return given
+            return super().forward(rows)
         hidden = self.activation(self.norm(self._convolve_taps(rows)))
         weight, bias = self._normalised(hidden)
-        return nn.functional.glu(torch.baddbmm(bias[:, :, None], weight, hidden), dim=1)
+        output = torch.empty_like(rows)
+        each = (tensor.split(FRAMES_AT_ONCE, dim=-1) for tensor in (hidden, rows, output))
+        for hidden_frames, frames, out in zip(*each, strict=True):
+            made = torch.baddbmm(bias[:, :, None], weight, hidden_frames)
+            torch.add(frames, nn.functional.glu(made, dim=1), out=out)
+        return output
 
     def _convolve_taps(self, rows: torch.Tensor) -> torch.Tensor:
         count, _, frames = rows.shape
@@ -278,20 +301,40 @@ class TransposedByProducts(nn.Module):
         halves = products.view(batch, rows, 2, self.stride, self.channels_out, frames)
         first, second = halves.permute(2, 0, 4, 1, 3, 5)
         shape = (batch, self.channels_out, rows + 1, self.stride, frames)
-        output = self.bias.view(-1, 1, 1, 1).to(products.dtype).expand(shape).clone()
-        output[:, :, :-1] += first
+        bias = self.bias.view(-1, 1, 1).to(products.dtype)
+        output = torch.empty(shape, dtype=products.dtype, device=products.device)
+        torch.add(first, bias[:, None], out=output[:, :, :-1])
+        output[:, :, -1] = bias
         output[:, :, 1:] += second
         return output.view(batch, self.channels_out, -1, frames)
+
+
+def _estimate(_: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
+    """`HTDemucs._mask` where what is estimated is the spectrum: `_inverse_stft` takes its parts."""
+    return parts
 
 
 def _inverse_stft(
     network: Any, spectrum: torch.Tensor, length: int, scale: int = 0
 ) -> torch.Tensor:
-    """`HTDemucs._ispec`: a row of zeros on top, two frames of zeros on either side, inverted."""
+    """`HTDemucs._ispec`: a row of zeros on top, two frames of zeros on either side, inverted.
+
+    Parameters
+    ----------
+    spectrum : complex `(…, channels, bins, frames)`, or its real and imaginary parts
+        `(…, 2 * channels, bins, frames)`
+    """
     hop_length = network.hop_length // 4**scale
-    *others, rows, frames = spectrum.shape
-    padded = torch.zeros(*others, frames + 4, rows + 1, 2, device=spectrum.device)
-    padded[..., 2:-2, :-1, :] = torch.view_as_real(spectrum).transpose(-3, -2)
+    if spectrum.is_complex():
+        parts = torch.view_as_real(spectrum).transpose(-3, -2)
+    else:
+        parts = spectrum.unflatten(-3, (-1, 2)).movedim((-3, -2), (-1, -2))
+    *others, frames, rows, _ = parts.shape
+    padded = torch.empty(*others, frames + 4, rows + 1, 2, device=parts.device)
+    padded[..., 2:-2, :-1, :] = parts
+    padded[..., 2:-2, -1, :] = 0
+    padded[..., :2, :, :] = 0
+    padded[..., -2:, :, :] = 0
     edge = hop_length // 2 * 3
     whole = hop_length * math.ceil(length / hop_length) + 2 * edge
     samples: torch.Tensor = ispectro(
