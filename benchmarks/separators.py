@@ -94,7 +94,8 @@ def ours(recordings: Path, out: Path, device: str, *more: object) -> list[object
     """Our command line."""
     return [
         *beamsplitter("separate", recordings, "-o", out, "--separator", "demucs:htdemucs"),
-        *("--no-plots", "--format", "wav", "--bit-depth", "32f", "--device", device, *more),
+        *("--stems", ",".join(STEMS), "--no-plots", "--format", "wav", "--bit-depth", "32f"),
+        *("--device", device, *more),
     ]
 
 
