@@ -36,7 +36,7 @@ def speed_up(module: nn.Module) -> nn.Module:
     """
     avoid_attention_shortcut(module)
     fold_scales(module)
-    normalise_in_place(module)
+    normalise_without_transposing(module)
     make_branches_products(module)
     join_branches_with_what_follows(module)
     run_rows_in_pieces(module)
@@ -76,8 +76,8 @@ def _folded(linear: nn.Linear, scale: nn.Module) -> nn.Module:
     return nn.Identity()
 
 
-def normalise_in_place(module: nn.Module) -> None:
-    """Make a transformer's norms of all tokens and channels keep the order that these are in."""
+def normalise_without_transposing(module: nn.Module) -> None:
+    """Make a transformer's norms over tokens and channels work in the order of these in memory."""
     for part in list(module.modules()):
         for name, child in part.named_children():
             if isinstance(child, MyGroupNorm) and child.num_groups == 1:
