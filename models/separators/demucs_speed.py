@@ -132,11 +132,13 @@ def transpose_by_products(module: nn.Module) -> None:
 
 
 def invert_without_padding(module: nn.Module) -> None:
-    """Make the inverse STFT write its padded spectrum once, in the order in which it is read."""
-    if isinstance(module, HDemucs | HTDemucs):
+    """Make the inverse STFT write its padded spectrum once, in the order in which it is read.
+
+    Only where the network estimates the parts of a spectrum, not where it masks the mixture's.
+    """
+    if isinstance(module, HDemucs | HTDemucs) and module.cac:
+        module._mask = _estimate
         module._ispec = types.MethodType(_inverse_stft, module)
-        if module.cac:
-            module._mask = _estimate
 
 
 class Residual(nn.Module):
@@ -315,20 +317,16 @@ def _estimate(_: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
 
 
 def _inverse_stft(
-    network: Any, spectrum: torch.Tensor, length: int, scale: int = 0
+    network: Any, estimate: torch.Tensor, length: int, scale: int = 0
 ) -> torch.Tensor:
     """`HTDemucs._ispec`: a row of zeros on top, two frames of zeros on either side, inverted.
 
     Parameters
     ----------
-    spectrum : complex `(…, channels, bins, frames)`, or its real and imaginary parts
-        `(…, 2 * channels, bins, frames)`
+    estimate : real and imaginary parts, `(…, 2 * channels, bins, frames)`
     """
     hop_length = network.hop_length // 4**scale
-    if spectrum.is_complex():
-        parts = torch.view_as_real(spectrum).transpose(-3, -2)
-    else:
-        parts = spectrum.unflatten(-3, (-1, 2)).movedim((-3, -2), (-1, -2))
+    parts = estimate.unflatten(-3, (-1, 2)).movedim((-3, -2), (-1, -2))
     *others, frames, rows, _ = parts.shape
     padded = torch.empty(*others, frames + 4, rows + 1, 2, device=parts.device)
     padded[..., 2:-2, :-1, :] = parts
