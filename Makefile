@@ -4,13 +4,19 @@ VENV ?= .venv
 OUTPUT ?= out
 RUN = $(VENV)/bin
 
-.PHONY: separate test lint types imports
+.PHONY: separate test repetition lint types imports
 
 separate: $(VENV)/.installed
 	$(RUN)/beamsplitter $(if $(INPUT),separate "$(INPUT)",demo) -o "$(OUTPUT)"
 
 test: $(VENV)/.installed-dev lint types imports
 	$(RUN)/pytest -n 2
+
+# Engines that repeat bundles, and histories of the output tree: SEEDS of each scenario.
+SEEDS ?= 1000
+repetition: $(VENV)/.installed-dev
+	BEAMSPLITTER_SEEDS=$(SEEDS) $(RUN)/pytest -n 2 tests/pipelines/test_repetition.py \
+		tests/pipelines/test_output_tree.py
 
 lint: $(VENV)/.installed-dev
 	$(RUN)/ruff check . && $(RUN)/ruff format --check .

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..transforms.storage import DEAD_LETTERS, RUN_IDENTITY_VARIABLE, OutputTree, run_identity
+from ..transforms.storage import DEAD_LETTERS, OutputTree
 from .engine_spec import UNUSABLE_EXIT_CODE, EngineSpec
 from .job_config import JobConfig
 
@@ -156,13 +156,11 @@ def run_local(
     """
     tree = OutputTree(job.output_location)
     started = time.monotonic()
-    os.environ[RUN_IDENTITY_VARIABLE] = run_identity()
-    tree.clear_scratch()
-    tree.write(b"", DEAD_LETTERS)
     state = RunState(total=len(elements))
     crashes: Counter[str] = Counter()
     metrics: dict[str, Any] = {}
-    try:
+    with tree.owned_scratch():
+        tree.write(b"", DEAD_LETTERS)
         while True:
             given_up = {
                 element: CRASHED
@@ -188,8 +186,6 @@ def run_local(
         )
         tree.write_json(summary, "run.json")
         show(state, {"event": "summary", **summary})
-    finally:
-        tree.clear_scratch()
     return state
 
 

@@ -5,6 +5,7 @@ import os
 import apache_beam as beam
 from apache_beam.transforms import trigger, window
 
+from ..transforms.grouping import CoGroupRecords
 from ..transforms.records import Failure, PartReceipt
 
 WINDOW_S = 60
@@ -14,10 +15,13 @@ LONGEST_RETENTION_S = 32 * 24 * 3600
 def receipts_by_recording(
     parts: beam.PCollection, failures: list[beam.PCollection], branches: tuple[str, ...]
 ) -> beam.PCollection:
-    """CoGroupByKey of the receipts of long recordings: `{branch: […], …, "failures": […]}`."""
+    """CoGroupByKey of the receipts of long recordings: `{branch: […], …, "failures": […]}`.
+
+    They meet by element and generation: parts of a file and of one that took its place do not.
+    """
 
     def keyed(receipt: PartReceipt) -> tuple[bytes, PartReceipt]:
-        return os.fsencode(receipt.recording.element), receipt
+        return _key(receipt.recording.element, receipt.recording.generation), receipt
 
     tagged: dict[str, beam.PCollection] = {
         branch: parts
@@ -30,16 +34,19 @@ def receipts_by_recording(
         | "FailuresOfSteps" >> beam.Flatten()
         | "OfParts" >> beam.Filter(lambda failure: failure.part_index is not None)
         | "Key-failures"
-        >> beam.Map(lambda failure: (os.fsencode(failure.element), failure)).with_output_types(
-            tuple[bytes, Failure]
-        )
+        >> beam.Map(
+            lambda failure: (_key(failure.element, failure.generation), failure)
+        ).with_output_types(tuple[bytes, Failure])
     )
-    if not parts.is_bounded:
-        tagged = {name: each | f"Window-{name}" >> OfOneEvent() for name, each in tagged.items()}
-    grouped = tagged | "ReceiptsByRecording" >> beam.CoGroupByKey()
+    windowing = None if parts.is_bounded else OfOneEvent()
+    grouped = tagged | "ReceiptsByRecording" >> CoGroupRecords(windowing)
     if parts.is_bounded:
         return grouped
     return grouped | "Unwindow" >> beam.WindowInto(window.GlobalWindows())
+
+
+def _key(element: str, generation: str | None) -> bytes:
+    return os.fsencode(element) + b"\0" + (generation or "").encode()
 
 
 class OfOneEvent(beam.PTransform):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import queue
 import shutil
 import socket
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..transforms.storage import RUN_IDENTITY_VARIABLE
 from .job_config import JobConfig
 from .launch import (
     LaunchError,
@@ -29,6 +31,11 @@ LOG = "log"
 PROGRESS = "progress"
 RESULT = "result.json"
 LOG_TAIL = 4000
+
+
+def batch_identity(number: int) -> str:
+    """The owner of a micro-batch's scratch files: a part of the launcher's run."""
+    return f"{os.environ[RUN_IDENTITY_VARIABLE]}.{number}"
 
 
 @dataclass

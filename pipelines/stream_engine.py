@@ -33,7 +33,7 @@ from .engine import end_with, local_options, metrics_by_step, preload_models, wh
 from .engine_spec import UNUSABLE_EXIT_CODE
 from .job_config import JobConfig, parse_job
 from .run import build
-from .stream_batches import EVENTS, LOG, PROGRESS, RESULT
+from .stream_batches import EVENTS, LOG, PROGRESS, RESULT, batch_identity
 
 FAILED = 1
 CHUNK_BYTES = 1 << 16
@@ -193,8 +193,8 @@ def work(graph: PreparedGraph, job: JobConfig, folder: Path, given_up: dict[str,
     os.dup2(log, 2)
     _current.folder = folder
     tempfile.tempdir = str(folder)
-    # Each batch is a run of its own, so that what a crashed one has left can be told.
-    os.environ.pop(RUN_IDENTITY_VARIABLE, None)
+    # Each batch has scratch files of its own, so that what a crashed one has left can be told.
+    os.environ[RUN_IDENTITY_VARIABLE] = batch_identity(int(folder.name))
     try:
         metrics = (PreparedGraph(job, graph.threads, given_up) if given_up else graph).run_batch()
         OutputTree(job.output_location).clear_scratch()

@@ -8,7 +8,6 @@ recordings is published, was so before, was passed through, or has its dead lett
 
 import collections
 import contextlib
-import os
 import queue
 import shutil
 import signal
@@ -21,12 +20,12 @@ from typing import Any
 from google.api_core.exceptions import GoogleAPIError
 from google.cloud.pubsub_v1 import SubscriberClient
 
-from ..transforms.storage import RUN_IDENTITY_VARIABLE, OutputTree, run_identity
+from ..transforms.storage import OutputTree
 from .engine_spec import UNUSABLE_EXIT_CODE
 from .events import place_of
 from .job_config import JobConfig
 from .launch import CRASHED, LaunchError, summary_json
-from .stream_batches import Batch, Engine, Told
+from .stream_batches import Batch, Engine, Told, batch_identity
 from .stream_totals import Health, StreamTotals
 from .subscriptions import (
     CLOSE_S,
@@ -70,11 +69,9 @@ def run_stream(job: JobConfig, *, workers: int, show: Show) -> StreamTotals:
     LaunchError : the engine could not begin, or Pub/Sub refuses to go on
     StorageError : the output folder can't be written
     """
-    tree = OutputTree(job.output_location)
-    os.environ[RUN_IDENTITY_VARIABLE] = run_identity()
-    tree.clear_scratch()
     temporary = tempfile.TemporaryDirectory(prefix="beamsplitter-", ignore_cleanup_errors=True)
-    with temporary as folder, _signals() as signals:
+    scratch = OutputTree(job.output_location).owned_scratch()
+    with scratch, temporary as folder, _signals() as signals:
         stream = Stream(job, Path(folder), workers=workers, show=show, signals=signals)
         try:
             stream.run()
@@ -192,7 +189,6 @@ class Stream:
         with contextlib.suppress(OSError):
             if self.numbers:
                 self._write_summary()
-            self.tree.clear_scratch()
 
     def _is_over_time(self) -> bool:
         if self.stopped_s is None:
@@ -383,10 +379,8 @@ class Stream:
             self.show(self.totals, {**line, "tries": event.crashes, "max_tries": max_tries})
         self.waiting.extend(event for event in batch.events if event not in suspects)
         self.waiting.extend(suspects)
-        if batch.process is not None:
-            host = run_identity().rpartition("-")[0]
-            with contextlib.suppress(OSError):
-                self.tree.clear_scratch(f"{host}-{batch.process}")
+        with contextlib.suppress(OSError):
+            self.tree.clear_scratch(batch_identity(batch.number))
 
     def _engine_ended(self) -> None:
         """The process that batches are forked from is gone, and all batches with it."""

@@ -17,7 +17,7 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadat
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from .file_facts import FileStat, StorageError, UnusableStorageError
+from .file_facts import FileStat, StorageError, UnusableStorageError, crc32c_of
 from .remote_files import RemoteFiles
 
 AS_THEY_ARE = CompressionTypes.UNCOMPRESSED
@@ -76,12 +76,27 @@ class BeamFiles(RemoteFiles):
                 raise StorageError(errno.ENOENT, "is not there (any more)", path)
             return filesystem.metadata(path)
 
-    def has(self, path: str, *, size_bytes: int, crc32c: str) -> bool:
-        """Whether a file is there and has just this many bytes; its content is not read."""
+    def has(
+        self, path: str, *, size_bytes: int, crc32c: str, written_ns: int | None = None
+    ) -> bool:
+        """Whether a file is there and has this content; one that is newer than that is read."""
         try:
-            return bool(self._metadata(path).size_in_bytes == size_bytes)
+            found = self._metadata(path)
+            if found.size_in_bytes != size_bytes:
+                return False
+            if written_ns is not None and _written_ns(found) <= written_ns:
+                return True
+            with self.reading(path) as file:
+                return crc32c_of(file) == crc32c
         except StorageError:
             return False
+
+    def written_ns(self, path: str) -> int | None:
+        """When a file was written last, in nanoseconds; None if it is not there."""
+        try:
+            return _written_ns(self._metadata(path))
+        except StorageError:
+            return None
 
     @contextlib.contextmanager
     def reading(self, path: str) -> Iterator[Any]:
@@ -131,6 +146,15 @@ class BeamFiles(RemoteFiles):
             if name.startswith(beginning) and not (without and name.startswith(f"{without}/")):
                 yield name
 
+    def list_older(self, folder: str, before_s: float) -> Iterator[str]:
+        """Names of the files below a folder that were not written after a time."""
+        _filesystem(folder)
+        with explained(folder):
+            (found,) = FileSystems.match([f"{folder}/**"])
+        for each in found.metadata_list:
+            if 0 < each.last_updated_in_seconds < before_s:
+                yield each.path.removeprefix(f"{folder}/")
+
     def names_alike(self, path: str) -> frozenset[str]:
         """Names of the files beside this one that have its name but for the extension."""
         stem = os.path.splitext(path)[0]
@@ -141,3 +165,7 @@ class BeamFiles(RemoteFiles):
             for each in found.metadata_list
             if os.path.splitext(each.path)[0] == stem
         )
+
+
+def _written_ns(found: FileMetadata) -> int:
+    return round(found.last_updated_in_seconds * 1e9)

@@ -12,6 +12,7 @@ import apache_beam as beam
 
 from ..models.separators.nearest_neighbors import masked_stems
 from ..models.separators.recipes import NearestNeighborRecipe
+from .grouping import CoGroupRecords
 from .records import Track
 from .separation import (
     PHASE,
@@ -90,7 +91,7 @@ class Merged(beam.PTransform):
         """One track with the arrays of all."""
         return (
             branches
-            | beam.CoGroupByKey()
+            | CoGroupRecords()
             | "Merge" >> beam.FlatMapTuple(lambda _, group: merge(group)).with_output_types(Track)
         )
 

@@ -8,6 +8,8 @@ from typing import Any
 import google_crc32c
 
 GCS_SCHEME = "gs://"
+SCRATCH_DAYS = 14
+"""Age at which scratch files are nobody's: Dataflow ends batch jobs after 10 days."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 HOW_TO_SIGN_IN = (
     "run `gcloud auth application-default login`, or name a key file in "

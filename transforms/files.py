@@ -1,29 +1,31 @@
 """Receipts and names of the files that the branches leave, and their removal."""
 
 import contextlib
+import errno
 import hashlib
 import io
+import json
 from typing import Any
 
 from ..audio.parts import Part
-from .manifest import NAME
-from .records import FileReceipt, Recording
+from .manifest import read_manifest
+from .records import FileReceipt, PendingRecording, Recording
 from .settings import MIXTURE_PLOT, SplitSettings
 from .steps import Step
-from .storage import OutputTree, StorageError, crc32c_of, scratch_names
+from .storage import OutputTree, StorageError, crc32c_of, scratch_names, stat_file
 
 LABELS_JSON, LABELS_TEXT = "labels.json", "labels.txt"
 
 
 class PublishingStep(Step):
-    """A step of tracks of which files are published; those of a failed one are removed."""
+    """A step of tracks of which files are published."""
 
     def __init__(self, settings: SplitSettings, output_location: str) -> None:
         self.settings = settings
         self.tree = OutputTree(output_location)
 
     def clean_up(self, record: Any) -> None:
-        """Remove the files that the failed recording was to have, but for finished branches."""
+        """Remove the files that a failed recording was to have, and that are not published."""
         if not record.part.is_whole:
             return
         with contextlib.suppress(StorageError):
@@ -31,7 +33,12 @@ class PublishingStep(Step):
 
 
 def remove_unfinished(recording: Recording, settings: SplitSettings, tree: OutputTree) -> None:
-    """Remove the files of the branches that are still to do."""
+    """Remove the files of the branches that are still to do, but for what a manifest names.
+
+    That is published: an earlier run made it, or another try of this one.
+    """
+    manifest = read_manifest(tree, recording.folder)
+    published_names = {file.name for file in manifest.files} if manifest else set()
     stems = [settings.stems.name_of(stem) for stem in settings.wanted_stems]
     names = {
         "labels": [LABELS_JSON, LABELS_TEXT],
@@ -39,19 +46,28 @@ def remove_unfinished(recording: Recording, settings: SplitSettings, tree: Outpu
         "plots": [f"{name}.png" for name in (MIXTURE_PLOT, *stems)],
     }
     for branch in recording.todo:
-        for name in names[branch]:
+        for name in sorted({*names[branch]} - published_names):
             tree.remove(recording.folder, name)
 
 
-def withdraw(recording: Recording, tree: OutputTree) -> None:
-    """Remove the stale files of a recording whose stems or labels are made anew, then its manifest.
+def require_unchanged(recording: Recording) -> None:
+    """Refuse to publish results of a file in whose place another one lies by now.
 
-    Otherwise the old manifest could match new files of the same size, if the job is killed before
-    it writes the new one.
+    Its results are those of an event of its own, or of the next run, and must not be overwritten.
+    What is gone altogether was read in time.
+
+    Raises
+    ------
+    StorageError : it has changed
     """
-    if recording.stale:
-        for name in (*recording.stale, NAME):
-            tree.remove(recording.folder, name)
+    try:
+        found = stat_file(recording.uri)
+    except StorageError as error:
+        if error.errno == errno.ENOENT:
+            return
+        raise
+    if found.generation != recording.generation:
+        raise StorageError(None, "changed while the job was running: run it again", recording.uri)
 
 
 def published(
@@ -78,12 +94,16 @@ def published(
     )
 
 
-def part_file_names(recording: Recording, part: Part, branch: str, name: str) -> tuple[str, ...]:
-    """Where a part of a long recording leaves a stem, a plot or labels until all are joined."""
+def part_folder(recording: PendingRecording) -> str:
+    """Where the parts of a long recording leave their files until all are joined.
+
+    Two generations of a file never meet there.
+    """
+    identity = json.dumps([recording.folder, recording.generation]).encode()
+    return "/".join((*scratch_names(), "parts", hashlib.sha256(identity).hexdigest()[:32]))
+
+
+def part_file_name(recording: Recording, part: Part, branch: str, name: str) -> str:
+    """Where a part of a long recording leaves a stem, a plot or labels."""
     extension = {"stems": "f32", "plots": "npy", "labels": "json"}[branch]
-    return (
-        *scratch_names(),
-        "parts",
-        *recording.folder.split("/"),
-        f"{part.index:05d}-{name}.{extension}",
-    )
+    return f"{recording.scratch}/{part.index:05d}-{name}.{extension}"

@@ -6,6 +6,7 @@ repeated one can't undo what another run wrote in between.
 """
 
 import contextlib
+import datetime
 import errno
 import functools
 import io
@@ -156,7 +157,13 @@ class GcsFiles(RemoteFiles):
         blob = _found(path)
         return FileStat(blob.size, str(blob.generation))
 
-    def has(self, path: str, *, size_bytes: int, crc32c: str) -> bool:
+    def written_ns(self, _path: str) -> int | None:
+        """None: objects have checksums."""
+        return None
+
+    def has(
+        self, path: str, *, size_bytes: int, crc32c: str, written_ns: int | None = None
+    ) -> bool:
         """Whether an object is there and has this content."""
         try:
             blob = _found(path)
@@ -230,6 +237,15 @@ class GcsFiles(RemoteFiles):
                 for name in _listed_names(bucket, prefix + beginning, **offsets):
                     yield name.removeprefix(prefix)
 
+    def list_older(self, folder: str, before_s: float) -> Iterator[str]:
+        """Names of the objects below a folder that were not written after a time."""
+        bucket, prefix = split(f"{folder}/")
+        before = datetime.datetime.fromtimestamp(before_s, datetime.UTC)
+        with explained(folder):
+            for item in _listed(bucket, prefix, "items(name,updated),nextPageToken"):
+                if datetime.datetime.fromisoformat(item["updated"]) < before:
+                    yield item["name"].removeprefix(prefix)
+
     def names_alike(self, path: str) -> frozenset[str]:
         """Names of the objects beside this one that have its name but for the extension."""
         bucket, name = split(path)
@@ -243,9 +259,12 @@ class GcsFiles(RemoteFiles):
 
 
 def _listed_names(bucket: str, prefix: str, **options: str) -> Iterator[str]:
-    fields = "items(name),nextPageToken"
+    for item in _listed(bucket, prefix, "items(name),nextPageToken", **options):
+        yield item["name"]
+
+
+def _listed(bucket: str, prefix: str, fields: str, **options: str) -> Iterator[dict[str, Any]]:
     found = _bucket(bucket)
     blobs = client().list_blobs(found, prefix=prefix, fields=fields, retry=RETRY, **options)
     for page in blobs.pages:
-        for item in page.raw_page.get("items", ()):
-            yield item["name"]
+        yield from page.raw_page.get("items", ())

@@ -3,7 +3,14 @@
 import json
 from collections.abc import Iterable, Sequence
 
-from .files import LABELS_JSON, LABELS_TEXT, PublishingStep, part_file_names, published, withdraw
+from .files import (
+    LABELS_JSON,
+    LABELS_TEXT,
+    PublishingStep,
+    part_file_name,
+    published,
+    require_unchanged,
+)
 from .records import FileReceipt, Recording, Track
 from .storage import OutputTree, read_bytes
 
@@ -18,11 +25,12 @@ class WriteLabels(PublishingStep):
     def apply(self, record: Track) -> Iterable[Track]:
         """Adds to `files`, or to `part_files`; releases `labels`."""
         if record.part.is_whole:
+            require_unchanged(record.recording)
             record.files += write_labels(record.labels, record.recording, self.tree)
         else:
-            names = part_file_names(record.recording, record.part, "labels", "labels")
-            self.tree.write(json.dumps(record.labels).encode(), *names)
-            record.part_files += (("labels", "labels", "/".join(names)),)
+            name = part_file_name(record.recording, record.part, "labels", "labels")
+            self.tree.write(json.dumps(record.labels).encode(), name)
+            record.part_files += (("labels", "labels", name),)
         record.labels = ()
         return [record]
 
@@ -38,7 +46,6 @@ def write_labels(
     labels: PartLabels, recording: Recording, tree: OutputTree
 ) -> tuple[FileReceipt, ...]:
     """Write a recording's labels: as JSON, and as a label track that Audacity imports."""
-    withdraw(recording, tree)
     plain = [
         {"start_s": round(start_s, 6), "end_s": round(end_s, 6), "label": text}
         for start_s, end_s, text in labels

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..audio.decoding import AudioSource, read_audio
+from .files import require_unchanged
 from .records import PartReference, Track
 from .settings import SplitSettings
 from .steps import Step
-from .storage import OutputTree, StorageError, open_for_reading, read_bytes, stat_file
+from .storage import OutputTree, open_for_reading, read_bytes
 
 # Larger files are read where they lie, part by part.
 BINARY_LIMIT_BYTES = 64 << 20
@@ -21,10 +22,7 @@ class LoadBinary(Step):
     def apply(self, record: PartReference) -> Iterable[Track]:
         """One reference to one track."""
         recording = record.recording
-        if stat_file(recording.uri).generation != recording.generation:
-            raise StorageError(
-                None, "changed while the job was running: run it again", recording.uri
-            )
+        require_unchanged(recording)
         if not record.part.is_whole or recording.size_bytes > BINARY_LIMIT_BYTES:
             return [Track(record)]
         binary = read_bytes(recording.uri)

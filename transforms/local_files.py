@@ -7,13 +7,20 @@ import os
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
+import filelock
 
-from .file_facts import FileStat, StorageError, UnusableStorageError
+from .file_facts import (
+    SCRATCH_DAYS,
+    FileStat,
+    StorageError,
+    UnusableStorageError,
+    crc32c_of,
+)
 
 FOLDER_TRIES = 5
 UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -58,12 +65,25 @@ class LocalFiles:
                 raise StorageError(errno.EISDIR, "is not a file", path)
             return FileStat(found.st_size, f"{found.st_size}-{found.st_mtime_ns}")
 
-    def has(self, path: str, *, size_bytes: int, crc32c: str) -> bool:
-        """Whether a file is there and has just this many bytes; its content is not read."""
+    def has(self, path: str, *, size_bytes: int, crc32c: str, written_ns: int | None) -> bool:
+        """Whether a file is there and has this content; one that is newer than that is read."""
         try:
-            return os.stat(path).st_size == size_bytes
+            found = os.stat(path)
+            if found.st_size != size_bytes:
+                return False
+            if written_ns is not None and found.st_mtime_ns <= written_ns:
+                return True
+            with open(path, "rb") as file:
+                return crc32c_of(file) == crc32c
         except OSError:
             return False
+
+    def written_ns(self, path: str) -> int | None:
+        """When a file was written last, in nanoseconds; None if it is not there."""
+        try:
+            return os.stat(path).st_mtime_ns
+        except OSError:
+            return None
 
     @contextlib.contextmanager
     def reading(self, path: str) -> Iterator[Any]:
@@ -111,16 +131,75 @@ class LocalFiles:
         return names.get(os.path.splitext(name)[0], frozenset())
 
     def clear_scratch(self, work: str, run: str) -> None:
-        """Remove the scratch folders of a run, and of runs that no longer live."""
-        host = socket.gethostname()
-        for scratch in Path(work).glob("scratch-*"):
-            owner, _, process = scratch.name.removeprefix("scratch-").rpartition("-")
-            mine = scratch.name == f"scratch-{run}"
-            here = owner == host and process.isdigit()
-            if mine or (here and not psutil.pid_exists(int(process))):
+        """Remove the scratch folder of a run, and those of its parts."""
+        for scratch in _scratch_folders(work):
+            if scratch.name == f"scratch-{run}" or scratch.name.startswith(f"scratch-{run}."):
                 shutil.rmtree(scratch, ignore_errors=True)
+        _remove_empty(work)
+
+    def clear_left_scratch(self, work: str) -> None:
+        """Remove the scratch folders of runs that hold no lock any more, and very old ones.
+
+        A lock tells of runs of this host alone, in whatever container they are: some network file
+        systems keep the locks of other hosts to themselves.
+        """
+        oldest_s = time.time() - SCRATCH_DAYS * 24 * 3600
+        for scratch in _scratch_folders(work):
+            run = scratch.name.removeprefix("scratch-").rpartition(".")
+            lock = Path(work, f"scratch-{run[0] or run[2]}.lock")
+            if _newest_s(scratch) < oldest_s or _is_over(lock):
+                shutil.rmtree(scratch, ignore_errors=True)
+        for lock in Path(work).glob("scratch-*.lock"):
+            if _is_over(lock):
+                lock.unlink(missing_ok=True)
+        _remove_empty(work)
+
+    @contextlib.contextmanager
+    def run_lock(self, work: str, run: str) -> Iterator[None]:
+        """Hold the lock that tells other runs of this host that this one lives."""
+        path = os.path.join(work, f"scratch-{run}.lock")
+        lock = filelock.FileLock(path, thread_local=False)
+        # Without locks in this file system the scratch files of a killed run go by age.
+        with explained(path), contextlib.suppress(NotImplementedError):
+            _in_folder(work, lock.acquire)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            lock.release()
+            _remove_empty(work)
+
+
+def _scratch_folders(work: str) -> list[Path]:
+    return [path for path in Path(work).glob("scratch-*") if path.is_dir()]
+
+
+def _is_over(lock: Path) -> bool:
+    """Whether a run of this host has left its lock behind."""
+    host = lock.name.removeprefix("scratch-").rpartition("-")[0]
+    if host != socket.gethostname() or not lock.exists():
+        return False
+    try:
+        with filelock.FileLock(lock, timeout=0):
+            return True
+    except (filelock.Timeout, OSError, NotImplementedError):
+        return False
+
+
+def _newest_s(folder: Path) -> float:
+    """When something in a folder was changed last, in seconds since 1970."""
+    paths = [folder, *(Path(root, name) for root, _, names in os.walk(folder) for name in names)]
+    times = [0.0]
+    for path in paths:
         with contextlib.suppress(OSError):
-            os.rmdir(work)
+            times.append(path.stat().st_mtime)
+    return max(times)
+
+
+def _remove_empty(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)
 
 
 @functools.lru_cache(maxsize=64)

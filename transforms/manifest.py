@@ -17,12 +17,16 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` says: the input's generation, digests by branch, and the files."""
+    """What `manifest.json` says: the input's generation, digests by branch, and the files.
+
+    `written_ns` is when it was written, where storage has no checksums to compare.
+    """
 
     generation: str
     duration_s: float
     digests: dict[str, str]
     files: tuple[FileReceipt, ...]
+    written_ns: int | None
 
 
 def manifest_json(
@@ -58,6 +62,8 @@ def manifest_json(
 
 def read_manifest(tree: OutputTree, folder: str) -> Manifest | None:
     """The manifest in a recording's folder; None where there is none that can be read."""
+    # Before it is read: one that takes its place in between is the newer one.
+    written_ns = tree.written_ns(folder, NAME)
     try:
         plain = json.loads(read_bytes(tree.path(folder, NAME)))
         if plain["format"] != FORMAT:
@@ -67,6 +73,7 @@ def read_manifest(tree: OutputTree, folder: str) -> Manifest | None:
             duration_s=plain["input"]["duration_s"],
             digests=dict(plain["digests"]),
             files=tuple(from_plain(FileReceipt, file) for file in plain["files"]),
+            written_ns=written_ns,
         )
     except (StorageError, ValueError, KeyError, TypeError):
         return None
@@ -85,7 +92,13 @@ def finished_branches(
         branch
         for branch in complete
         if all(
-            tree.has(folder, file.name, size_bytes=file.size_bytes, crc32c=file.crc32c)
+            tree.has(
+                folder,
+                file.name,
+                size_bytes=file.size_bytes,
+                crc32c=file.crc32c,
+                written_ns=manifest.written_ns,
+            )
             for file in manifest.files
             if file.branch == branch
         )

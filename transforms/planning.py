@@ -14,6 +14,7 @@ from ..audio.errors import AudioError, TooShortAudioError
 from ..audio.extensions import has_audio_extension
 from ..audio.parts import plan_parts
 from ..models.separators.mixing import alignment_of, needed_context_samples
+from .files import part_folder
 from .klio_message import parse_message
 from .manifest import Manifest, finished_branches, read_manifest
 from .records import PartReference, PendingRecording, Receipt, Recording
@@ -252,7 +253,11 @@ class PlanParts(Step):
         require_duration(total_samples / info.sample_rate, separation)
         fields = {name: getattr(pending, name) for name in pending.__dataclass_fields__}
         return Recording(
-            **fields, info=info, start_sample=start_sample, total_samples=total_samples
+            **fields,
+            info=info,
+            start_sample=start_sample,
+            total_samples=total_samples,
+            scratch=part_folder(pending),
         )
 
 

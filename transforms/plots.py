@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..audio.drawing import PlotGrid, draw_spectrogram, plot_grid, pool_power
-from .files import PublishingStep, part_file_names, published
+from .files import PublishingStep, part_file_name, published
 from .loading import samples_of
 from .records import FileReceipt, Recording, Track
 from .settings import MIXTURE_PLOT, SplitSettings
@@ -50,11 +50,11 @@ class SpecToPlot(PublishingStep):
             record.files += draw_plots(record.powers, record.recording, self.settings, self.tree)
         else:
             for name, power in record.powers.items():
-                names = part_file_names(record.recording, record.part, "plots", name)
+                file_name = part_file_name(record.recording, record.part, "plots", name)
                 data = io.BytesIO()
                 np.save(data, power, allow_pickle=False)
-                self.tree.write(data.getvalue(), *names)
-                record.part_files += (("plots", name, "/".join(names)),)
+                self.tree.write(data.getvalue(), file_name)
+                record.part_files += (("plots", name, file_name),)
         record.powers = {}
         return [record]
 

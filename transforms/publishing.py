@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import io
 import os
@@ -16,13 +17,13 @@ from ..audio.drawing import pool_power
 from ..audio.encoding import StemWriter, choose_format, quantize
 from ..audio.parts import Part, join_parts
 from ..audio.tags import Tags, read_tags, write_tags
-from .files import PublishingStep, part_file_names, remove_unfinished, withdraw
+from .files import PublishingStep, part_file_name, remove_unfinished, require_unchanged
 from .labels import read_part_labels, write_labels
 from .manifest import NAME, finished_branches, manifest_json, merged_files, read_manifest
 from .plots import draw_plots, grid_of
 from .records import FileReceipt, PartReceipt, PartReference, Receipt, Recording, Track
 from .settings import SplitSettings
-from .storage import OutputTree, StorageError, crc32c_of, open_for_reading, sha256_of, stat_file
+from .storage import OutputTree, StorageError, crc32c_of, open_for_reading, sha256_of
 
 PARTS = "parts"
 
@@ -36,12 +37,12 @@ class EncodeStems(PublishingStep):
         """Adds to `files`, or to `part_files`; `stems` becomes what the files hold."""
         if not record.part.is_whole:
             for stem, samples in record.stems.items():
-                names = part_file_names(record.recording, record.part, "stems", stem)
-                self.tree.write(np.ascontiguousarray(samples.T).tobytes(), *names)
-                record.part_files += (("stems", stem, "/".join(names)),)
+                name = part_file_name(record.recording, record.part, "stems", stem)
+                self.tree.write(np.ascontiguousarray(samples.T).tobytes(), name)
+                record.part_files += (("stems", stem, name),)
             return [record]
         recording = record.recording
-        withdraw(recording, self.tree)
+        require_unchanged(recording)
         stem_format = _format_of(recording, self.settings)
         tags = _tags_of(recording, record.binary, self.settings)
         record.binary = None
@@ -99,7 +100,9 @@ def write_stem(
 class PublishTrack(PublishingStep):
     """Writes the manifest of a whole recording; of a part, hands on the receipts.
 
-    Gives a `Receipt`, or `PartReceipt`s in the output `parts`.
+    Gives a `Receipt`, or `PartReceipt`s in the output `parts`. The files of parts that were joined
+    go when the manifest is written, not before: whoever does this again finds them, or the
+    manifest.
     """
 
     def apply(self, record: Track) -> Iterable[Any]:
@@ -124,6 +127,7 @@ class PublishTrack(PublishingStep):
     def publish(self, track: Track) -> Receipt:
         """Remove what an earlier manifest left over, then write the manifest."""
         recording = track.recording
+        require_unchanged(recording)
         files = merged_files(recording, track.files)
         names = {file.name for file in files}
         for name in recording.stale:
@@ -140,6 +144,8 @@ class PublishTrack(PublishingStep):
             },
         )
         self.tree.write_json(manifest, recording.folder, NAME)
+        for _, _, name in track.part_files:
+            self.tree.remove(name)
         self.count("audio_milliseconds", round(1000 * recording.duration_s))
         self.count("bytes", sum(file.size_bytes for file in track.files))
         self.count("clipped_samples", sum(file.clipped_samples or 0 for file in track.files))
@@ -153,16 +159,17 @@ class PublishTrack(PublishingStep):
 
 
 class JoinParts(PublishingStep):
-    """The receipts of a long recording's parts to its published files.
+    """The receipts of a long recording's parts to its published files, without the manifest.
 
-    The input is what a CoGroupByKey gives: `(key, {"stems": …, "plots": …, "failures": …})`. A
-    recording of which a part failed is cleaned up; its dead letters are out already.
+    The input is what a CoGroupByKey gives: `(key, {"stems": …, "plots": …, "failures": …})`, of one
+    generation of a recording. Engines do this again, also when it is done, and also while another
+    worker is at it: where the files of parts are gone, the recording is finished.
+
+    A recording of which a part failed is left as it is; its dead letters are out already.
 
     Parameters
     ----------
-    is_stream : the CoGroupByKey gives what it has at every receipt: wait until all are there. An
-        event that comes twice within its window gives receipts again, of files that are joined and
-        gone by then: the recording is finished already.
+    is_stream : the CoGroupByKey gives what it has at every receipt: wait until all are there
     """
 
     def __init__(
@@ -176,47 +183,41 @@ class JoinParts(PublishingStep):
         receipts = {
             branch: _one_a_part(record[1].get(branch, ())) for branch in self.settings.branches
         }
-        all_receipts = [receipt for group in receipts.values() for receipt in group]
-        if self.is_stream and not record[1]["failures"] and _incomplete_branches(receipts):
+        incomplete = _incomplete_branches(receipts)
+        # A part that failed in one try and came out in another did come out.
+        if incomplete and (self.is_stream or record[1]["failures"]):
             return []
-        files: tuple[FileReceipt, ...] = ()
+        recording = self._recordings(record)[0]
+        if incomplete:
+            raise StorageError(None, f"{incomplete[0]} of some parts are missing", recording.uri)
+        require_unchanged(recording)
+        part_files = tuple(
+            (branch, stem, name)
+            for branch, group in receipts.items()
+            for receipt in group
+            for stem, name in receipt.files
+        )
         try:
-            if not record[1]["failures"]:
-                recording = all_receipts[0].recording
-                gone = self.is_stream and not self._are_there(all_receipts)
-                files = self._finished_files(recording) if gone else ()
-                files = files or self._join(receipts, recording)
-        finally:
-            for receipt in all_receipts:
-                for _, name in receipt.files:
-                    self.tree.remove(name)
-        if record[1]["failures"]:
-            return []
+            files = self._join(receipts, recording)
+        except StorageError as error:
+            finished = self._finished_files(recording)
+            if error.errno != errno.ENOENT or not finished:
+                raise
+            files = finished
         whole = Part(0, 1, *(0, recording.total_samples) * 3)
         # Each event is answered, also those about one recording.
-        messages = dict.fromkeys(
-            receipt.recording.message
-            for branch in self.settings.branches
-            for receipt in record[1].get(branch, ())
-        )
+        messages = dict.fromkeys(each.message for each in self._recordings(record))
         return [
             Track(
-                PartReference(dataclasses.replace(recording, message=message), whole), files=files
+                PartReference(dataclasses.replace(recording, message=message), whole),
+                files=files,
+                part_files=part_files,
             )
             for message in messages
         ]
 
-    def _are_there(self, receipts: list[PartReceipt]) -> bool:
-        try:
-            for receipt in receipts:
-                for _, name in receipt.files:
-                    stat_file(self.tree.path(name))
-        except StorageError:
-            return False
-        return True
-
     def _finished_files(self, recording: Recording) -> tuple[FileReceipt, ...]:
-        """The files that were made since the event was planned; none if it is not finished."""
+        """The files of a recording that is finished by now; none if it is not."""
         manifest = read_manifest(self.tree, recording.folder)
         if manifest is None:
             return ()
@@ -228,29 +229,26 @@ class JoinParts(PublishingStep):
             return ()
         return tuple(file for file in manifest.files if file.branch in done)
 
+    def _recordings(self, record: tuple[bytes, dict[str, list[Any]]]) -> list[Recording]:
+        """The recording as each receipt has it: they differ in the event that asked for it."""
+        groups = (record[1].get(branch, ()) for branch in self.settings.branches)
+        return [receipt.recording for group in groups for receipt in group]
+
     def identify(self, record: tuple[bytes, dict[str, list[Any]]]) -> dict[str, Any]:
         """The recording of the receipts."""
-        recordings = [
-            receipt.recording for branch in self.settings.branches for receipt in record[1][branch]
-        ]
-        element = os.fsdecode(record[0])
-        return {"element": element, "uri": recordings[0].uri if recordings else None}
+        recording = self._recordings(record)[0]
+        return {"element": recording.element, "uri": recording.uri}
 
     def clean_up(self, record: tuple[bytes, dict[str, list[Any]]]) -> None:
-        """Remove what was joined already."""
-        groups = (record[1].get(branch, ()) for branch in self.settings.branches)
-        for receipt in [receipt for group in groups for receipt in group][:1]:
-            with contextlib.suppress(StorageError):
-                remove_unfinished(receipt.recording, self.settings, self.tree)
+        """Remove what was joined already, and is not published."""
+        with contextlib.suppress(StorageError):
+            remove_unfinished(self._recordings(record)[0], self.settings, self.tree)
 
     def _join(
         self, receipts: dict[str, list[PartReceipt]], recording: Recording
     ) -> tuple[FileReceipt, ...]:
-        for branch in _incomplete_branches(receipts):
-            raise StorageError(None, f"{branch} of some parts are missing", recording.uri)
         files: tuple[FileReceipt, ...] = ()
         if "stems" in recording.todo:
-            withdraw(recording, self.tree)
             tags = _tags_of(recording, None, self.settings)
             for stem, _ in receipts["stems"][0].files:
                 with self._part_reader(receipts["stems"], stem, recording) as read:

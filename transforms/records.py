@@ -54,12 +54,14 @@ class PendingRecording:
 class Recording(PendingRecording):
     """A recording whose header was read.
 
-    `start_sample` and `total_samples` are the range of the file that the job asks for.
+    `start_sample` and `total_samples` are the range of the file that the job asks for; `scratch` is
+    the folder of the output tree that its parts leave their files in.
     """
 
     info: AudioInfo
     start_sample: int
     total_samples: int
+    scratch: str = ""
 
     @property
     def duration_s(self) -> float:
@@ -102,7 +104,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Failure:
-    """A dead letter: what failed, in which step, and why."""
+    """A dead letter: what failed, in which step, and why; of a part, in which generation."""
 
     element: str
     step: str
@@ -110,6 +112,7 @@ class Failure:
     message: str
     uri: str | None = None
     part_index: int | None = None
+    generation: str | None = None
     traceback: str | None = None
 
 

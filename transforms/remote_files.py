@@ -2,8 +2,11 @@
 
 import contextlib
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
+
+from .file_facts import SCRATCH_DAYS
 
 SPOOLED_BYTES = 64 << 20
 
@@ -38,8 +41,21 @@ class RemoteFiles:
             yield file
             self.put(path, file)
 
+    def list_older(self, folder: str, before_s: float) -> Iterator[str]:
+        """Names of the files below a folder that were not written after a time, seconds of 1970."""
+        raise NotImplementedError
+
     def clear_scratch(self, work: str, run: str) -> None:
-        """Remove the scratch files of a run; whether others still live can't be known."""
-        scratch = f"{work}/scratch-{run}"
-        for name in list(self.list_names(scratch)):
-            self.remove(f"{scratch}/{name}", work)
+        """Remove the scratch files of a run, and those of its parts."""
+        for name in list(self.list_names(work, beginning=f"scratch-{run}")):
+            if name.removeprefix(f"scratch-{run}")[0] in "./":
+                self.remove(f"{work}/{name}", work)
+
+    def clear_left_scratch(self, work: str) -> None:
+        """Remove old scratch files: whether the runs that wrote them live can't be known."""
+        for name in list(self.list_older(work, time.time() - SCRATCH_DAYS * 24 * 3600)):
+            self.remove(f"{work}/{name}", work)
+
+    def run_lock(self, _work: str, _run: str) -> contextlib.AbstractContextManager[None]:
+        """Nothing: there are no locks."""
+        return contextlib.nullcontext()

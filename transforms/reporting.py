@@ -99,7 +99,7 @@ class _WriteDeadLetters(StorageDoFn):
         self.tree = tree
 
     def process(self, lines: list[str]) -> None:
-        text = "".join(line + "\n" for line in sorted(lines))
+        text = "".join(line + "\n" for line in sorted({*lines}))
         self.tree.write(text.encode(), DEAD_LETTERS)
 
 

@@ -123,7 +123,8 @@ def identity_of(record: Any) -> dict[str, Any]:
         record = record.reference
     identity: dict[str, Any] = {}
     if isinstance(record, PartReceipt | PartReference):
-        identity["part_index"] = None if record.part.is_whole else record.part.index
+        if not record.part.is_whole:
+            identity = {"part_index": record.part.index, "generation": record.recording.generation}
         record = record.recording
     if isinstance(record, PendingRecording):
         return {**identity, "element": record.element, "uri": record.uri}

@@ -1,10 +1,12 @@
 """Files of a job, wherever they lie: reading, writing atomically, removing."""
 
+import contextlib
 import errno
 import functools
 import hashlib
 import json
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -159,10 +161,21 @@ class OutputTree:
         # Names that are not UTF-8 hold lone surrogates: this writes those as JSON escapes.
         self.write(text.encode("utf-8", "backslashreplace") + b"\n", *names)
 
-    def has(self, *names: str, size_bytes: int, crc32c: str) -> bool:
-        """Whether a file is there, and has this content as far as can be told without reading."""
+    def has(self, *names: str, size_bytes: int, crc32c: str, written_ns: int | None = None) -> bool:
+        """Whether a file is there, and has this content.
+
+        Parameters
+        ----------
+        written_ns : when what says so was written, as `written_ns` gives it: a file that is no
+            newer is not read where its storage knows no checksums
+        """
         path = self.path(*names)
-        return files_of(path).has(path, size_bytes=size_bytes, crc32c=crc32c)
+        return files_of(path).has(path, size_bytes=size_bytes, crc32c=crc32c, written_ns=written_ns)
+
+    def written_ns(self, *names: str) -> int | None:
+        """When a file was written last; None if it is not there, or its storage has checksums."""
+        path = self.path(*names)
+        return files_of(path).written_ns(path)
 
     def remove(self, *names: str) -> None:
         """Remove a file, and the folders that this leaves empty. No error if it is not there."""
@@ -170,8 +183,30 @@ class OutputTree:
         files_of(path).remove(path, self.location)
 
     def clear_scratch(self, run: str | None = None) -> None:
-        """Remove the scratch files of a run, by default this one, and of runs known to be over."""
+        """Remove the scratch files of a run, by default this one."""
         files_of(self.location).clear_scratch(self.path(WORK_FOLDER), run or run_identity())
+
+    def clear_left_scratch(self) -> None:
+        """Remove the scratch files of runs that are over, as far as that is known.
+
+        On this machine a run that is over holds no lock any more; elsewhere, and where other
+        machines write too, its files are `SCRATCH_DAYS` old.
+        """
+        files_of(self.location).clear_left_scratch(self.path(WORK_FOLDER))
+
+    @contextlib.contextmanager
+    def owned_scratch(self) -> Iterator[None]:
+        """Own the scratch files of this process's run, and of the processes that it starts.
+
+        Those of runs that are over are removed before, its own after.
+        """
+        os.environ[RUN_IDENTITY_VARIABLE] = run = run_identity()
+        self.clear_left_scratch()
+        with files_of(self.location).run_lock(self.path(WORK_FOLDER), run):
+            try:
+                yield
+            finally:
+                self.clear_scratch()
 
 
 def require_writable(location: str) -> None:
@@ -193,8 +228,14 @@ def scratch_names() -> tuple[str, str]:
 
 
 def run_identity() -> str:
-    """Name of this run, host and process of its launcher: the owner of its scratch folder.
+    """Name of this run: its host, and what no other run has; the owner of its scratch folder.
 
-    Workers inherit it from the launcher's environment.
+    Workers inherit it from the launcher's environment. A part of the run, such as a micro-batch,
+    adds a dot and its number.
     """
-    return os.environ.get(RUN_IDENTITY_VARIABLE) or f"{socket.gethostname()}-{os.getpid()}"
+    return os.environ.get(RUN_IDENTITY_VARIABLE) or _identity_of(os.getpid())
+
+
+@functools.cache
+def _identity_of(_process: int) -> str:
+    return f"{socket.gethostname()}-{secrets.token_hex(8)}"

@@ -1,5 +1,6 @@
 """Files on file systems that only Beam knows: read, listed, written and resumed as here."""
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from beamsplitter.transforms.storage import (
     DEAD_LETTERS,
     OutputTree,
     StorageError,
+    crc32c_of,
     read_bytes,
     stat_file,
 )
@@ -108,8 +110,19 @@ def test_what_is_written_is_read_and_told_of(place: str) -> None:
         assert file.read(3) == b"sec"
     assert files.stat(path).size_bytes == 10
     assert files.stat(path).generation != first.generation
-    assert files.has(path, size_bytes=10, crc32c="")
-    assert not files.has(path, size_bytes=9, crc32c="")
+    crc32c = crc32c_of(io.BytesIO(b"the second"))
+    assert files.has(path, size_bytes=10, crc32c=crc32c)
+    assert not files.has(path, size_bytes=10, crc32c="")
+    assert not files.has(path, size_bytes=9, crc32c=crc32c)
+
+
+def test_what_is_no_newer_than_its_manifest_is_not_read(place: str) -> None:
+    files, path = BeamFiles(), f"{place}/a song.wav"
+    write(path, b"a")
+    written_ns = files.written_ns(path)
+    assert written_ns is not None and files.written_ns(f"{place}/none.wav") is None
+    assert files.has(path, size_bytes=1, crc32c="", written_ns=written_ns)
+    assert not files.has(path, size_bytes=1, crc32c="", written_ns=written_ns - 1)
 
 
 def test_an_exception_while_writing_leaves_what_was_there(place: str) -> None:

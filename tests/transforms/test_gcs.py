@@ -2,6 +2,7 @@
 
 import io
 import os
+import time
 from typing import Any
 
 import pytest
@@ -86,6 +87,21 @@ def test_scratch_files_of_this_run_are_cleared_and_no_others(tree: OutputTree) -
     tree.write(b"", ".beamsplitter", "scratch-other-1", "x")
     tree.clear_scratch()
     assert list(GcsFiles().list_names(OUT)) == [".beamsplitter/scratch-other-1/x"]
+
+
+def test_scratch_files_of_killed_runs_go_by_age(
+    tree: OutputTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.write(b"", ".beamsplitter", "scratch-other-1", "x")
+    tree.write(b"", "a", "manifest.json")
+    day_s = 24 * 3600
+    for days, left in ((13, 1), (15, 0)):
+        later_s = time.time() + days * day_s
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda later_s=later_s: later_s)
+            tree.clear_left_scratch()
+        found = list(GcsFiles().list_names(OUT))
+        assert found == [".beamsplitter/scratch-other-1/x"] * left + ["a/manifest.json"]
 
 
 def test_files_alike_share_all_but_the_extension(tree: OutputTree) -> None:

@@ -34,6 +34,7 @@ RECORDING = Recording(
     info=AudioInfo("wav", "pcm_16", 44100, 2, 1000, 16, False),
     start_sample=5,
     total_samples=900,
+    scratch="scratch/x",
 )
 PART = Part(1, 3, 300, 600, 250, 650, 290, 610)
 REFERENCE = PartReference(RECORDING, PART)
@@ -42,7 +43,7 @@ SMALL = [
     REFERENCE,
     PartReceipt(RECORDING, PART, "plots", (("mixture", "p/0.npy"),)),
     Receipt("x", "x", 1.5, (FILE, FILE), skipped=True),
-    Failure("x", "LoadAudio", "EmptyAudioError", "no", part_index=2),
+    Failure("x", "LoadAudio", "EmptyAudioError", "no", part_index=2, generation="7"),
 ]
 
 

@@ -1,7 +1,14 @@
 """Files appear whole or not at all, and only inside the output folder."""
 
 import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,16 +65,75 @@ def test_removing_takes_empty_folders_along_but_not_others(tmp_path: Path) -> No
     assert files_below(tmp_path) == {"a/d"} and not (tmp_path / "a" / "b").exists()
 
 
-def test_scratch_of_living_runs_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def living_run(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that owns scratch files below `tmp_path`, with files of parts.
+
+    It is in a container of its own, where its number means nothing to others, if that can be had.
+    """
+    program = (
+        "import os, sys\n"
+        "from beamsplitter.transforms.storage import OutputTree, scratch_names\n"
+        "tree = OutputTree(sys.argv[1])\n"
+        "with tree.owned_scratch():\n"
+        "    tree.write(b'part', *scratch_names(), 'parts', 'x')\n"
+        "    os.environ['BEAMSPLITTER_RUN'] += '.7'\n"
+        "    tree.write(b'part', *scratch_names(), 'parts', 'x')\n"
+        "    print(flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    container = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if shutil.which("unshare") and not subprocess.run([*container, "true"]).returncode:
+        command = [*container, *command]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def test_scratch_of_a_run_stays_while_it_lives(
+    tmp_path: Path, living_run: subprocess.Popen[str]
+) -> None:
+    OutputTree(str(tmp_path)).clear_left_scratch()
+    assert len([path for path in files_below(tmp_path) if path.endswith("parts/x")]) == 2
+    living_run.kill()
+    living_run.wait()
+    wait_for(lambda: cleared(tmp_path))
+
+
+def cleared(folder: Path) -> bool:
+    OutputTree(str(folder)).clear_left_scratch()
+    return not (folder / storage.WORK_FOLDER).exists()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    limit_s = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < limit_s
+        time.sleep(0.05)
+
+
+def test_a_run_takes_its_scratch_along(tmp_path: Path, living_run: subprocess.Popen[str]) -> None:
+    living_run.communicate("")
+    assert living_run.returncode == 0
+    assert not (tmp_path / storage.WORK_FOLDER).exists()
+
+
+def test_scratch_of_other_hosts_goes_by_age(tmp_path: Path) -> None:
     work = tmp_path / storage.WORK_FOLDER
-    host = storage.socket.gethostname()
-    for name in (f"scratch-{host}-{os.getppid()}", f"scratch-{host}-999999999", "scratch-other-1"):
-        (work / name).mkdir(parents=True)
-    OutputTree(str(tmp_path)).clear_scratch()
-    assert {path.name for path in work.iterdir()} == {
-        f"scratch-{host}-{os.getppid()}",
-        "scratch-other-1",
-    }
+    for name in ("scratch-other-01", "scratch-old-02", f"scratch-{socket.gethostname()}-03"):
+        (work / name / "parts").mkdir(parents=True)
+    for host in ("other", "old"):
+        (work / f"scratch-{host}-02.lock").touch()
+    a_month_ago_s = time.time() - 31 * 24 * 3600
+    for path in (work / "scratch-old-02" / "parts", work / "scratch-old-02"):
+        os.utime(path, (a_month_ago_s, a_month_ago_s))
+    OutputTree(str(tmp_path)).clear_left_scratch()
+    folders = {path.name for path in work.iterdir() if path.is_dir()}
+    assert folders == {"scratch-other-01", f"scratch-{socket.gethostname()}-03"}
 
 
 def test_errors_name_the_file_and_what_to_do(tmp_path: Path) -> None:

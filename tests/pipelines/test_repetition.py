@@ -1,0 +1,275 @@
+"""Engines do work again, late, twice at once and in any order; storage fails in between.
+
+Whatever they do, the tree is, byte for byte, that of an undisturbed run; each event is answered,
+and nothing that is published is deleted or changed. BEAMSPLITTER_SEEDS says how many seeds are
+tried of each scenario; `make repetition` tries thousands.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from conftest import result_files
+from repeated_graphs import (
+    BROKEN,
+    LONG,
+    MUSIC,
+    SHORT,
+    Scenario,
+    all_answered,
+    clear,
+    draw_once_only,
+    graph_of,
+    write,
+)
+from repeating_engine import NONE, Engine, Mischief
+
+from beamsplitter.pipelines.run import build
+from beamsplitter.pipelines.sources import CreateEvents
+from beamsplitter.transforms.klio_message import new_message
+
+SEEDS = int(os.environ.get("BEAMSPLITTER_SEEDS", "30"))
+CHUNK = 10
+REPEATING = Mischief(repeats=0.1, faults=0.01, turns=0.3, most=12)
+DOUBLING = Mischief(repeats=0.05, doubles=0.05, faults=0.01, turns=0.3, most=6)
+
+
+@pytest.fixture(autouse=True)
+def quick_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_once_only(monkeypatch)
+
+
+HPSS = {"separator": "hpss"}
+SCENARIOS = {
+    "batch": Scenario(),
+    "stream": Scenario(is_stream=True),
+    "pictures": Scenario(plots=True),
+    "pictures-of-a-stream": Scenario(plots=True, is_stream=True),
+    "same-event-twice": Scenario(elements=(*MUSIC, LONG, SHORT), is_stream=True),
+    "after-other-settings": Scenario(stems={"select": ["background"]}, before=Scenario(plots=True)),
+    "pictures-later": Scenario(plots=True, before=Scenario()),
+    "stream-over-another": Scenario(
+        is_stream=True, before=Scenario(separation={"duration_s": 12}, is_stream=True)
+    ),
+    "fan-out": Scenario(join="cogbk", separation={"duration_s": 6}),
+    "model": Scenario(separation=HPSS),
+}
+
+
+@dataclasses.dataclass
+class Prepared:
+    """A graph, the tree that it writes to, and what an undisturbed run leaves there."""
+
+    scenario: Scenario
+    out: Path
+    start: Path
+    pipeline: beam.Pipeline
+    watched: dict[str, beam.PCollection]
+    expected: dict[str, bytes]
+
+    def reset(self) -> None:
+        """The tree as it was before the run."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        if self.start.exists():
+            shutil.copytree(self.start, self.out)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Prepared]:
+    """Each scenario's graph, built once."""
+    folder = tmp_path_factory.mktemp("repetition")
+    write(folder / "music" / LONG, 25, 0)
+    write(folder / "music" / SHORT, 2, 1)
+    (folder / "music" / BROKEN).write_bytes(b"RIFF\0\0")
+
+    @functools.cache
+    def prepare(name: str) -> Prepared:
+        scenario = SCENARIOS[name]
+        out, start = folder / name / "out", folder / name / "before"
+        if scenario.before:
+            pipeline, watched = graph_of(scenario.before, folder / "music", out)
+            Engine(0, NONE).run(pipeline, watched)
+            clear(out)
+            shutil.copytree(out, start)
+        pipeline, watched = graph_of(scenario, folder / "music", out)
+        assert all_answered(scenario.elements, Engine(0, NONE).run(pipeline, watched))
+        clear(out)
+        return Prepared(scenario, out, start, pipeline, watched, result_files(out))
+
+    return prepare
+
+
+class Watch:
+    """Sees that what a manifest of this run names is neither deleted nor changed."""
+
+    def __init__(self, out: Path, expected: dict[str, bytes]) -> None:
+        self.out = out
+        self.expected = expected
+        self.published: set[str] = set()
+
+    def __call__(self, operation: str, path: str) -> None:
+        if operation not in ("writing", "remove") or not path.startswith(f"{self.out}/"):
+            return
+        name = path.removeprefix(f"{self.out}/")
+        if name.endswith("manifest.json") and operation == "writing":
+            content = Path(path).read_bytes()
+            assert content == self.expected[name]
+            folder = os.path.dirname(name)
+            self.published |= {f"{folder}/{file['name']}" for file in json.loads(content)["files"]}
+            self.published.add(name)
+        if name in self.published:
+            assert Path(path).exists(), f"{name} was deleted"
+        for each in self.published & {name}:
+            assert Path(path).read_bytes() == self.expected[each], f"{each} was changed"
+
+
+@pytest.mark.parametrize("first_seed", range(0, SEEDS, CHUNK))
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_tree_is_that_of_an_undisturbed_run(
+    name: str, first_seed: int, prepared: Callable[[str], Prepared]
+) -> None:
+    each = prepared(name)
+    for seed in range(first_seed, min(first_seed + CHUNK, SEEDS)):
+        each.reset()
+        watch = Watch(each.out, each.expected)
+        engine = Engine(seed, (REPEATING, DOUBLING)[seed % 2], note=watch)
+        results = engine.run(each.pipeline, each.watched)
+        clear(each.out)
+        assert result_files(each.out) == each.expected, f"seed {seed}: {engine.storage.log}"
+        assert all_answered(each.scenario.elements, results), f"seed {seed}"
+
+
+def test_the_engine_does_what_it_is_to_do(prepared: Callable[[str], Prepared]) -> None:
+    each = prepared("stream")
+    engines = []
+    for seed in range(4):
+        each.reset()
+        engine = Engine(seed, Mischief(repeats=0.3, doubles=0.3, faults=0.02, turns=0.3))
+        engine.run(each.pipeline, each.watched)
+        engines.append(engine)
+    assert all(engine.repeated > 3 and engine.storage.operations > 150 for engine in engines)
+    assert any(engine.storage.log for engine in engines)
+
+
+@pytest.mark.parametrize("name", ["batch", "stream", "after-other-settings"])
+def test_a_lost_file_would_be_seen(
+    name: str, prepared: Callable[[str], Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parts of a recording removed before its manifest is written, as it once was."""
+    from beamsplitter.transforms.publishing import JoinParts
+
+    apply = JoinParts.apply
+
+    def hasty(self: JoinParts, record: Any) -> Any:
+        tracks = apply(self, record)
+        for track in tracks:
+            for _, _, part in track.part_files:
+                self.tree.remove(part)
+        return tracks
+
+    monkeypatch.setattr(JoinParts, "apply", hasty)
+    each = prepared(name)
+    seen = False
+    for seed in range(10):
+        each.reset()
+        with contextlib.suppress(AssertionError):
+            Engine(seed, Mischief(repeats=0.5, most=40)).run(each.pipeline, each.watched)
+        clear(each.out)
+        seen = seen or result_files(each.out) != each.expected
+    assert seen
+
+
+@pytest.mark.parametrize("kind", ["batch", "pictures"])
+def test_beams_own_runner_may_run_each_bundle_twice(
+    kind: str, prepared: Callable[[str], Prepared], tmp_path: Path
+) -> None:
+    each = prepared(kind)
+    each.reset()
+    with beam.Pipeline(runner=FnApiRunner(bundle_repeat=1)) as pipeline:
+        job = each.scenario.job(each.out.parents[1] / "music", each.out)
+        build(job, pipeline | CreateEvents(MUSIC), local_workers=1)
+    clear(each.out)
+    assert result_files(each.out) == each.expected
+
+
+@pytest.mark.parametrize("name", ["batch", "stream"])
+def test_a_failing_operation_at_any_place_loses_nothing(
+    name: str, prepared: Callable[[str], Prepared]
+) -> None:
+    """Each operation fails in turn, before and after it was done."""
+    each = prepared(name)
+    each.reset()
+    undisturbed = Engine(0, NONE)
+    undisturbed.run(each.pipeline, each.watched)
+    for number in range(1, undisturbed.storage.operations + 1, 1 if SEEDS > 30 else 5):
+        each.reset()
+        engine = FailingOnce(number)
+        results = engine.run(each.pipeline, each.watched)
+        clear(each.out)
+        assert result_files(each.out) == each.expected, engine.storage.log
+        assert all_answered(each.scenario.elements, results)
+
+
+class FailingOnce(Engine):
+    """One operation fails, once."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(0, dataclasses.replace(NONE, faults=1))
+        self.number = number
+
+    def draws(self, probability: float) -> bool:
+        return probability == self.mischief.faults and self.storage.operations == self.number
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["batch", "stream"])
+@pytest.mark.parametrize("first_seed", range(0, SEEDS, CHUNK))
+def test_a_recording_that_is_replaced_meanwhile(
+    first_seed: int, is_stream: bool, tmp_path: Path
+) -> None:
+    """Two generations never meet: in the end there is the newer one, or a dead letter says so."""
+    music, out = tmp_path / "music", tmp_path / "out"
+    write(music / LONG, 25, 7)
+    scenario = Scenario(is_stream=is_stream, elements=(LONG,))
+    pipeline, watched = graph_of(scenario, music, out)
+    newer = (music / LONG).read_bytes()
+    Engine(0, NONE).run(pipeline, watched)
+    clear(out)
+    expected = stems_of(out)
+    for seed in range(first_seed, min(first_seed + CHUNK, SEEDS)):
+        shutil.rmtree(out)
+        write(music / LONG, 25, 0)
+        engine = Engine(seed, REPEATING)
+        at = engine.random.randint(1, 250)
+
+        def replace(operation: str, path: str, engine: Engine = engine, at: int = at) -> None:
+            if engine.storage.operations >= at and (music / LONG).read_bytes() != newer:
+                (music / LONG).write_bytes(newer)
+                if is_stream:
+                    engine.add(new_message(LONG).SerializeToString())
+
+        engine.storage.note = replace
+        results = engine.run(pipeline, watched)
+        clear(out)
+        was_replaced = (music / LONG).read_bytes() == newer
+        assert all_answered((LONG,) * (1 + (was_replaced and is_stream)), results)
+        if was_replaced and not results["failures"]:
+            assert stems_of(out) == expected or not is_stream, f"seed {seed}, replaced at {at}"
+        (music / LONG).write_bytes(newer)
+        # What is missing is made by the next event, or run.
+        Engine(seed, NONE).run(pipeline, watched)
+        clear(out)
+        assert stems_of(out) == expected, f"seed {seed}, replaced at {at}"
+
+
+def stems_of(out: Path) -> dict[str, bytes]:
+    """Without the manifest, which names the time at which the input was written."""
+    return {name: data for name, data in result_files(out).items() if name.endswith(".wav")}

@@ -1,0 +1,99 @@
+"""Small jobs on small recordings, to be run by an engine that repeats, and what is made of them."""
+
+import dataclasses
+import functools
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+import soundfile
+from apache_beam.options.pipeline_options import PipelineOptions
+from conftest import made_signal
+from repeating_engine import StreamOf
+
+from beamsplitter.pipelines.job_config import JobConfig, parse_job
+from beamsplitter.pipelines.run import build
+from beamsplitter.transforms import plots
+from beamsplitter.transforms.klio_message import new_message, parse_message
+from beamsplitter.transforms.storage import OutputTree
+
+RATE = 4000
+LONG, SHORT, GONE, BROKEN = "long.wav", "a/short.wav", "gone.wav", "broken.wav"
+MUSIC = (LONG, SHORT, GONE, BROKEN)
+
+
+def write(path: Path, seconds: float, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, made_signal(seconds, RATE, 1, seed).T, RATE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """What is run: sections of the job, of which kind, and what was run before it."""
+
+    separation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    stems: dict[str, Any] = dataclasses.field(default_factory=dict)
+    plots: bool = False
+    join: str = "parts"
+    is_stream: bool = False
+    before: "Scenario | None" = None
+    elements: tuple[str, ...] = MUSIC
+
+    def job(self, folder: Path, out: Path) -> JobConfig:
+        return parse_job(
+            {
+                "job_name": "repeated",
+                "pipeline_options": {"runner": "DirectRunner", "streaming": self.is_stream},
+                "job_config": {
+                    "data": {
+                        "inputs": [{"type": "file", "location": str(folder)}],
+                        "outputs": [{"type": "file", "location": str(out)}],
+                    }
+                },
+                "join": self.join,
+                "separation": {"part_seconds": 10, **self.separation},
+                "stems": {"format": "wav", **self.stems},
+                "plots": {"enabled": self.plots},
+            },
+            source="test",
+        )
+
+
+def graph_of(
+    scenario: Scenario, music: Path, out: Path
+) -> tuple[beam.Pipeline, dict[str, beam.PCollection]]:
+    pipeline = beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner"))
+    messages = [new_message(element).SerializeToString() for element in scenario.elements]
+    source = StreamOf(messages) if scenario.is_stream else beam.Create(messages)
+    built = build(scenario.job(music, out), pipeline | source, local_workers=None)
+    return pipeline, built
+
+
+def clear(out: Path) -> None:
+    OutputTree(str(out)).clear_scratch()
+
+
+def all_answered(elements: tuple[str, ...], results: dict[str, list[Any]]) -> bool:
+    """Whether each event is answered, by a message or a dead letter, and no other."""
+    messages = (parse_message(message) for message in results["messages"])
+    answers = Counter(os.fsdecode(message.data.element) for message in messages)
+    answers.update(failure.element for failure in results["failures"])
+    return answers.keys() == {*elements} and answers >= Counter(elements)
+
+
+def draw_once_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that was drawn is drawn no second time: it is by far what takes longest."""
+    draw = plots.draw_spectrogram
+    drawn: dict[Any, bytes] = {}
+
+    @functools.wraps(draw)
+    def draw_once(power: Any, grid: Any, **options: Any) -> bytes:
+        key = (power.tobytes(), repr(grid), repr(options))
+        if key not in drawn:
+            drawn[key] = draw(power, grid, **options)
+        return drawn[key]
+
+    monkeypatch.setattr(plots, "draw_spectrogram", draw_once)
