@@ -206,7 +206,7 @@ class OutputTree:
             try:
                 yield
             finally:
-                self.clear_scratch()
+                self.clear_scratch(run)
 
 
 def require_writable(location: str) -> None:
