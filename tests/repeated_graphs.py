@@ -42,15 +42,16 @@ class Scenario:
     before: "Scenario | None" = None
     elements: tuple[str, ...] = MUSIC
 
-    def job(self, folder: Path, out: Path) -> JobConfig:
+    def job(self, folder: Path | str, out: Path | str) -> JobConfig:
+        kind = "gcs" if str(out).startswith("gs://") else "file"
         return parse_job(
             {
                 "job_name": "repeated",
                 "pipeline_options": {"runner": "DirectRunner", "streaming": self.is_stream},
                 "job_config": {
                     "data": {
-                        "inputs": [{"type": "file", "location": str(folder)}],
-                        "outputs": [{"type": "file", "location": str(out)}],
+                        "inputs": [{"type": kind, "location": str(folder)}],
+                        "outputs": [{"type": kind, "location": str(out)}],
                     }
                 },
                 "join": self.join,
@@ -63,7 +64,7 @@ class Scenario:
 
 
 def graph_of(
-    scenario: Scenario, music: Path, out: Path
+    scenario: Scenario, music: Path | str, out: Path | str
 ) -> tuple[beam.Pipeline, dict[str, beam.PCollection]]:
     pipeline = beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner"))
     messages = [new_message(element).SerializeToString() for element in scenario.elements]
@@ -72,7 +73,7 @@ def graph_of(
     return pipeline, built
 
 
-def clear(out: Path) -> None:
+def clear(out: Path | str) -> None:
     OutputTree(str(out)).clear_scratch()
 
 

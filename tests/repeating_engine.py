@@ -73,6 +73,7 @@ class Storage:
 
     Parameters
     ----------
+    files : the kind of files that the graph uses
     kill_at : number of the operation at which the run is killed, before or after it
     note : told of each operation that was done: its name, and the path
     """
@@ -83,10 +84,12 @@ class Storage:
         self,
         engine: "Engine",
         *,
+        files: type = LocalFiles,
         kill_at: int | None = None,
         note: Callable[[str, str], None] = lambda name, path: None,
     ) -> None:
         self.engine = engine
+        self.files = files
         self.kill_at = kill_at
         self.note = note
         self.operations = 0
@@ -94,16 +97,16 @@ class Storage:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """While inside, all local files are used through it."""
+        """While inside, all files of this kind are used through it."""
         with pytest.MonkeyPatch.context() as patch:
             for name in self.OPERATIONS:
-                patch.setattr(LocalFiles, name, self._around(name, getattr(LocalFiles, name)))
+                patch.setattr(self.files, name, self._around(name, getattr(self.files, name)))
             for name in ("reading", "writing"):
-                patch.setattr(LocalFiles, name, self._opening(name, getattr(LocalFiles, name)))
+                patch.setattr(self.files, name, self._opening(name, getattr(self.files, name)))
             yield
 
     def _around(self, name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
-        def done(files: LocalFiles, path: str, *arguments: Any, **options: Any) -> Any:
+        def done(files: Any, path: str, *arguments: Any, **options: Any) -> Any:
             self.point(f"before {name}", path)
             result = operation(files, path, *arguments, **options)
             self.note(name, path)
@@ -114,7 +117,7 @@ class Storage:
 
     def _opening(self, name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
         @contextlib.contextmanager
-        def opened(files: LocalFiles, path: str, *arguments: Any) -> Iterator[Any]:
+        def opened(files: Any, path: str, *arguments: Any) -> Iterator[Any]:
             self.point(f"before {name}", path)
             with operation(files, path, *arguments) as file:
                 yield file
@@ -219,7 +222,7 @@ class Engine:
     ----------
     seed : of all that is drawn
     mischief : how much of what happens
-    kill_at, note : see `Storage`
+    files, kill_at, note : see `Storage`
     """
 
     def __init__(self, seed: int, mischief: Mischief = Mischief(), **storage: Any) -> None:

@@ -217,7 +217,13 @@ def require_writable(location: str) -> None:
     StorageError : they can't
     """
     tree = OutputTree(location)
-    tree.write(b"", WRITE_TEST)
+    try:
+        tree.write(b"", WRITE_TEST)
+    except StorageError as error:
+        if error.errno != errno.ENOENT or not scheme_of(location):
+            raise
+        advice = "can't be written: there is no such bucket; make it, or name another"
+        raise StorageError(errno.ENOENT, advice, location) from error
     tree.remove(WRITE_TEST)
     tree.clear_scratch()
 

@@ -21,6 +21,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from conftest import result_files
 from repeated_graphs import (
     BROKEN,
+    GONE,
     LONG,
     MUSIC,
     SHORT,
@@ -32,9 +33,11 @@ from repeated_graphs import (
     write,
 )
 from repeating_engine import NONE, Engine, Mischief
+from storage_server import StorageServer
 
 from beamsplitter.pipelines.run import build
 from beamsplitter.pipelines.sources import CreateEvents
+from beamsplitter.transforms.gcs import GcsFiles
 from beamsplitter.transforms.klio_message import new_message
 
 SEEDS = int(os.environ.get("BEAMSPLITTER_SEEDS", "30"))
@@ -146,6 +149,32 @@ def test_the_tree_is_that_of_an_undisturbed_run(
         clear(each.out)
         assert result_files(each.out) == each.expected, f"seed {seed}: {engine.storage.log}"
         assert all_answered(each.scenario.elements, results), f"seed {seed}"
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["batch", "stream"])
+def test_a_bucket_bears_it_too(is_stream: bool, gcs: StorageServer, tmp_path: Path) -> None:
+    write(tmp_path / "music" / LONG, 25, 0)
+    write(tmp_path / "music" / SHORT, 2, 1)
+    gcs.upload(tmp_path / "music", "music")
+    scenario = Scenario(is_stream=is_stream, elements=(LONG, SHORT, GONE))
+    music, out = f"gs://{gcs.bucket.name}/music", f"gs://{gcs.bucket.name}/out"
+    pipeline, watched = graph_of(scenario, music, out)
+
+    def results(name: str) -> dict[str, bytes]:
+        clear(out)
+        gcs.download("out", tmp_path / name)
+        for each in gcs.names("out"):
+            gcs.bucket.delete_blob(each)
+        return result_files(tmp_path / name)
+
+    Engine(0, NONE).run(pipeline, watched)
+    expected = results("undisturbed")
+    assert f"{LONG[:-4]}/manifest.json" in expected
+    for seed in range(max(3, SEEDS // 10)):
+        engine = Engine(seed, (REPEATING, DOUBLING)[seed % 2], files=GcsFiles)
+        answers = engine.run(pipeline, watched)
+        assert results(f"seed-{seed}") == expected, f"seed {seed}: {engine.storage.log}"
+        assert all_answered(scenario.elements, answers), f"seed {seed}"
 
 
 def test_the_engine_does_what_it_is_to_do(prepared: Callable[[str], Prepared]) -> None:

@@ -18,6 +18,7 @@ from beamsplitter.transforms.storage import (
     crc32c_of,
     open_for_reading,
     read_bytes,
+    require_writable,
     sha256_of,
     stat_file,
 )
@@ -87,6 +88,11 @@ def test_scratch_files_of_this_run_are_cleared_and_no_others(tree: OutputTree) -
     tree.write(b"", ".beamsplitter", "scratch-other-1", "x")
     tree.clear_scratch()
     assert list(GcsFiles().list_names(OUT)) == [".beamsplitter/scratch-other-1/x"]
+
+
+def test_a_bucket_that_is_not_there_is_named(gcs: StorageServer) -> None:
+    with pytest.raises(StorageError, match=r"^gs://no-such-bucket/out: .* there is no such bucket"):
+        require_writable("gs://no-such-bucket/out")
 
 
 def test_scratch_files_of_killed_runs_go_by_age(
