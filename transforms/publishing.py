@@ -39,7 +39,7 @@ class EncodeStems(PublishingStep):
             for stem, samples in record.stems.items():
                 name = part_file_name(record.recording, record.part, "stems", stem)
                 self.tree.write(np.ascontiguousarray(samples.T).tobytes(), name)
-                record.part_files += (("stems", stem, name),)
+                record.add_part_file("stems", stem, name)
             return [record]
         recording = record.recording
         require_unchanged(recording)
@@ -50,7 +50,7 @@ class EncodeStems(PublishingStep):
             receipt = write_stem(
                 [record.stems[stem]], stem, recording, tags, self.settings, self.tree
             )
-            record.files += (receipt,)
+            record.add_files(receipt)
             record.stems[stem], _ = quantize(record.stems[stem], stem_format)
         return [record]
 

@@ -17,7 +17,9 @@ from typing import Any
 
 import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing import test_stream
 from conftest import result_files
 from repeated_graphs import (
     BROKEN,
@@ -246,6 +248,26 @@ def test_a_failing_operation_at_any_place_loses_nothing(
         clear(each.out)
         assert result_files(each.out) == each.expected, engine.storage.log
         assert all_answered(each.scenario.elements, results)
+
+
+def test_beams_runner_of_streams_repeats_what_failed_and_loses_nothing(
+    prepared: Callable[[str], Prepared],
+) -> None:
+    each = prepared("stream")
+    undisturbed = Engine(0, NONE)
+    each.reset()
+    undisturbed.run(each.pipeline, each.watched)
+    job = each.scenario.job(each.out.parents[1] / "music", each.out)
+    messages = [new_message(element).SerializeToString() for element in MUSIC]
+    for number in range(3, undisturbed.storage.operations, undisturbed.storage.operations // 10):
+        each.reset()
+        storage = FailingOnce(number).storage
+        options = PipelineOptions([], runner="BundleBasedDirectRunner", streaming=True)
+        with storage.installed(), beam.Pipeline(options=options) as pipeline:
+            build(job, pipeline | test_stream.TestStream().add_elements(messages))
+        clear(each.out)
+        assert len(storage.log) == 1
+        assert result_files(each.out) == each.expected, storage.log
 
 
 class FailingOnce(Engine):
