@@ -1,5 +1,6 @@
 """Bytes of files: at an offset, or as a window that decoders take for the whole file."""
 
+import bisect
 import io
 import os
 from collections.abc import Mapping
@@ -26,7 +27,8 @@ class _Window(io.RawIOBase):
     def __init__(self, file: BinaryIO, start: int, patches: Mapping[int, bytes]) -> None:
         self._file = file
         self._start = start
-        self._patches = patches
+        self._patches = sorted(patches.items())
+        self._longest_patch = max(map(len, patches.values()), default=0)
         self._size = size_of(file) - start
         self._position = 0
 
@@ -46,7 +48,9 @@ class _Window(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         data = bytearray(read_at(self._file, self._start + self._position, len(buffer)))
-        for offset, patch in self._patches.items():
+        first = bisect.bisect(self._patches, (self._position - self._longest_patch, b""))
+        stop = bisect.bisect(self._patches, (self._position + len(data), b""))
+        for offset, patch in self._patches[first:stop]:
             for index, value in enumerate(patch, offset - self._position):
                 if 0 <= index < len(data):
                     data[index] = value

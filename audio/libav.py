@@ -1,5 +1,6 @@
 """m4a, aac, alac, wma, webm, video and more, read by the FFmpeg libraries inside PyAV."""
 
+import struct
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
@@ -9,7 +10,7 @@ import av.error
 import numpy as np
 
 from .decoder import AudioInfo, as_channels, damaged, place, truncated, undecodable
-from .mp4_index import find_edit, itunes_samples, ticks, walk_packets
+from .mp4_index import find_edit, itunes_samples, skipped_samples, ticks, walk_packets
 
 _FORMATS = {
     "m4a": "mp4",
@@ -37,8 +38,10 @@ class Libav:
     and mpegts look for the next packet they understand).
     """
 
-    def __init__(self, file: BinaryIO, name: str, container: str) -> None:
+    def __init__(self, file: BinaryIO, name: str, container: str, *, late_samples: int = 0) -> None:
+        """`late_samples`: how many at the begin of what FFmpeg gives are none of the recording."""
         self._file = file
+        self._late = late_samples
         self._name = name
         self._container = container
         self._edit = find_edit(file) if container == "m4a" else None
@@ -71,13 +74,13 @@ class Libav:
         """The frames of a range, decoded from the start where a seek would not be exact."""
         out = np.zeros((info.channels, stop - start), np.float32)
         rate = info.sample_rate
-        span = self._mp4_span(rate)
+        span, late = self._mp4_span(rate), self._late_samples()
         with self._opened() as container:
             stream = self._stream(container)
             tick = ticks(stream, rate)
             if span and _is_seekable(stream.codec_context.name):
                 container.seek((span.origin + start) // tick, stream=stream)
-            position = 0
+            position = -late
             for frame in self._decoded(container, stream):
                 if span and frame.pts is not None:
                     position = frame.pts * tick - span.origin
@@ -118,6 +121,7 @@ class Libav:
         """
         second = 0.0
         broken: Exception | None = None
+        codec = _decoder_of(stream)
         try:
             for packet in container.demux(stream):
                 if broken and packet.size:
@@ -125,7 +129,7 @@ class Libav:
                 if packet.pts is not None:
                     second = float(packet.pts * packet.time_base)
                 try:
-                    yield from packet.decode()
+                    yield from codec.decode(packet)
                 except av.error.InvalidDataError as error:
                     broken = error
             else:
@@ -138,7 +142,26 @@ class Libav:
     def _count_frames(self) -> int:
         with self._opened() as container:
             stream = self._stream(container)
-            return sum(frame.samples for frame in self._decoded(container, stream))
+            held = sum(frame.samples for frame in self._decoded(container, stream))
+        return max(0, held - self._late_samples())
+
+    def _late_samples(self) -> int:
+        """Samples at the begin of what FFmpeg gives that are none of the recording.
+
+        Of Opus in Matroska, it takes the length of the priming for one at the rate that the header
+        names, which may be another than Opus' own.
+        """
+        if self._container != "matroska":
+            return self._late
+        with self._opened() as container:
+            stream = self._stream(container)
+            head = stream.codec_context.extradata or b""
+            packet = next(container.demux(stream), None)
+            if not head.startswith(b"OpusHead") or len(head) < 12 or packet is None:
+                return 0
+            skipped = skipped_samples(packet)
+            (priming,) = struct.unpack_from("<H", head, 10)
+            return max(0, priming - skipped) if skipped else 0
 
     def _mp4_span(self, rate: int) -> _Span | None:
         """The recording without the codec's priming and padding, as an mp4's edit list tells them.
@@ -167,6 +190,16 @@ class Libav:
         if noted is not None and walk.priming and self._edit is None:
             end = min(end, origin + noted)
         return _Span(origin, max(0, end - origin))
+
+
+def _decoder_of(stream: Any) -> Any:
+    """The decoder of a track: for Opus that of libopus, as FFmpeg's own strays at low bit rates."""
+    if stream.codec_context.name != "opus":
+        return stream.codec_context
+    codec: Any = av.CodecContext.create("libopus", "r")
+    codec.extradata = stream.codec_context.extradata
+    codec.options = {"request_sample_fmt": "flt", "pkt_timebase": str(stream.time_base)}
+    return codec
 
 
 def _is_seekable(codec: str) -> bool:
