@@ -11,6 +11,7 @@ import numpy as np
 
 from .decoder import AudioInfo, as_channels, damaged, place, truncated, undecodable
 from .mp4_index import find_edit, itunes_samples, skipped_samples, ticks, walk_packets
+from .sniffing import identify, what_else
 
 _FORMATS = {
     "m4a": "mp4",
@@ -190,6 +191,23 @@ class Libav:
         if noted is not None and walk.priming and self._edit is None:
             end = min(end, origin + noted)
         return _Span(origin, max(0, end - origin))
+
+
+def open_for_tags(file: BinaryIO) -> Any:
+    """The container, opened as what it is, with no more read of it than its header.
+
+    Bytes of texts that are no UTF-8 are in them as surrogates.
+    """
+    _, container = identify(file)
+    if container is None:  # FFmpeg would guess, and take a text for a playlist
+        raise undecodable("", what_else(file))
+    file.seek(0)
+    return av.open(
+        file,
+        format=_FORMATS.get(container, container),
+        options={"probesize": "4096", "analyzeduration": "1"},
+        metadata_errors="surrogateescape",
+    )
 
 
 def _decoder_of(stream: Any) -> Any:

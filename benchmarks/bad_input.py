@@ -42,10 +42,7 @@ def main() -> int:
         log = base / "log"
         with log.open("w") as file:
             process = subprocess.Popen(
-                [
-                    str(part)
-                    for part in beamsplitter(*command, "--no-plots", "--log-format", "json")
-                ],
+                [str(part) for part in command],
                 env={**os.environ, **ONE_THREAD},
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -57,9 +54,7 @@ def main() -> int:
             memory.join()
         seconds = time.monotonic() - started
         faults, ends = faults_of_run(names, out, log.read_text())
-    print(
-        f"{len(names)} files of seed {options.seed} in {seconds:.0f} s, exit {process.returncode}"
-    )
+    print(f"{len(names)} files of seed {options.seed}: {seconds:.0f} s, exit {process.returncode}")
     print(f"peak memory of all processes {memory.total_mib:.0f}, of one {memory.mib:.0f} MiB")
     for end, count in ends.most_common():
         print(f"{count:6d} {end}")
