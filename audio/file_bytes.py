@@ -43,17 +43,19 @@ class _Window(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)  # libsndfile seeks to before the start of an aiff
+        self._position = max(0, base + offset)  # damaged headers lead to before the start
         return self._position
 
     def readinto(self, buffer: Any, /) -> int:
-        data = bytearray(read_at(self._file, self._start + self._position, len(buffer)))
+        if self._position >= self._size:
+            return 0
+        data = read_at(self._file, self._start + self._position, len(buffer))
+        buffer[: len(data)] = data
         first = bisect.bisect(self._patches, (self._position - self._longest_patch, b""))
         stop = bisect.bisect(self._patches, (self._position + len(data), b""))
         for offset, patch in self._patches[first:stop]:
             for index, value in enumerate(patch, offset - self._position):
                 if 0 <= index < len(data):
-                    data[index] = value
-        buffer[: len(data)] = data
+                    buffer[index] = value
         self._position += len(data)
         return len(data)

@@ -10,6 +10,7 @@ import av.error
 import numpy as np
 
 from .decoder import AudioInfo, as_channels, damaged, place, truncated, undecodable
+from .file_bytes import window
 from .mp4_index import find_edit, itunes_samples, skipped_samples, ticks, walk_packets
 from .sniffing import identify, what_else
 
@@ -112,7 +113,10 @@ class Libav:
     def _stream(self, container: Any) -> Any:
         if not container.streams.audio:
             raise undecodable(self._name, "it holds no audio track")
-        return container.streams.audio[0]
+        stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise undecodable(self._name, "its codec is none that FFmpeg knows")
+        return stream
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
         """Decoded frames, and an error at the first packet that does not decode.
@@ -201,9 +205,8 @@ def open_for_tags(file: BinaryIO) -> Any:
     _, container = identify(file)
     if container is None:  # FFmpeg would guess, and take a text for a playlist
         raise undecodable("", what_else(file))
-    file.seek(0)
     return av.open(
-        file,
+        window(file, 0),
         format=_FORMATS.get(container, container),
         options={"probesize": "4096", "analyzeduration": "1"},
         metadata_errors="surrogateescape",

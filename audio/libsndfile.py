@@ -9,7 +9,7 @@ import soundfile as sf
 from . import ogg_pages
 from .decoder import AudioInfo, Decoder, damaged, truncated
 from .errors import AudioError
-from .file_bytes import read_at, window
+from .file_bytes import read_at
 from .libav import Libav
 from .opus_clock import is_opus, repaired_opus
 from .wav_headers import check_aiff, repaired_wav
@@ -39,7 +39,6 @@ def open_with_libsndfile(file: BinaryIO, name: str, container: str) -> Decoder:
         file = repaired_wav(file, name)
     elif container == "aiff":
         check_aiff(file, name)
-        file = window(file, 0)  # bears seeks to before the start
     elif container == "ogg":
         ogg_pages.check_end(file, name)
         if ogg_pages.is_chained(file):

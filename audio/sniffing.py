@@ -48,9 +48,12 @@ _NOT_AUDIO: tuple[tuple[bytes, str], ...] = (
 
 
 def identify(file: BinaryIO) -> tuple[BinaryIO, str | None]:
-    """The file without the ID3 tags at its start, and its container, None if it is unknown."""
+    """The file without the ID3 tags at its start, and its container, None if it is unknown.
+
+    The file bears seeks to anywhere, as decoders try them where a header is damaged.
+    """
     tag_size = id3_size(file)
-    rest = window(file, tag_size) if tag_size else file
+    rest = window(file, tag_size)
     return rest, sniff(rest, tagged=tag_size > 0)
 
 

@@ -1,5 +1,9 @@
 """Spectra and masks equal librosa's."""
 
+import os
+import subprocess
+import sys
+
 import librosa
 import numpy as np
 import pytest
@@ -88,3 +92,30 @@ def test_the_masks_of_both_sides_sum_to_one() -> None:
     wanted, rest = np.abs(noise(2, 12 * 9)).reshape(2, 12, 9)
     total = soft_mask(wanted, rest, margin=1) + soft_mask(rest, wanted, margin=1)
     np.testing.assert_allclose(total, 1, atol=1e-6)
+
+
+SPLIT = """
+import numpy as np
+from beamsplitter.audio.nn_filter import nn_filter
+from beamsplitter.audio.spectrum import magnitude_and_phase, soft_mask, stft
+samples = np.random.default_rng(0).standard_normal((1, 9000)).astype(np.float32)
+magnitude, _ = magnitude_and_phase(stft(samples, n_fft=512, hop_length=128))
+filtered = nn_filter(magnitude, width=5)
+print(soft_mask(filtered, magnitude, margin=1.0, power=2.0).sum())
+"""
+
+
+def test_without_a_place_for_numbas_cache_all_is_compiled_anew(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"}  # finds none
+
+    def run(program: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-c", program]
+        return subprocess.run(line, env=environment, capture_output=True, text=True)
+
+    assert "no locator" in run("import numba; numba.njit(cache=True)(lambda: 0)").stderr
+    exec(SPLIT, {})
+    anew = run(SPLIT)
+    assert anew.stderr == ""
+    assert anew.stdout == capsys.readouterr().out
