@@ -54,8 +54,9 @@ class _Window(io.RawIOBase):
         first = bisect.bisect(self._patches, (self._position - self._longest_patch, b""))
         stop = bisect.bisect(self._patches, (self._position + len(data), b""))
         for offset, patch in self._patches[first:stop]:
-            for index, value in enumerate(patch, offset - self._position):
-                if 0 <= index < len(data):
-                    buffer[index] = value
+            at = offset - self._position
+            begin, end = max(0, at), min(len(data), at + len(patch))
+            if begin < end:
+                buffer[begin:end] = patch[begin - at : end - at]
         self._position += len(data)
         return len(data)
