@@ -7,9 +7,9 @@ import numpy as np
 import soundfile as sf
 
 from . import ogg_pages
-from .decoder import AudioInfo, Decoder, damaged, truncated
+from .decoder import AudioInfo, Decoder, damaged, truncated, undecodable
 from .errors import AudioError
-from .file_bytes import read_at
+from .file_bytes import read_at, size_of
 from .libav import Libav
 from .opus_clock import is_opus, repaired_opus
 from .wav_headers import check_aiff, repaired_wav
@@ -31,6 +31,7 @@ _CODECS = {
 }
 _OPUS_PREROLL_S = 10  # by then Opus' predictors have forgotten where they began
 _BLOCK_FRAMES = 1 << 14
+_LIKELY_FLAC_FRAMES_A_BYTE = 64  # but for silence
 
 
 def open_with_libsndfile(file: BinaryIO, name: str, container: str) -> Decoder:
@@ -134,7 +135,7 @@ class Libsndfile:
             ogg_pages.check_pages(self._file, self._name)
         with self._opened() as sound:
             codec, bit_depth = _CODECS.get(sound.subtype, (sound.subtype.lower(), None))
-            return AudioInfo(
+            info = AudioInfo(
                 container=self._container,
                 codec="flac" if self._container == "flac" else codec,
                 sample_rate=sound.samplerate,
@@ -143,14 +144,22 @@ class Libsndfile:
                 bit_depth=bit_depth,
                 is_float=sound.subtype in {"FLOAT", "DOUBLE"},
             )
+        likely = _LIKELY_FLAC_FRAMES_A_BYTE * size_of(self._file)
+        # A damaged header may promise days, of which part by part would fail.
+        if self._container == "flac" and info.frames > likely and not self._has_end(info):
+            raise undecodable(
+                self._name, f"its header promises {info.duration_s:.0f} s, which it does not hold"
+            )
+        return info
 
     def read(self, start: int, stop: int, info: AudioInfo) -> np.ndarray:
         """The frames of a range, decoded from where a seek is exact."""
         out = np.empty((info.channels, stop - start), np.float32)
         block = np.empty((_BLOCK_FRAMES, info.channels), np.float32)
-        position = self._first_decoded(start, info)
-        with self._opened() as sound:
-            try:
+        position = start
+        try:
+            position = self._first_decoded(start, info)
+            with self._opened() as sound:
                 if position:
                     sound.seek(position)
                 while position < stop:
@@ -161,8 +170,8 @@ class Libsndfile:
                     if position >= start:
                         out[:, position - start : position - start + got] = block[:got].T
                     position += got
-            except sf.LibsndfileError as error:
-                raise self._unreadable(position, info, str(error.error_string)) from error
+        except sf.LibsndfileError as error:
+            raise self._unreadable(position, info, str(error.error_string)) from error
         return out
 
     def _first_decoded(self, start: int, info: AudioInfo) -> int:

@@ -22,8 +22,8 @@ from ..transforms.storage import require_writable, scheme_of, use_access
 from .cores import available_cores
 from .event_outputs import prepare_outputs
 from .events import InputError, list_events
-from .listing import is_pattern
 from .job_config import JobConfig, JobFileError, load_job, parse_job
+from .listing import is_pattern
 from .models_command import models_app, shown_progress
 
 app = typer.Typer(

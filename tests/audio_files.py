@@ -164,3 +164,11 @@ def id3v2(size: int) -> bytes:
     """An ID3v2.4 tag of padding, `size` bytes and its header."""
     packed = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
     return b"ID3\x04\x00\x00" + packed + bytes(size)
+
+
+def offset(samples: np.ndarray, reference: np.ndarray) -> int:
+    """By how many frames samples are late, by cross-correlation."""
+    size = 1 << (len(samples) + len(reference)).bit_length()
+    spectrum = np.fft.rfft(samples, size) * np.conj(np.fft.rfft(reference, size))
+    lag = int(np.argmax(np.fft.irfft(spectrum)))
+    return lag - size if lag > size // 2 else lag

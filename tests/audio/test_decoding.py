@@ -115,14 +115,6 @@ def encoded(kind: str) -> bytes:
     return _ENCODED[kind]
 
 
-def offset(samples: np.ndarray, reference: np.ndarray) -> int:
-    """By how many frames samples are late, by cross-correlation."""
-    size = 1 << (len(samples) + len(reference)).bit_length()
-    spectrum = np.fft.rfft(samples, size) * np.conj(np.fft.rfft(reference, size))
-    lag = int(np.argmax(np.fft.irfft(spectrum)))
-    return lag - size if lag > size // 2 else lag
-
-
 @pytest.mark.parametrize("kind", EXACT)
 def test_length_and_position_are_exact(kind: str) -> None:
     _, container, codec, bits, is_float, bound = EXACT[kind]
@@ -132,7 +124,7 @@ def test_length_and_position_are_exact(kind: str) -> None:
     samples = read_audio(encoded(kind), name=kind)
     assert samples.shape == SONG.shape and samples.dtype == np.float32
     assert samples.flags.c_contiguous
-    assert [offset(*pair) for pair in zip(samples, SONG, strict=True)] == [0, 0]
+    assert [files.offset(*pair) for pair in zip(samples, SONG, strict=True)] == [0, 0]
     if bound is not None:
         assert np.abs(samples - SONG).max() <= bound
         if bits in (8, 16, 24) and not is_float:
@@ -154,7 +146,7 @@ def test_opus_is_exact(kind: str) -> None:
     info = probe(encoded(kind), name=kind)
     assert (info.codec, info.sample_rate, info.frames) == ("opus", 48000, SONG.shape[1])
     samples = read_audio(encoded(kind), name=kind)
-    assert [offset(*pair) for pair in zip(samples, SONG, strict=True)] == [0, 0]
+    assert [files.offset(*pair) for pair in zip(samples, SONG, strict=True)] == [0, 0]
 
 
 @pytest.mark.parametrize("kind", [*EXACT, *PADDED, "opus", "webm"])
@@ -212,7 +204,7 @@ def test_lengths_at_other_rates(kind: str, rate: int, channels: int) -> None:
     info = probe(file, name=kind)
     assert (info.sample_rate, info.channels, info.frames) == (rate, channels, song.shape[1])
     whole = read_audio(file, name=kind)
-    assert offset(whole[0], song[0]) == 0
+    assert files.offset(whole[0], song[0]) == 0
     for start in range(0, song.shape[1], 2111):
         part = read_audio(file, name=kind, start_sample=start, frames=min(50, len(song[0]) - start))
         np.testing.assert_array_equal(part, whole[:, start : start + 50])
@@ -224,7 +216,7 @@ def test_channels(kind: str, channels: int) -> None:
     song = files.chirp(seconds=0.5, rate=48000, channels=channels)
     samples = read_audio(EXACT[kind][0](song, 48000), name=kind)
     assert samples.shape == song.shape
-    lags = [offset(*pair) for pair in zip(samples, song, strict=True)]
+    lags = [files.offset(*pair) for pair in zip(samples, song, strict=True)]
     if kind == "m4a" and channels in (6, 8):
         lags.pop(3)  # the bass channel: AAC keeps its lowest tones only
     assert not any(lags)
