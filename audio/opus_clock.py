@@ -1,9 +1,11 @@
 """Granule positions of Opus in ogg, put right where they stray from what the packets hold.
 
 ffmpeg before 6.0 writes some that are half a packet late. libsndfile refuses those as malformed;
-FFmpeg and opusdec lose the end of a recording whose last page but one has such a position.
+FFmpeg and opusdec lose the end of a recording whose last page but one has such a position. Where a
+stream that was cut from a longer one begins later than 0, libsndfile leaves its priming in.
 """
 
+import statistics
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -28,40 +30,42 @@ def is_opus(file: BinaryIO) -> bool:
 def repaired_opus(file: BinaryIO) -> BinaryIO:
     """The file with granule positions that count the samples of its packets; reads all of it.
 
-    A recording begins where its first page says, and its last page may leave out samples of that
-    page, as the positions of it and of the page before tell.
+    The last page may leave out samples of its end, as its position tells.
     """
-    patches: dict[int, bytes] = {}
-    last: OggPage | None = None
-    position = begin = said_before = early = 0
+    said: list[int] = []
+    held: list[int] = []
+    changes: list[dict[int, bytes]] = []
     for page, samples in _audio_pages(file):
         if checksum(page.data) != page.checksum:
             return file  # a new checksum would hide the damage
-        if last is None:
-            position = max(0, page.granule - samples)
-            early = max(0, samples - page.granule)  # what a cut left before time zero
-        else:
-            said_before = last.granule
-        begin, position = position, position + samples
-        _set_granule(patches, page, position)
-        last = page
-    if last is not None:
-        relative = begin + last.granule - said_before
-        ends = (end for end in (last.granule + early, relative) if begin <= end <= position)
-        _set_granule(patches, last, next(ends, position))
+        said.append(page.granule)
+        held.append(samples + (held[-1] if held else 0))
+        changes.append(_with_granule(page, held[-1]))
+    if not held:
+        return file
+    changes[-1] = _with_granule(page, _end_of(said, held))
+    patches = {offset: data for change in changes for offset, data in change.items()}
     return window(file, 0, patches) if patches else file
 
 
-def _set_granule(patches: dict[int, bytes], page: OggPage, granule: int) -> None:
-    at = page.offset
-    patches.pop(at + _GRANULE_AT, None)
-    patches.pop(at + _CHECKSUM_AT, None)
+def _end_of(said: list[int], held: list[int]) -> int:
+    """Samples up to the end, from what pages say, and hold with all before them."""
+    if len(said) == 1:
+        return min(said[0], held[0])
+    # Most pages tell when the stream began; where the time made a leap, the last two tell the end.
+    origin = statistics.median_low(map(int.__sub__, said[:-1], held))
+    ends = (said[-1] - origin, held[-2] + said[-1] - said[-2])
+    return next((end for end in ends if held[-2] <= end <= held[-1]), held[-1])
+
+
+def _with_granule(page: OggPage, granule: int) -> dict[int, bytes]:
+    """What of a page changes, at its offsets in the file, for it to have this position."""
     if granule == page.granule:
-        return
+        return {}
     said = granule.to_bytes(8, "little", signed=True)
     data = page.data[:_GRANULE_AT] + said + page.data[_GRANULE_AT + 8 :]
-    patches[at + _GRANULE_AT] = said
-    patches[at + _CHECKSUM_AT] = checksum(data).to_bytes(4, "little")
+    check = checksum(data).to_bytes(4, "little")
+    return {page.offset + _GRANULE_AT: said, page.offset + _CHECKSUM_AT: check}
 
 
 def _audio_pages(file: BinaryIO) -> Iterator[tuple[OggPage, int]]:

@@ -4,19 +4,24 @@ import importlib.util
 import io
 import os
 import struct
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import av
 import mutagen.mp4
 import numpy as np
 import pytest
 import soundfile as sf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.signal import resample_poly
 
+from beamsplitter.audio import ogg_pages
 from beamsplitter.audio.decoding import AudioInfo, probe, read_audio
 from beamsplitter.audio.errors import (
     AudioError,
@@ -71,6 +76,7 @@ EXACT = {
     "flac_24": (snd("FLAC", "PCM_24"), "flac", "flac", 24, False, 2**-23),
     "alac_16": (libav("ipod", "alac", "s16p"), "m4a", "alac", 16, False, 2**-15),
     "alac_24": (libav("ipod", "alac", "s32p"), "m4a", "alac", 24, False, 2**-23),
+    "caf_alac": (libav("caf", "alac", "s16p"), "caf", "alac", 16, False, 2**-15),
     "mov": (libav("mov", "pcm_s24le", "s32"), "m4a", "pcm_s24le", 24, False, 2**-23),
     "mkv_flac": (libav("matroska", "flac", "s16"), "matroska", "flac", 16, False, 2**-15),
     "ogg": (snd("OGG", "VORBIS"), "ogg", "vorbis", None, False, None),
@@ -94,6 +100,7 @@ PADDED = {
     "ac3": (libav("ac3", "ac3", "fltp"), "ac3", "ac3"),
     "mp2": (libav("mp2", "mp2", "s16"), "mp2", "mp2"),
     "mpegts": (libav("mpegts", "aac", "fltp"), "mpegts", "aac"),
+    "wav_mp3": (libav("wav", "libmp3lame", "fltp"), "wav", "mp3float"),
     "mp3_bare": (lambda x, r: files.without_xing(files.encode_mp3(x, r)), "mp3", "mp3"),
     "mp3_bare_vbr": (
         lambda x, r: files.without_xing(files.encode_mp3(x, r, mode="VARIABLE", level=0.9)),
@@ -676,3 +683,146 @@ def test_reading_takes_little_more_memory_than_its_samples(kind: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak < samples.nbytes + 4 * 2**20
+
+
+# Opus whose clock strays, cut streams, codecs that can't seek -------------------------------------
+
+
+def with_late_pages(ogg: bytes, late: dict[int, int]) -> bytes:
+    """The same file, the granule positions of some pages so many samples (at 48 kHz) later."""
+    data = bytearray(ogg)
+    for page in ogg_pages.pages(io.BytesIO(ogg), 0):
+        granule = page.granule + late.get(page.number, 0)
+        changed = page.data[:6] + struct.pack("<q", granule) + page.data[14:]
+        changed = changed[:22] + struct.pack("<I", ogg_pages.checksum(changed)) + changed[26:]
+        data[page.offset : page.offset + len(changed)] = changed
+    return bytes(data)
+
+
+@pytest.mark.parametrize("rate", [16000, 48000])
+@pytest.mark.parametrize(
+    "late", [{2: 480}, {3: 488}, {4: 384, 5: 384}, {6: 480}, {2: 480, 4: 480}, {3: -480}]
+)
+def test_opus_with_late_pages_is_read_as_if_they_were_not(rate: int, late: dict[int, int]) -> None:
+    song = files.chirp(seconds=4.3, rate=rate)
+    ogg = files.soundfile_bytes(song, rate, container="OGG", subtype="OPUS")
+    number = max(page.number for page in ogg_pages.pages(io.BytesIO(ogg), 0))
+    late.pop(number, None)  # the last one tells the end
+    assert number >= 6
+    file = with_late_pages(ogg, late)
+    assert probe(file, name="x").frames == song.shape[1]
+    np.testing.assert_array_equal(read_audio(file, name="x"), read_audio(ogg, name="x"))
+    np.testing.assert_array_equal(
+        read_audio(file, name="x", start_sample=3 * rate), read_audio(ogg, name="x")[:, 3 * rate :]
+    )
+
+
+def test_opus_cut_from_a_longer_stream_keeps_its_own_length() -> None:
+    ogg = files.soundfile_bytes(
+        files.chirp(seconds=9, rate=48000), 48000, container="OGG", subtype="OPUS"
+    )
+    pages = list(ogg_pages.pages(io.BytesIO(ogg), 0))
+    cut = b"".join(page.data for page in (*pages[:2], *pages[5:]))
+    whole = read_audio(ogg, name="x")
+    frames = pages[-1].granule - pages[4].granule - 312
+    assert probe(cut, name="x").frames == frames
+    samples = read_audio(cut, name="x")
+    np.testing.assert_allclose(samples[:, 48000:], whole[:, 48000 - frames :], atol=1e-3)
+
+
+def test_gsm_is_read_from_any_sample() -> None:
+    song = files.chirp(seconds=2, rate=8000, channels=1)
+    file = files.wav_bytes(song, 8000, subtype="GSM610")
+    whole = read_audio(file, name="x")
+    assert whole.shape == (1, probe(file, name="x").frames)
+    np.testing.assert_allclose(files.offset(whole[0], song[0]), 0)
+    part = read_audio(file, name="x", start_sample=5000, frames=3000)
+    np.testing.assert_array_equal(part, whole[:, 5000:8000])
+
+
+def test_flac_cut_from_a_longer_stream_is_read() -> None:
+    """Its header tells the length of the longer one."""
+    file = encoded("flac_16")
+    with av.open(io.BytesIO(file)) as container:
+        sizes = [packet.size for packet in container.demux() if packet.size]
+    begin = len(file) - sum(sizes)
+    cut = file[:begin] + file[begin + sum(sizes[:5]) :]
+    samples = read_audio(cut, name="x")
+    skipped = SONG.shape[1] - samples.shape[1]
+    assert 0 < skipped == SONG.shape[1] - probe(cut, name="x").frames
+    np.testing.assert_array_equal(samples, read_audio(file, name="x")[:, skipped:])
+
+
+def test_a_flac_header_that_promises_days_is_told_at_once() -> None:
+    file = bytearray(encoded("flac_16"))
+    file[21] |= 0x0F  # the highest bits of the number of samples
+    with pytest.raises(UndecodableAudioError, match=r"promises \d{7} s, which it does not hold"):
+        probe(bytes(file), name="x")
+
+
+def test_vorbis_priming_of_a_cut_stream_is_left_out() -> None:
+    """It begins before time zero, with what is only there for decoding to begin."""
+    ogg = files.soundfile_bytes(files.chirp(seconds=9), RATE, container="OGG", subtype="VORBIS")
+    pages = list(ogg_pages.pages(io.BytesIO(ogg), 0))
+    heads = [page for page in pages if page.granule <= 0]
+    audio = pages[len(heads) + 3 :]
+    early = -audio[0].granule + 1000  # the first page is to end 1000 samples after time zero
+    late = {page.number: early for page in audio}
+    cut = with_late_pages(b"".join(page.data for page in (*heads, *audio)), late)
+    frames = audio[-1].granule + early
+    assert probe(cut, name="x").frames == frames
+    samples, whole = read_audio(cut, name="x"), read_audio(ogg, name="x")
+    assert samples.shape == (2, frames)
+    np.testing.assert_allclose(samples, whole[:, -frames:], atol=1e-5)
+    part = read_audio(cut, name="x", start_sample=70000, frames=9000)
+    np.testing.assert_array_equal(part, samples[:, 70000:79000])
+
+
+@pytest.mark.parametrize("rate", [16000, 24000, 48000])
+def test_opus_in_matroska_begins_where_it_should(rate: int) -> None:
+    """The rate of its source stands in the header, and is none of its priming's."""
+    song = files.chirp(seconds=1.0, rate=rate, channels=1)
+    file = files.libav_bytes(
+        song, rate, container="webm", codec="libopus", sample_format="flt", bit_rate=64000
+    )
+    samples = read_audio(file, name="x")
+    assert samples.shape == (1, 48000)
+    wanted = resample_poly(song[0], 48000 // rate, 1)
+    assert files.offset(samples[0], wanted) == 0
+
+
+READ_DAMAGED_VORBIS = """
+import random, sys
+from beamsplitter.audio import ogg_pages
+from beamsplitter.audio.decoding import probe, read_audio
+from beamsplitter.audio.errors import AudioError
+ogg = sys.stdin.buffer.read()
+setup = ogg.index(b"\\x05vorbis")
+page, end = ogg.index(b"OggS", 4), ogg.index(b"OggS", setup)
+for seed in range(40):
+    file, at = bytearray(ogg), setup + random.Random(seed).randrange(7, end - setup - 8)
+    file[at : at + 8] = bytes(8)
+    file[page + 22 : page + 26] = ogg_pages.checksum(file[page:end]).to_bytes(4, "little")
+    for start in (0, 20000):
+        try:
+            read_audio(bytes(file), name="x", start_sample=start)
+        except AudioError:
+            pass
+print("survived")
+"""
+
+
+def test_vorbis_of_which_nothing_decodes_does_not_crash() -> None:
+    ogg = files.soundfile_bytes(files.chirp(seconds=1.0), RATE, container="OGG", subtype="VORBIS")
+    line = [sys.executable, "-c", READ_DAMAGED_VORBIS]
+    done = subprocess.run(line, input=ogg, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"survived\n"), done.stderr
+
+
+@pytest.mark.parametrize("kind", ["caf_alac", "wav_float"])
+def test_a_codec_that_is_none_is_refused(kind: str) -> None:
+    file = bytearray(encoded(kind))
+    at = file.index(b"alac") if kind == "caf_alac" else file.index(b"fmt ") + 8
+    file[at : at + 2] = b"\x9e\x9e"
+    with pytest.raises(UndecodableAudioError, match="its codec is none that FFmpeg knows"):
+        probe(bytes(file), name="x")

@@ -13,7 +13,7 @@ from programs import run_program
 
 from beamsplitter.audio.decoding import AudioInfo, probe, read_audio
 
-EXCERPT_S = 10
+EXCERPT_S = 6
 
 ffmpeg = functools.partial(run_program, "ffmpeg", "-v", "error", "-y", package="ffmpeg")
 
@@ -31,7 +31,6 @@ class Made(NamedTuple):
 
 BY_FFMPEG = {
     "16.wav": Made("-c:a pcm_s16le", is_lossless=True),
-    "24.wav": Made("-c:a pcm_s24le", is_lossless=True),
     "long.wav": Made("-c:a pcm_s16le -rf64 always", is_lossless=True),
     "16.aiff": Made("", is_lossless=True),
     "16.caf": Made("-c:a pcm_s16le", is_lossless=True),
@@ -55,11 +54,10 @@ BY_FFMPEG = {
     "fragments.mp4": Made("-c:a aac -movflags +frag_keyframe+empty_moov", (0, 2048)),
     "adts.aac": Made("-c:a aac", (0, 2048)),
     "aac.mka": Made("-c:a aac", (0, 2048)),
-    "mp3.mka": Made("-c:a libmp3lame", (0, 3000)),
     "vorbis.webm": Made("-c:a libvorbis", (0, 2048)),
     "v1.wma": Made("-c:a wmav1", (-2048, 0)),
     "v2.wma": Made("-c:a wmav2", (-2048, 0)),
-    "ac3.ac3": Made("-c:a ac3", (0, 2048)),
+    "ac3.ac3": Made("-c:a ac3 -ar 48000", (0, 2048)),
 }
 OTHERS = {
     "lame.mp3": ("lame", "--quiet -V2 {source} {out}", "lame"),
@@ -134,9 +132,10 @@ def test_a_file_holds_what_was_encoded(source: Source, name: str) -> None:
     lossless = Made("", is_lossless=name.endswith(("flac", "oga")))
     made = BY_FFMPEG.get(name, lossless)
     info, samples = decoded(source.folder / name)
-    assert info.sample_rate == source.rate
+    assert info.sample_rate in (source.rate, 48000)
+    frames = -(-source.samples.shape[1] * info.sample_rate // source.rate)
     fewest, most = made.longer
-    assert fewest <= info.frames - source.samples.shape[1] <= most
+    assert fewest <= info.frames - frames <= most
     if made.is_lossless:
         np.testing.assert_array_equal(samples, source.samples)
         return
@@ -146,7 +145,7 @@ def test_a_file_holds_what_was_encoded(source: Source, name: str) -> None:
     assert frames >= info.frames - 1  # others leave padding in at the end
     assert np.abs(samples[:, :frames] - other[:, :frames]).max() < 1e-5
     if made.longer == (0, 0):
-        assert offset(samples[0], source.samples[0]) == 0
+        assert offset(samples.mean(axis=0), source.samples.mean(axis=0)) == 0
 
 
 @pytest.mark.parametrize("name", OPUS)
@@ -163,11 +162,11 @@ def test_opus_holds_what_was_encoded(source: Source, name: str) -> None:
         package="opus-tools",
     )
     other = soundfile.read(path, dtype="float32", always_2d=True)[0].T
-    assert offset(samples[0], other[0]) == 0
-    # opusdec resamples by a filter of its own where it is to give another rate than 48 kHz.
-    most = 1e-6 if info.sample_rate == 48000 else 0.25
-    shared = min(frames, other.shape[1]) - 1000
-    assert np.abs(samples[:, :shared] - other[:, :shared]).max() < most
+    if info.sample_rate == 48000:
+        shared = min(info.frames, other.shape[1])
+        assert np.abs(samples[:, :shared] - other[:, :shared]).max() < 1e-6
+    else:  # opusdec decodes at 48 kHz, and resamples by a filter of its own
+        assert abs(offset(samples[0], other[0])) <= 1
 
 
 @pytest.mark.parametrize("name", RECORDING_NAMES)
@@ -183,34 +182,27 @@ def test_opus_of_ffmpeg_keeps_the_length_of_long_recordings(name: str, tmp_path:
         package="opus-tools",
     )
     other = soundfile.read(tmp_path / "x.wav", dtype="float32", always_2d=True)[0].T
-    assert offset(samples[0], other[0]) == 0
+    assert abs(offset(samples[0, :480000], other[0, :480000])) <= (info.sample_rate < 48000)
     assert info.frames - 128 <= other.shape[1] <= info.frames  # it may lose the end
     if info.sample_rate == 48000:
         assert np.abs(samples - other).max() < 1e-6
 
 
-CUT = {
-    "cut.ogg": ("vorbis.ogg", 0),
-    "cut.opus": ("ffmpeg.opus", 20000),
-    "cut.flac": ("16.flac", 4608),
-    "cut.m4a": ("aac.m4a", 2048),
-    "cut.mp3": ("cbr.mp3", 2304),
-}
+CUT = {"cut.ogg": "vorbis.ogg", "cut.opus": "ffmpeg.opus", "cut.flac": "16.flac"}
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_what_ffmpeg_cut_without_encoding_again_is_read_as_it_plays(
-    source: Source, name: str
-) -> None:
-    whole_name, slack = CUT[name]
-    path = source.folder / name
-    ffmpeg("-ss", 1.3, "-i", source.folder / whole_name, "-c", "copy", path)
-    whole_info, whole = decoded(source.folder / whole_name)
-    info, samples = decoded(path)
-    expected = whole_info.frames - round(1.3 * whole_info.sample_rate)
-    assert abs(info.frames - expected) <= slack
-    # It begins with a packet, and goes on to the end.
-    settled = info.sample_rate // 2
+def test_what_was_cut_without_encoding_it_again_is_read(source: Source, name: str) -> None:
+    whole = source.folder / CUT[name]
+    ffmpeg("-ss", 1.3, "-i", whole, "-c", "copy", source.folder / name)
+    whole_info, expected = decoded(whole)
+    info, samples = decoded(source.folder / name)
+    if (
+        name == "cut.ogg"
+    ):  # Vorbis keeps the time where the cut was, the others a packet's or page's
+        assert info.frames == whole_info.frames - round(1.3 * info.sample_rate)
     late = whole_info.frames - info.frames
-    difference = samples[:, settled:] - whole[:, late + settled :]
-    assert np.sqrt(np.mean(difference**2)) < 0.1 * np.sqrt(np.mean(whole**2))
+    assert 0 < late < 2 * info.sample_rate
+    settled = info.sample_rate // 2  # by then decoders have forgotten where they began
+    error = np.sqrt(np.mean((samples[:, settled:] - expected[:, late + settled :]) ** 2))
+    assert error < 0.001 * np.sqrt(np.mean(expected**2))
