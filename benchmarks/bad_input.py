@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--most-mib", type=int, default=600, help="memory of one process")
     parser.add_argument("--keep", type=Path, help="a folder for the files and results")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -47,13 +48,15 @@ def main() -> int:
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
-            memory = PeakMemory(process.pid)
+            memory = PeakMemory(process.pid, every_s=0.25)
             memory.start()
             process.wait()
             memory.ended.set()
             memory.join()
         seconds = time.monotonic() - started
         faults, ends = faults_of_run(names, out, log.read_text())
+    if memory.mib > options.most_mib:
+        faults.append(f"a process took {memory.mib:.0f} MiB")
     print(f"{len(names)} files of seed {options.seed}: {seconds:.0f} s, exit {process.returncode}")
     print(f"peak memory of all processes {memory.total_mib:.0f}, of one {memory.mib:.0f} MiB")
     for end, count in ends.most_common():

@@ -88,15 +88,16 @@ class PeakMemory(threading.Thread):
     Memory is the unique set size, in MiB.
     """
 
-    def __init__(self, process_id: int) -> None:
+    def __init__(self, process_id: int, *, every_s: float = 0.05) -> None:
         super().__init__(daemon=True)
         self.process_id = process_id
+        self.every_s = every_s
         self.ended = threading.Event()
         self.mib = 0.0
         self.total_mib = 0.0
 
     def run(self) -> None:
-        while not self.ended.wait(0.05):
+        while not self.ended.wait(self.every_s):
             used = [_unique_mib(process) for process in self._processes()]
             self.mib = max(self.mib, *used, 0.0)
             self.total_mib = max(self.total_mib, sum(used))
