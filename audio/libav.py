@@ -22,7 +22,7 @@ _FORMATS = {
     "mp2": "mp3",
 }
 _SEEKABLE_CODECS = frozenset({"alac", "flac"})
-_PCM_BITS = {"u8": 8, "s8": 8, "s16": 16, "s24": 24, "s32": 32, "f32": 32, "f64": 64}
+_PCM_BITS = {"u8": 8, "s8": 8, "s16": 16, "s24": 24, "s32": 32, "s64": 64, "f32": 32, "f64": 64}
 
 
 class _Span(NamedTuple):
@@ -245,8 +245,10 @@ def _lossless_bits(codec: Any) -> int | None:
 def _as_floats(frame: "av.audio.frame.AudioFrame") -> np.ndarray:
     """A decoded frame as float32, shape (channels, frames), integers over their full scale."""
     channels = frame.layout.nb_channels
-    if frame.format.is_planar and channels >= 8:
-        frame = _interleaved(frame)
+    if frame.format.name.startswith("s64"):  # PyAV makes no array of it
+        frame = _converted(frame, "dbl")
+    elif frame.format.is_planar and channels >= 8:  # PyAV crashes on counting so many planes
+        frame = _converted(frame, frame.format.packed.name)
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, channels).T
@@ -258,10 +260,8 @@ def _as_floats(frame: "av.audio.frame.AudioFrame") -> np.ndarray:
     return samples.astype(np.float32, copy=False)
 
 
-def _interleaved(frame: "av.audio.frame.AudioFrame") -> "av.audio.frame.AudioFrame":
-    """The same samples in one plane: PyAV crashes on counting eight and more of them."""
-    resampler = av.AudioResampler(
-        format=frame.format.packed.name, layout=frame.layout, rate=frame.sample_rate
-    )
-    (packed,) = resampler.resample(frame)
-    return packed
+def _converted(frame: "av.audio.frame.AudioFrame", form: str) -> "av.audio.frame.AudioFrame":
+    """The same samples in another, packed format."""
+    resampler = av.AudioResampler(format=form, layout=frame.layout, rate=frame.sample_rate)
+    (converted,) = resampler.resample(frame)
+    return converted

@@ -826,3 +826,14 @@ def test_a_codec_that_is_none_is_refused(kind: str) -> None:
     file[at : at + 2] = b"\x9e\x9e"
     with pytest.raises(UndecodableAudioError, match="its codec is none that FFmpeg knows"):
         probe(bytes(file), name="x")
+
+
+def test_integers_of_64_bits() -> None:
+    wav = bytearray(files.wav_bytes(SONG, RATE, subtype="DOUBLE"))
+    wav[wav.index(b"fmt ") + 8] = 1  # integers
+    begin = wav.index(b"data") + 8
+    samples = (SONG.T.astype(np.float64) * 2.0**63).astype("<i8")
+    wav[begin : begin + samples.nbytes] = samples.tobytes()
+    info = probe(bytes(wav), name="x")
+    assert (info.codec, info.bit_depth, info.is_float) == ("pcm_s64le", 64, False)
+    np.testing.assert_allclose(read_audio(bytes(wav), name="x"), SONG, rtol=0, atol=2.0**-62)

@@ -118,7 +118,7 @@ def test_without_a_place_for_its_cache_numba_gets_one(
         line = [sys.executable, "-c", program]
         return subprocess.run(line, env=environment, capture_output=True, text=True)
 
-    as_librosa_does = "import numba, os; numba.njit(cache=True)(os.path.basename)"
+    as_librosa_does = "import numba, textwrap; numba.njit(cache=True)(textwrap.dedent)"
     assert "no locator" in run(as_librosa_does).stderr
     exec(SPLIT, {})
     without = run(f"{SPLIT}\n{as_librosa_does}")
