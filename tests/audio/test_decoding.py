@@ -19,7 +19,6 @@ import pytest
 import soundfile as sf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy.signal import resample_poly
 
 from beamsplitter.audio import ogg_pages
 from beamsplitter.audio.decoding import AudioInfo, probe, read_audio
@@ -776,19 +775,6 @@ def test_vorbis_priming_of_a_cut_stream_is_left_out() -> None:
     np.testing.assert_allclose(samples, whole[:, -frames:], atol=1e-5)
     part = read_audio(cut, name="x", start_sample=70000, frames=9000)
     np.testing.assert_array_equal(part, samples[:, 70000:79000])
-
-
-@pytest.mark.parametrize("rate", [16000, 24000, 48000])
-def test_opus_in_matroska_begins_where_it_should(rate: int) -> None:
-    """The rate of its source stands in the header, and is none of its priming's."""
-    song = files.chirp(seconds=1.0, rate=rate, channels=1)
-    file = files.libav_bytes(
-        song, rate, container="webm", codec="libopus", sample_format="flt", bit_rate=64000
-    )
-    samples = read_audio(file, name="x")
-    assert samples.shape == (1, 48000)
-    wanted = resample_poly(song[0], 48000 // rate, 1)
-    assert files.offset(samples[0], wanted) == 0
 
 
 READ_DAMAGED_VORBIS = """

@@ -70,7 +70,7 @@ OPUS = {
     "ffmpeg.opus": "-c:a libopus -compression_level 0",
     "voice.opus": "-c:a libopus -compression_level 0 -b:a 24k -application voip",
     "long.opus": "-c:a libopus -compression_level 0 -frame_duration 60",
-    "opus.webm": "-c:a libopus -compression_level 0 -b:a 24k",
+    "opus.webm": "-c:a libopus -compression_level 0 -b:a 24k -application voip",
     "opus.mka": "-c:a libopus -compression_level 0",
     "opus.mp4": "-c:a libopus -compression_level 0",
 }
