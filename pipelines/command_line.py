@@ -1,7 +1,6 @@
 """The command `beamsplitter`."""
 
 import functools
-import glob
 import io
 import json
 import os
@@ -24,6 +23,7 @@ from .cores import available_cores
 from .event_outputs import prepare_outputs
 from .events import InputError, list_events
 from .job_config import JobConfig, JobFileError, load_job, parse_job
+from .listing import is_pattern
 from .models_command import models_app, shown_progress
 
 app = typer.Typer(
@@ -116,7 +116,7 @@ def separate(
         "job_name": "separate",
         "pipeline_options": {"runner": "DirectRunner", "streaming": False},
         "job_config": {
-            "events": {"inputs": [_event_input(each) for each in inputs]},
+            "events": {"inputs": _event_inputs(inputs)},
             "data": {"outputs": [{"type": "file", "location": output, "force": force}]},
         },
         "separation": {
@@ -484,18 +484,22 @@ class _explained:
             raise typer.Exit(USAGE_ERROR) from error
 
 
+def _event_inputs(paths: Iterable[str]) -> list[dict[str, str]]:
+    with _explained():
+        return [_event_input(path) for path in paths]
+
+
 def _event_input(path: str) -> dict[str, str]:
-    if scheme_of(path):
-        recording = has_audio_extension(path)
-        magic = glob.has_magic(path)
-        kind = "glob" if magic else "recording" if recording else "folder"
-        return {"type": kind, "location": path}
-    path = os.path.expanduser(path)
-    if os.path.isdir(path):
-        return {"type": "folder", "location": path}
-    if not os.path.lexists(path) and glob.has_magic(path):
-        return {"type": "glob", "location": path}
-    return {"type": "recording", "location": path}
+    if not scheme_of(path):
+        path = os.path.expanduser(path)
+    # A name may hold brackets: what is there is meant first.
+    if is_pattern(path):
+        kind = "glob"
+    elif scheme_of(path):
+        kind = "recording" if has_audio_extension(path) else "folder"
+    else:
+        kind = "folder" if os.path.isdir(path) else "recording"
+    return {"type": kind, "location": path}
 
 
 def _options_of(pairs: Iterable[str]) -> dict[str, Any]:
