@@ -348,7 +348,7 @@ def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str)
 
 
 def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
-    from .launch import LaunchError, run_local
+    from .launch import LaunchError, SetUpError, run_local
     from .progress import Bar, JsonLog, print_summary
 
     started = time.monotonic()
@@ -370,6 +370,9 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
     except KeyboardInterrupt:
         console.print("interrupted; run it again to go on where it stopped")
         return INTERRUPTED
+    except SetUpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
     except (LaunchError, OSError) as error:
         console.print("[bold red]the job could not go on[/]: run it again to go on")
         console.print(Text(str(error)))
@@ -384,7 +387,7 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
 def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
     with _explained():
         _require_output(job)
-    from .launch import LaunchError
+    from .launch import LaunchError, SetUpError
     from .progress import JsonLog, StreamLines, print_stream_summary
     from .streaming import run_stream
 
@@ -396,6 +399,9 @@ def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
             prepare_outputs(job)
             _fetch_models(job, log_format)
             totals = run_stream(job, workers=workers, show=show)
+    except SetUpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
     except LaunchError as error:
         console.print("[bold red]the stream could not go on[/]: run it again to go on")
         console.print(Text(str(error)))
