@@ -18,7 +18,7 @@ from rich.text import Text
 
 from ..audio.extensions import has_audio_extension
 from ..models.separators.base import ModelError
-from ..models.separators.loading import fetch, missing
+from ..models.separators.loading import fetch, missing, require_usable
 from ..transforms.storage import require_writable, scheme_of, use_access
 from .cores import available_cores
 from .event_outputs import prepare_outputs
@@ -329,11 +329,13 @@ def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str)
     use_access(job.access)
     if job.pipeline_options.runner == "DataflowRunner":
         raise typer.Exit(_run_on_dataflow(job, dry_run=dry_run, log_format=log_format))
+    with _explained():
+        _require_output(job)
+        require_usable(job.separation.separators, job.separation.device, load_packages=dry_run)
     if dry_run:
         from .dry_run import print_plan
 
         with _explained():
-            _require_output(job)
             if job.pipeline_options.streaming:
                 raise JobFileError(
                     "--dry-run: what a stream will do depends on the messages that come; "
@@ -354,7 +356,6 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
     started = time.monotonic()
     console = Console(stderr=True, soft_wrap=True)
     with _explained():
-        _require_output(job)
         elements = list_events(job)
         require_writable(job.output_location)
         prepare_outputs(job)
@@ -385,8 +386,6 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
 
 
 def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
-    with _explained():
-        _require_output(job)
     from .launch import LaunchError, SetUpError
     from .progress import JsonLog, StreamLines, print_stream_summary
     from .streaming import run_stream

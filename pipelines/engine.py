@@ -33,7 +33,7 @@ from .sources import CreateEvents
 from .workers import WorkerProcess, use_workers
 
 PARENT_POLL_S = 0.2
-UNUSABLE = (UnusableStorageError, UnusableModelError)
+UNUSABLE = {UnusableStorageError: UNUSABLE_EXIT_CODE, UnusableModelError: SET_UP_EXIT_CODE}
 
 
 def run(spec: EngineSpec, job: JobConfig) -> dict[str, Any]:
@@ -126,21 +126,25 @@ def end_group(folder: Path) -> NoReturn:
     raise RuntimeError("not reached")
 
 
-def what_is_unusable(error: Exception) -> str | None:
-    """What a step said of storage or a model that can't be used; None if a run failed otherwise."""
-    # The runner hands on the text of an error in a step only.
-    names = "|".join(each.__name__ for each in UNUSABLE)
-    said = re.findall(rf"(?:{names}): (.*?)(?: \[while running|$)", str(error), re.M)
-    return str(error) if isinstance(error, UNUSABLE) else said[-1] if said else None
+def what_is_unusable(error: Exception) -> tuple[int, str] | None:
+    """What a step said of storage or a model that can't be used, and the exit code for it; None if
+    a run failed otherwise.
+    """
+    for kind, code in UNUSABLE.items():
+        # The runner hands on the text of an error in a step only.
+        said = re.findall(rf"{kind.__name__}: (.*?)(?: \[while running|$)", str(error), re.M)
+        if isinstance(error, kind):
+            return code, str(error)
+        if said:
+            return code, said[-1]
+    return None
 
 
 def work(spec: EngineSpec, folder: Path) -> int:
     """Run a spec, whose files lie in a folder; gives the exit code of this process."""
     job = parse_job(spec.job, source="job")
-    code = SET_UP_EXIT_CODE
     try:
         preload_models(job)
-        code = UNUSABLE_EXIT_CODE
         OutputTree(job.output_location).write(b"", DEAD_LETTERS)
         tell_whereabouts(folder)
         # To look for garbage in what was imported would copy its memory in each worker.
@@ -151,10 +155,11 @@ def work(spec: EngineSpec, folder: Path) -> int:
         end_with(spec.launcher, folder)
         metrics = run(spec, job)
     except Exception as error:
-        reason = what_is_unusable(error)
-        if reason is None:
+        unusable = what_is_unusable(error)
+        if unusable is None:
             traceback.print_exc()
             return FAILED_EXIT_CODE
+        code, reason = unusable
         print(reason, file=sys.stderr, flush=True)
         return code
     Path(spec.result_path).write_text(json.dumps(metrics))

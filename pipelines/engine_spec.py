@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 FAILED_EXIT_CODE = 1  # of an engine: an exception
-UNUSABLE_EXIT_CODE = 3  # of an engine: storage or a model can't be used
-SET_UP_EXIT_CODE = 4  # of an engine: a model can't be loaded, before anything was done
+UNUSABLE_EXIT_CODE = 3  # of an engine: storage can't be used
+SET_UP_EXIT_CODE = 4  # of an engine: a model can't be loaded
 
 
 @dataclass(frozen=True)

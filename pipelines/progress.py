@@ -73,16 +73,15 @@ class Bar:
         self.progress.stop()
 
     def __call__(self, state: RunState, line: dict[str, Any] | None) -> None:
-        """Show the state; print a failure when it comes."""
-        event = line["event"] if line else ""
-        if event == "failed":
-            self.console.print(failure_text(line))
-        elif event == "crashed":
-            self.console.print(crash_text(line))
+        """Show the state; print a failure or a crash when it comes."""
         if line is None:
             self.progress.update(
                 self.task, total=state.total, completed=state.ended, audio=self._audio(state)
             )
+        elif line["event"] == "failed":
+            self.console.print(failure_text(line))
+        elif line["event"] == "crashed":
+            self.console.print(crash_text(line))
 
     def _audio(self, state: RunState) -> str:
         elapsed_s = time.monotonic() - self.started

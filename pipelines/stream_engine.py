@@ -206,11 +206,12 @@ def work(graph: PreparedGraph, job: JobConfig, folder: Path, given_up: GivenUp) 
         metrics = (PreparedGraph(job, graph.threads, given_up) if given_up else graph).run_batch()
         OutputTree(job.output_location).clear_scratch()
     except Exception as error:
-        reason = what_is_unusable(error)
-        if reason is None:
+        unusable = what_is_unusable(error)
+        if unusable is None:
             traceback.print_exc()
             return FAILED_EXIT_CODE
-        print(reason, flush=True)
+        # What was usable when the stream began may be so again.
+        print(unusable[1], flush=True)
         return UNUSABLE_EXIT_CODE
     (folder / RESULT).write_text(json.dumps(metrics))
     return 0
