@@ -179,7 +179,7 @@ def suspects_of(state: RunState, folder: Path) -> dict[str, str | None]:
         if told and process not in alive
     }
     # RunInference takes in the next part before it works on one: both have started.
-    return steps or dict.fromkeys(state.suspects())
+    return dict(sorted(steps.items())) or dict.fromkeys(state.suspects())
 
 
 def run_local(
