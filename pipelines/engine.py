@@ -23,7 +23,7 @@ import psutil
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from ..models.separators.base import ModelError, UnusableModelError
-from ..transforms.storage import DEAD_LETTERS, OutputTree, UnusableStorageError
+from ..transforms.storage import DEAD_LETTERS, OutputTree, StorageError, UnusableStorageError
 from ..transforms.whereabouts import tell_whereabouts
 from .cores import threads_of
 from .engine_spec import FAILED_EXIT_CODE, SET_UP_EXIT_CODE, UNUSABLE_EXIT_CODE, EngineSpec
@@ -154,6 +154,9 @@ def work(spec: EngineSpec, folder: Path) -> int:
             use_workers([WorkerProcess() for _ in range(spec.workers)], spec.progress_path)
         end_with(spec.launcher, folder)
         metrics = run(spec, job)
+    except StorageError as error:
+        print(error, file=sys.stderr, flush=True)
+        return UNUSABLE_EXIT_CODE
     except Exception as error:
         unusable = what_is_unusable(error)
         if unusable is None:
