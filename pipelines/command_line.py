@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ..audio.extensions import has_audio_extension
 from ..models.separators.base import ModelError
-from ..models.separators.loading import fetch, missing
+from ..models.separators.loading import fetch, missing, require_usable
 from ..transforms.storage import require_writable, scheme_of, use_access
 from .cores import available_cores
 from .event_outputs import prepare_outputs
@@ -329,11 +329,13 @@ def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str)
     use_access(job.access)
     if job.pipeline_options.runner == "DataflowRunner":
         raise typer.Exit(_run_on_dataflow(job, dry_run=dry_run, log_format=log_format))
+    with _explained():
+        _require_output(job)
+        require_usable(job.separation.separators, job.separation.device, load_packages=dry_run)
     if dry_run:
         from .dry_run import print_plan
 
         with _explained():
-            _require_output(job)
             if job.pipeline_options.streaming:
                 raise JobFileError(
                     "--dry-run: what a stream will do depends on the messages that come; "
@@ -348,13 +350,12 @@ def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str)
 
 
 def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
-    from .launch import LaunchError, run_local
+    from .launch import LaunchError, SetUpError, run_local
     from .progress import Bar, JsonLog, print_summary
 
     started = time.monotonic()
     console = Console(stderr=True, soft_wrap=True)
     with _explained():
-        _require_output(job)
         elements = list_events(job)
         require_writable(job.output_location)
         prepare_outputs(job)
@@ -370,6 +371,9 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
     except KeyboardInterrupt:
         console.print("interrupted; run it again to go on where it stopped")
         return INTERRUPTED
+    except SetUpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
     except (LaunchError, OSError) as error:
         console.print("[bold red]the job could not go on[/]: run it again to go on")
         console.print(Text(str(error)))
@@ -382,9 +386,7 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
 
 
 def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
-    with _explained():
-        _require_output(job)
-    from .launch import LaunchError
+    from .launch import LaunchError, SetUpError
     from .progress import JsonLog, StreamLines, print_stream_summary
     from .streaming import run_stream
 
@@ -396,6 +398,9 @@ def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
             prepare_outputs(job)
             _fetch_models(job, log_format)
             totals = run_stream(job, workers=workers, show=show)
+    except SetUpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
     except LaunchError as error:
         console.print("[bold red]the stream could not go on[/]: run it again to go on")
         console.print(Text(str(error)))

@@ -21,7 +21,15 @@ from ..transforms.fan_out import SeparateByFanOut
 from ..transforms.klio_message import KlioJob
 from ..transforms.labels import WriteLabels
 from ..transforms.loading import LoadAudio, LoadBinary, LoadStems
-from ..transforms.planning import RESULTS, SKIPPED, UPSTREAM, PlanParts, SkipFinished, Spread
+from ..transforms.planning import (
+    RESULTS,
+    SKIPPED,
+    UPSTREAM,
+    GivenUp,
+    PlanParts,
+    SkipFinished,
+    Spread,
+)
 from ..transforms.plots import GetSpec, SpecToPlot
 from ..transforms.publishing import PARTS, EncodeStems, JoinParts, PublishTrack
 from ..transforms.records import (
@@ -48,7 +56,8 @@ def build(
     local_workers: int | None = None,
     model_threads: int | None = None,
     progress_path: str | os.PathLike[str] | None = None,
-    given_up: dict[str, str] | None = None,
+    given_up: GivenUp | None = None,
+    done: Iterable[str] = (),
 ) -> dict[str, beam.PCollection]:
     """Compose the graph of a job.
 
@@ -58,7 +67,8 @@ def build(
     local_workers : worker processes of FnApiRunner; None on other runners
     model_threads : of each worker, for the arithmetic of models on the CPU; None: as torch has it
     progress_path : file that the steps append what they did to, for the progress bar
-    given_up : reasons by element of recordings that go straight to the dead letters
+    given_up : by element of recordings that go straight to the dead letters: reason, and step
+    done : elements that are not done again, even if the job forces it
 
     Returns
     -------
@@ -84,6 +94,7 @@ def build(
         settings,
         suffix=place.suffix,
         given_up=given_up,
+        done=done,
         finished_suffix=job.finished_suffix,
         asks_upstream=upstream is not None,
     )

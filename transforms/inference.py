@@ -32,6 +32,7 @@ from .records import Recording, Track
 from .settings import SeparationSettings, SplitSettings
 from .steps import Step, failure_of, identity_of, run_step
 from .storage import open_for_reading
+from .whereabouts import at_step
 
 STATISTICS_BLOCK_S = 30.0
 STATISTICS_KEPT = 64
@@ -104,9 +105,10 @@ class PartHandler(ModelHandler[Track, Track, Any]):
             if self.branch not in track.recording.todo:
                 continue
             try:
-                self.work(track, model)
+                with at_step("RunInference", track.recording.element, track):
+                    self.work(track, model)
             # One part must not cost the others of its bundle.
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 track.failure = failure_of(error, "RunInference", identity_of(track))
         return list(batch)
 

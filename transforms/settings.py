@@ -207,6 +207,15 @@ class StorageSettings(Section):
     )
 
 
+class LimitSettings(Section):
+    """How long a step may take for a recording on this machine, before it counts as hanging."""
+
+    step_s: float = Field(60.0, gt=0, description="seconds, whatever the recording's length")
+    step_times_length: float = Field(
+        30.0, ge=0, description="and so many times the recording's length on top"
+    )
+
+
 class SplitSettings(Section):
     """All that decides what a recording's files hold."""
 

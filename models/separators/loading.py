@@ -3,6 +3,7 @@
 import difflib
 import functools
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -26,6 +27,8 @@ KINDS = {
     "umx": "open_unmix",
 }
 PACKAGES = "packages"
+# Kinds that need more of Python than this package itself, and the modules of that.
+EXTRAS = {"demucs": ("demucs", "safetensors")}
 PYTHON_CLASS = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 
 
@@ -132,6 +135,51 @@ def missing(separators: tuple[SeparatorName, ...]) -> list[str]:
     from ..model_cache import ModelCache
 
     return [entry.name for entry in entries if not ModelCache().has(entry)]
+
+
+def require_installed(name: str) -> None:
+    """Refuse a separator that needs an extra of this package which is not installed.
+
+    Raises
+    ------
+    ModelError : it is not
+    """
+    kind = name.partition(":")[0]
+    if any(importlib.util.find_spec(module) is None for module in EXTRAS.get(kind, ())):
+        raise ModelError(f"{name}: needs the {kind} package: pip install 'beamsplitter[{kind}]'")
+
+
+def require_usable(
+    separators: tuple[SeparatorName, ...], device: str = "auto", *, load_packages: bool = False
+) -> None:
+    """Refuse what can't be run on this machine. Nothing is fetched that `describe` does not fetch.
+
+    Parameters
+    ----------
+    device : where it is to run
+    load_packages : load model packages, too, which takes seconds
+
+    Raises
+    ------
+    ModelError : a part of the installation, or the device, is not there, or the model file of a
+        package can't be read
+    """
+    for each in separators:
+        require_installed(each.name)
+    description = describe(separators)
+    if description.uses_device and device not in ("auto", "cpu"):
+        # torch takes seconds to import.
+        from .inference import find_device
+
+        find_device(device)
+    for each in filter(lambda each: is_package(each.name), separators):
+        from .packages import require_model_file
+
+        require_model_file(package_address(each.name))
+        if load_packages and description.effect == "labels":
+            load_labeler(each, "cpu")
+        elif load_packages:
+            load((each,))
 
 
 def _fetched(name: str, on_progress: "Progress | None") -> str:
