@@ -235,9 +235,9 @@ class JoinParts(PublishingStep):
         return [receipt.recording for group in groups for receipt in group]
 
     def identify(self, record: tuple[bytes, dict[str, list[Any]]]) -> dict[str, Any]:
-        """The recording of the receipts."""
-        recording = self._recordings(record)[0]
-        return {"element": recording.element, "uri": recording.uri}
+        """The recording of the receipts, or of the failures if no part came out."""
+        told = [*self._recordings(record), *record[1]["failures"]][0]
+        return {"element": told.element, "uri": told.uri}
 
     def clean_up(self, record: tuple[bytes, dict[str, list[Any]]]) -> None:
         """Remove what was joined already, and is not published."""
