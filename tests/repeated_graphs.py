@@ -23,11 +23,15 @@ from beamsplitter.transforms.storage import OutputTree
 RATE = 4000
 LONG, SHORT, GONE, BROKEN = "long.wav", "a/short.wav", "gone.wav", "broken.wav"
 MUSIC = (LONG, SHORT, GONE, BROKEN)
+LOUD_IN_PART, LOUD = "loud-in-part.wav", "loud.wav"
 
 
-def write(path: Path, seconds: float, seed: int) -> None:
+def write(path: Path, seconds: float, seed: int, *, clicks_s: tuple[float, ...] = ()) -> None:
+    """Write a recording, with the loudest of clicks at some times."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, made_signal(seconds, RATE, 1, seed).T, RATE)
+    samples = made_signal(seconds, RATE, 1, seed)
+    samples[:, [round(time_s * RATE) for time_s in clicks_s]] = 1
+    soundfile.write(path, samples.T, RATE)
 
 
 @dataclasses.dataclass(frozen=True)

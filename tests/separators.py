@@ -81,6 +81,15 @@ class FailingOnStereo(Identity):
         return stems * np.float32("nan") if self.fault == "nan" else stems[:1]
 
 
+class FailingOnLoud(Identity):
+    """Fails on what is louder than music that is not cut off."""
+
+    def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
+        if np.abs(block).max(initial=0) > 0.9:
+            raise ValueError("too loud")
+        return super().separate(block, sample_rate)
+
+
 class Ending(Identity):
     """Does what no separator should, for recordings that are one of these numbers throughout."""
 
@@ -117,6 +126,7 @@ def smooth(samples: np.ndarray, reach: int) -> np.ndarray:
 
 __all__ = [
     "Ending",
+    "FailingOnLoud",
     "FailingOnStereo",
     "Identity",
     "Inventing",

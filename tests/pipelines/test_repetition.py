@@ -25,6 +25,8 @@ from repeated_graphs import (
     BROKEN,
     GONE,
     LONG,
+    LOUD,
+    LOUD_IN_PART,
     MUSIC,
     SHORT,
     Scenario,
@@ -53,6 +55,8 @@ def quick_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     draw_once_only(monkeypatch)
 
 
+FAILING = {"separator": "separators:FailingOnLoud", "options": {"block_samples": 4000}}
+FAILING_PARTS = (LONG, LOUD_IN_PART, LOUD)
 HPSS = {"separator": "hpss"}
 SCENARIOS = {
     "batch": Scenario(),
@@ -67,6 +71,8 @@ SCENARIOS = {
     ),
     "fan-out": Scenario(join="cogbk", separation={"duration_s": 6}),
     "model": Scenario(separation=HPSS),
+    "parts-fail": Scenario(separation=FAILING, elements=FAILING_PARTS),
+    "parts-fail-in-a-stream": Scenario(separation=FAILING, elements=FAILING_PARTS, is_stream=True),
 }
 
 
@@ -94,6 +100,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Prepar
     folder = tmp_path_factory.mktemp("repetition")
     write(folder / "music" / LONG, 25, 0)
     write(folder / "music" / SHORT, 2, 1)
+    write(folder / "music" / LOUD_IN_PART, 25, 2, clicks_s=(15,))
+    write(folder / "music" / LOUD, 25, 3, clicks_s=(5, 15, 24))
     (folder / "music" / BROKEN).write_bytes(b"RIFF\0\0")
 
     @functools.cache
