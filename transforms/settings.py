@@ -11,7 +11,7 @@ from ..models.separators.base import RESIDUAL, Description, ModelError
 from ..models.separators.loading import SeparatorName, describe
 
 # Part of every digest: raise it when the same settings begin to give other samples or pictures.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 MIXTURE_PLOT = "spectrogram"
 NEAREST_NEIGHBORS = "nn-filter"
 BIT_DEPTHS = {"flac": ("16", "24"), "wav": ("16", "24", "32", "32f"), "ogg": (), "mp3": ()}

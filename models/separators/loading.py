@@ -77,11 +77,23 @@ def describe(separators: tuple[SeparatorName, ...]) -> Description:
         sample_rates=tuple(dict.fromkeys(rate for each in found for rate in each.sample_rates)),
         context_s=max(each.context_s for each in found),
         minimum_s=max(each.minimum_s for each in found),
+        sums_to_mixture=_sum_to_mixture(found),
         normalizes=any(each.normalizes for each in found),
         uses_device=any(each.uses_device for each in found),
         sha256="+".join(filter(None, digests)) or None,
         resolved_options=json.dumps(resolved),
     )
+
+
+def _sum_to_mixture(members: list[Description]) -> bool:
+    """Whether the stems of an ensemble leave nothing.
+
+    Means of the same stems sum to the mixture where those of each member do. Where members split it
+    into other stems, those of one that sum to the mixture leave nothing for a residual.
+    """
+    sums = [each.sums_to_mixture for each in members]
+    same = len({frozenset(each.stems) for each in members}) == 1
+    return all(sums) if same else any(sums)
 
 
 def load(separators: tuple[SeparatorName, ...]) -> tuple[Member, ...]:
