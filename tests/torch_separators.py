@@ -1,11 +1,17 @@
 """Small networks behind the interface of separators, for tests."""
 
 import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from beamsplitter.models.separators.base import ModelError, TorchSeparator
 from beamsplitter.models.separators.blocks import BlockLengths
+from beamsplitter.models.separators.inference import DeviceRunner
 
 
 class Toy(TorchSeparator):
@@ -69,6 +75,40 @@ class Choosy(Toy):
         if blocks.abs().max() > 1:
             raise ValueError("too loud")
         return super().forward(blocks)
+
+
+class Faulty(Toy):
+    """What can go wrong in a process that runs models: with loud blocks, or altogether."""
+
+    name = "faulty"
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+        if fault == "unmeasured":
+            DeviceRunner.batch_size = raising(ModelError("no memory to measure with"))
+        elif fault == "no lane":
+            DeviceRunner.lane = raising(RuntimeError("no stream"))
+        elif fault == "poisoned":
+            DeviceRunner.is_usable = lambda self: False
+
+    def forward(self, blocks: torch.Tensor) -> torch.Tensor:
+        if blocks.abs().max() > 1:
+            if self.fault == "exits":
+                sys.exit("no licence")
+            if self.fault == "hangs":
+                time.sleep(3600)
+            if self.fault == "stops":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            raise ValueError("too loud")
+        return super().forward(blocks)
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
 
 
 class Absent(Toy):

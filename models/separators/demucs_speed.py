@@ -6,21 +6,12 @@ whatever a network holds, it is held against demucs' own when it is loaded.
 
 import copy
 import logging
-import math
-import types
 from typing import Any
 
 import torch
 from demucs.demucs import DConv, Demucs
-from demucs.hdemucs import HDecLayer, HDemucs, HEncLayer
-from demucs.htdemucs import HTDemucs
-from demucs.spec import ispectro
-from demucs.transformer import (
-    CrossTransformerEncoderLayer,
-    LayerScale,
-    MyGroupNorm,
-    MyTransformerEncoderLayer,
-)
+from demucs.hdemucs import HDecLayer, HEncLayer
+from demucs.transformer import LayerScale
 from torch import nn
 
 CHECKED_S = 1.0
@@ -108,51 +99,6 @@ def avoid_attention_shortcut(module: nn.Module) -> None:
             part.register_forward_pre_hook(_tell_query_from_key)
 
 
-def fold_scales(module: nn.Module) -> None:
-    """Put the scales of a transformer's branches into the weights that come before them."""
-    for part in module.modules():
-        if not isinstance(part, MyTransformerEncoderLayer | CrossTransformerEncoderLayer):
-            continue
-        layer: Any = part
-        attention = layer.self_attn if hasattr(layer, "self_attn") else layer.cross_attn
-        if isinstance(attention, nn.MultiheadAttention):
-            layer.gamma_1 = _folded(attention.out_proj, layer.gamma_1)
-        layer.gamma_2 = _folded(layer.linear2, layer.gamma_2)
-
-
-def _folded(linear: nn.Linear, scale: nn.Module) -> nn.Module:
-    if not isinstance(scale, LayerScale):
-        return scale
-    with torch.no_grad():
-        linear.weight.mul_(scale.scale[:, None])
-        linear.bias.mul_(scale.scale)
-    return nn.Identity()
-
-
-def normalise_without_transposing(module: nn.Module) -> None:
-    """Make a transformer's norms over tokens and channels work in the order of these in memory."""
-    for part in list(module.modules()):
-        for name, child in part.named_children():
-            if isinstance(child, MyGroupNorm) and child.num_groups == 1:
-                part._modules[name] = NormOfAll(child)
-
-
-def join_branches_with_what_follows(module: nn.Module) -> None:
-    """Make the last product of an encoder part of what runs on some frequencies at once."""
-    for part in module.modules():
-        if not isinstance(part, HEncLayer) or not part.freq or part.empty:
-            continue
-        layer: Any = part
-        if (
-            layer.dconv
-            and layer.rewrite
-            and layer.rewrite.kernel_size == (1, 1)
-            and isinstance(layer.norm2, nn.Identity)
-        ):
-            layer.dconv = nn.Sequential(layer.dconv, Product(layer.rewrite), nn.GLU(dim=1))
-            layer.rewrite = None
-
-
 def make_branches_products(module: nn.Module) -> None:
     """Make residual branches products of matrices, with as few passes over them as can be."""
     for part in list(module.modules()):
@@ -173,30 +119,6 @@ def run_rows_in_pieces(module: nn.Module) -> None:
     for part in list(module.modules()):
         if isinstance(part, HEncLayer | HDecLayer) and part.freq and "dconv" in part._modules:
             part._modules["dconv"] = RowsInPieces(part.get_submodule("dconv"))
-
-
-def transpose_by_products(module: nn.Module) -> None:
-    """Make transposed convolutions along frequency products of matrices."""
-    for part in list(module.modules()):
-        if isinstance(part, HDecLayer) and part.freq:
-            convolution: Any = part.conv_tr
-            if convolution.kernel_size == (2 * convolution.stride[0], 1):
-                part._modules["conv_tr"] = TransposedByProducts(convolution)
-
-
-def invert_without_padding(module: nn.Module) -> None:
-    """Make the inverse STFT write its padded spectrum once, in the order in which it is read.
-
-    Only where the network estimates the parts of a spectrum, not where it masks the mixture's; and
-    where its spectrum is padded so: those of MDX 2021 had another padding, and a network without
-    branch of time has none.
-    """
-    is_padded = isinstance(module, HTDemucs) or (
-        isinstance(module, HDemucs) and module.hybrid and not module.hybrid_old
-    )
-    if is_padded and module.cac:
-        module._mask = _estimate
-        module._ispec = types.MethodType(_inverse_stft, module)
 
 
 class Residual(nn.Module):
@@ -283,35 +205,6 @@ class BranchOfProducts(Residual):
         return (gain[:, :, None] * weight).float(), shift.float()
 
 
-class Product(nn.Module):
-    """A `Conv2d` of one tap on `(rows, channels, frames)`."""
-
-    def __init__(self, convolution: Any) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(convolution.weight.detach().flatten(1))
-        self.bias = nn.Parameter(convolution.bias.detach()[:, None])
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """`(rows, channels, frames)` to as many rows and frames."""
-        return torch.baddbmm(self.bias, self.weight.expand(len(rows), -1, -1), rows)
-
-
-class NormOfAll(nn.Module):
-    """A `MyGroupNorm` of one group: `(batch, tokens, channels)`, normalised over all of both."""
-
-    def __init__(self, norm: Any) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """What the norm gives, in the order of the tokens in memory."""
-        if tokens.device.type != "cpu":
-            given: torch.Tensor = self.norm(tokens)
-            return given
-        normalised = nn.functional.layer_norm(tokens, tokens.shape[1:], eps=self.norm.eps)
-        return torch.addcmul(self.norm.bias, normalised, self.norm.weight)
-
-
 class RowsInPieces(nn.Module):
     """Runs a module on some rows of a batch after the other: what it makes stays in the cache.
 
@@ -336,77 +229,5 @@ def _tell_query_from_key(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ..
     return (query.view_as(query), *others)
 
 
-class TransposedByProducts(nn.Module):
-    """A `ConvTranspose2d` along frequency alone, whose kernel is twice its stride.
-
-    Every row of the input gives two strides of the output, which overlap with those of its
-    neighbours: a product of matrices, and a sum.
-    """
-
-    def __init__(self, convolution: Any) -> None:
-        super().__init__()
-        self.stride: int = convolution.stride[0]
-        channels_in, channels_out = convolution.weight.shape[:2]
-        weight = convolution.weight.detach().squeeze(3).permute(2, 1, 0)
-        self.weight = nn.Parameter(weight.reshape(-1, channels_in))
-        self.bias = nn.Parameter(convolution.bias.detach().clone())
-        self.channels_out = channels_out
-
-    def forward(self, blocks: torch.Tensor) -> torch.Tensor:
-        """`(batch, channels, rows, frames)` to `(batch, channels, stride * (rows + 1), frames)`."""
-        batch, _, rows, frames = blocks.shape
-        # Not matmul: it would copy all rows into one.
-        each_row = blocks.transpose(1, 2).reshape(batch * rows, -1, frames)
-        products = torch.bmm(self.weight.expand(batch * rows, -1, -1), each_row)
-        halves = products.view(batch, rows, 2, self.stride, self.channels_out, frames)
-        first, second = halves.permute(2, 0, 4, 1, 3, 5)
-        shape = (batch, self.channels_out, rows + 1, self.stride, frames)
-        bias = self.bias.view(-1, 1, 1).to(products.dtype)
-        output = torch.empty(shape, dtype=products.dtype, device=products.device)
-        torch.add(first, bias[:, None], out=output[:, :, :-1])
-        output[:, :, -1] = bias
-        output[:, :, 1:] += second
-        return output.view(batch, self.channels_out, -1, frames)
-
-
-def _estimate(_: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
-    """`HTDemucs._mask` where what is estimated is the spectrum: `_inverse_stft` takes its parts."""
-    return parts
-
-
-def _inverse_stft(
-    network: Any, estimate: torch.Tensor, length: int, scale: int = 0
-) -> torch.Tensor:
-    """`HTDemucs._ispec`: a row of zeros on top, two frames of zeros on either side, inverted.
-
-    Parameters
-    ----------
-    estimate : real and imaginary parts, `(…, 2 * channels, bins, frames)`
-    """
-    hop_length = network.hop_length // 4**scale
-    parts = estimate.unflatten(-3, (-1, 2)).movedim((-3, -2), (-1, -2))
-    *others, frames, rows, _ = parts.shape
-    padded = torch.empty(*others, frames + 4, rows + 1, 2, device=parts.device)
-    padded[..., 2:-2, :-1, :] = parts
-    padded[..., 2:-2, -1, :] = 0
-    padded[..., :2, :, :] = 0
-    padded[..., -2:, :, :] = 0
-    edge = hop_length // 2 * 3
-    whole = hop_length * math.ceil(length / hop_length) + 2 * edge
-    samples: torch.Tensor = ispectro(
-        torch.view_as_complex(padded).transpose(-2, -1), hop_length, length=whole
-    )
-    return samples[..., edge : edge + length]
-
-
-CHANGES = (
-    avoid_attention_shortcut,
-    fold_scales,
-    normalise_without_transposing,
-    make_branches_products,
-    join_branches_with_what_follows,
-    run_rows_in_pieces,
-    transpose_by_products,
-    invert_without_padding,
-)
+CHANGES = (avoid_attention_shortcut, make_branches_products, run_rows_in_pieces)
 """What makes a network faster, in the order in which it is done."""

@@ -104,6 +104,18 @@ class DeviceRunner:
         with torch.cuda.stream(torch.cuda.Stream(self.device)):
             yield
 
+    def is_usable(self) -> bool:
+        """Whether the device still computes: after some faults a GPU does not, for this process."""
+        if self.device.type != "cuda":
+            return True
+        try:
+            torch.zeros(1, device=self.device).cpu()
+        except torch.OutOfMemoryError:
+            return True
+        except RuntimeError:
+            return False
+        return True
+
     def batch_size(self, member_index: int, blocks: np.ndarray) -> int:
         """How many blocks the member's model takes at once, of the longest that it is given."""
         if self.options.batch_size:

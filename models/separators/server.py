@@ -8,12 +8,16 @@ at most `REQUESTS_AHEAD` batches of blocks here, which bounds the memory.
 Blocks and stems cross a Unix socket as raw bytes, and what describes them as JSON: nothing is
 pickled. The socket lies in a folder that only its user can open. The server ends with its last
 client.
+
+Every request is answered, with stems or with what went wrong. A client that gets no answer for long
+ends the server and says so; one whose server is gone starts another.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -39,8 +43,12 @@ from .mixing import RunBlocks
 from .running import DeviceOptions, runner_of
 
 REQUESTS_AHEAD = 2
-TRIES = 2
+TRIES = 3
 IDLE_S = 5.0
+# Blocks of all workers may wait before one's own, and the first compiles a model.
+ANSWER_LIMIT_S = 900.0
+START_LIMIT_S = 900.0
+GREETING_LIMIT_S = 30.0
 LANES = 2
 # The path of a socket may have 103 bytes; its name has 17.
 LONGEST_FOLDER = 85
@@ -177,10 +185,18 @@ class RemoteRunner:
         self, header: dict[str, Any], blocks: np.ndarray | None
     ) -> tuple[dict[str, Any], np.ndarray]:
         for _ in range(TRIES):
+            connection = self._connection()
             try:
-                connection = self._connection()
-                send(connection, header, blocks)
-                answer, data = receive(connection)
+                send(connection.socket, header, blocks)
+                answer, data = receive(connection.socket)
+            except TimeoutError:
+                self._of_thread.connection = None
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(connection.process, signal.SIGKILL)
+                raise ModelError(
+                    f"{_names(self.spec)}: the process that runs the models gave no answer for "
+                    f"{ANSWER_LIMIT_S:.0f} s, and was ended: see whether its GPU hangs"
+                ) from None
             except (OSError, EOFError):
                 # The server died, perhaps of another's blocks: a new one is started.
                 self._of_thread.connection = None
@@ -189,11 +205,12 @@ class RemoteRunner:
                 raise ModelError(answer["error"])
             return answer, data
         raise ModelError(
-            "the process that runs the models was killed twice: see whether memory is short"
+            f"{_names(self.spec)}: the process that runs the models ended each time that it was "
+            "asked: see whether memory is short, or its GPU fails"
         )
 
-    def _connection(self) -> socket.socket:
-        connection: socket.socket | None = getattr(self._of_thread, "connection", None)
+    def _connection(self) -> "Connection":
+        connection: Connection | None = getattr(self._of_thread, "connection", None)
         if connection is None:
             connection = self._of_thread.connection = connect(self.spec)
         return connection
@@ -232,7 +249,7 @@ def open_models(separators: tuple[SeparatorName, ...], options: DeviceOptions) -
 
         device = find_device(options.device)
         if device.type == "cuda" and device.index is None:
-            options = replace(options, device=f"cuda:{os.getpid() % device_count()}")
+            options = replace(options, device=f"cuda:{next_device(device_count())}")
         if device.type != "cpu":
             remote = RemoteRunner(ServerSpec(fetch(separators), options))
             return Models(remote.members, remote)
@@ -248,20 +265,22 @@ class Models:
     run: RunBlocks
 
 
-def connect(spec: ServerSpec) -> socket.socket:
+@dataclass(frozen=True)
+class Connection:
+    """A connection to a server, and the number of its process."""
+
+    socket: socket.socket
+    process: int
+
+
+def connect(spec: ServerSpec) -> Connection:
     """Connect to the server of a spec, and start it if none is there.
 
     Raises
     ------
     ModelError : it can't load the models
     """
-    folder = Path(tempfile.gettempdir()) / f"beamsplitter-models-{os.getuid()}"
-    if len(str(folder)) > LONGEST_FOLDER:
-        folder = Path("/tmp") / folder.name
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
-        raise ModelError(f"{folder}: others can open it: remove it")
-    address = folder / hashlib.sha256(spec.to_json().encode()).hexdigest()[:16]
+    address = _own_folder() / hashlib.sha256(spec.to_json().encode()).hexdigest()[:16]
     with FileLock(f"{address}.lock"):
         try:
             return _greeted(address)
@@ -270,13 +289,35 @@ def connect(spec: ServerSpec) -> socket.socket:
             return _greeted(address)
 
 
-def _greeted(address: Path) -> socket.socket:
+def _own_folder() -> Path:
+    """A folder of this machine that only its user can open."""
+    folder = Path(tempfile.gettempdir()) / f"beamsplitter-models-{os.getuid()}"
+    if len(str(folder)) > LONGEST_FOLDER:
+        folder = Path("/tmp") / folder.name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
+        raise ModelError(f"{folder}: others can open it: remove it")
+    return folder
+
+
+def next_device(count: int) -> int:
+    """The GPU for one more process of this machine, in turn: 0, 1, …, count - 1, 0, …"""
+    turns = _own_folder() / "turns"
+    with FileLock(f"{turns}.lock"):
+        turn = turns.stat().st_size if turns.exists() else 0
+        turns.write_bytes(b"." * ((turn + 1) % count))
+    return turn % count
+
+
+def _greeted(address: Path) -> Connection:
     """A connection that was answered: one that is about to end takes connections, too."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(GREETING_LIMIT_S)
     connection.connect(str(address))
     send(connection, {"ask": "members"}, None)
-    receive(connection)
-    return connection
+    answer, _ = receive(connection)
+    connection.settimeout(ANSWER_LIMIT_S)
+    return Connection(connection, answer["process"])
 
 
 def _start(spec: ServerSpec, address: Path) -> None:
@@ -290,8 +331,12 @@ def _start(spec: ServerSpec, address: Path) -> None:
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(spec.to_json().encode())
     process.stdin.close()
-    said = process.stdout.readline()
+    ready, _, _ = select.select([process.stdout], [], [], START_LIMIT_S)
+    said = process.stdout.readline() if ready else b""
     process.stdout.close()
+    if not ready:
+        process.kill()
+        raise ModelError(f"{_names(spec)}: was not loaded within {START_LIMIT_S:.0f} s")
     if not said:
         raise ModelError(f"{_names(spec)}: the process that runs the models ended at its start")
     error = json.loads(said)["error"]
@@ -340,6 +385,8 @@ class ModelServer:
         self.runner = DeviceRunner(self.members, spec.options)
         self.waiting: deque[_Request] = deque()
         self.changed = threading.Condition()
+        self.broken: ModelError | None = None
+        """Why no lane takes requests any more."""
         self.clients = 0
         self.idle_since_s = time.monotonic()
         lanes = LANES if self.runner.device.type == "cuda" else 1
@@ -361,23 +408,27 @@ class ModelServer:
         try:
             while True:
                 header, blocks = receive(connection)
-                if header["ask"] == "members":
-                    send(connection, {"members": self._facts()}, None)
-                    continue
-                try:
-                    stems = self._run(header, blocks)
-                except ModelError as error:
-                    send(connection, {"error": str(error)}, None)
-                else:
-                    send(connection, {}, stems)
-                    # They hold on to a whole batch.
-                    del blocks, stems
-        except (OSError, EOFError):
-            connection.close()
+                send(connection, *self._answer(header, blocks))
+                # They hold on to a whole batch.
+                del blocks
+        # What is no request can't be answered, nor what came after it.
+        except (OSError, EOFError, ValueError, MemoryError):
+            pass
         finally:
+            connection.close()
             with self.changed:
                 self.idle_since_s = time.monotonic()
                 self.clients -= 1
+
+    def _answer(
+        self, header: dict[str, Any], blocks: np.ndarray
+    ) -> tuple[dict[str, Any], np.ndarray | None]:
+        try:
+            if header["ask"] == "members":
+                return {"members": self._facts(), "process": os.getpid()}, None
+            return {}, self._run(header, blocks)
+        except Exception as error:
+            return {"error": str(_as_model_error(error))}, None
 
     def _facts(self) -> list[dict[str, Any]]:
         return [
@@ -400,28 +451,54 @@ class ModelServer:
             Future(),
         )
         with self.changed:
+            if self.broken:
+                raise self.broken
             self.waiting.append(request)
             self.changed.notify()
         return request.done.result()
 
     def _work(self) -> None:
-        with self.runner.lane():
-            while True:
-                self._run_together(self._next())
+        try:
+            with self.runner.lane():
+                while True:
+                    self._run_next()
+        # A lane that can't begin: those that wait for it must not wait for ever.
+        except Exception as error:
+            with self.changed:
+                self.broken = _as_model_error(error)
+                left, self.waiting = list(self.waiting), deque()
+            for request in left:
+                request.done.set_exception(self.broken)
 
-    def _next(self) -> list[_Request]:
-        """The request that waits longest, and others that fit into its batch."""
+    def _run_next(self) -> None:
+        """Run the request that waits longest, and others that fit into its batch."""
         with self.changed:
             self.changed.wait_for(lambda: self.waiting)
-            first = self.waiting[0]
-            room = self.runner.batch_size(first.member_index, first.blocks)
-            taken: list[_Request] = []
+            taken = [self.waiting.popleft()]
+        try:
+            # May take a while: the batch size is found out by trying.
+            room = self.runner.batch_size(taken[0].member_index, taken[0].blocks)
+            taken += self._take_fitting(taken[0], room - len(taken[0].blocks))
+            self._run_together(taken)
+        # A separator of one's own may call `sys.exit`.
+        except (Exception, SystemExit) as error:
+            if not self.runner.is_usable():
+                # After some faults of a GPU nothing runs in this process any more. Who waits sees
+                # it end, and asks another.
+                os._exit(1)
+            for request in taken:
+                if not request.done.done():
+                    request.done.set_exception(_as_model_error(error))
+
+    def _take_fitting(self, first: _Request, room: int) -> list[_Request]:
+        taken: list[_Request] = []
+        with self.changed:
             for request in list(self.waiting):
-                if request is first or (first.fits(request) and len(request.blocks) <= room):
+                if first.fits(request) and len(request.blocks) <= room:
                     taken.append(request)
                     room -= len(request.blocks)
                     self.waiting.remove(request)
-            return taken
+        return taken
 
     def _run_together(self, requests: list[_Request]) -> None:
         first = requests[0]
@@ -429,22 +506,26 @@ class ModelServer:
         together = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
         try:
             (stems,) = self.runner(first.member_index, [together], first.sample_rate, first.stems)
-        except Exception as error:
-            if len(requests) == 1:
-                first.done.set_exception(
-                    error
-                    if isinstance(error, ModelError)
-                    else ModelError(f"{type(error).__name__}: {error}")
-                )
-                return
+        except (Exception, SystemExit):
+            if len(requests) == 1 or not self.runner.is_usable():
+                raise
             # One's fault must not cost the others.
             for request in requests:
-                self._run_together([request])
+                try:
+                    self._run_together([request])
+                except (Exception, SystemExit) as error:
+                    request.done.set_exception(_as_model_error(error))
             return
         done = 0
         for request in requests:
             request.done.set_result(stems[done : done + len(request.blocks)])
             done += len(request.blocks)
+
+
+def _as_model_error(error: BaseException) -> ModelError:
+    if isinstance(error, ModelError):
+        return error
+    return ModelError(f"{type(error).__name__}: {error}")
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -200,6 +201,100 @@ def test_a_server_that_is_killed_is_started_again(spec: ServerSpec, tmp_path: Pa
     os.kill(first, signal.SIGKILL)
     np.testing.assert_allclose(ask(runner, blocks), expected(blocks), atol=1e-5)
     assert len({pid for pid, _ in notes_of(tmp_path)}) == 2
+
+
+def answers(runner: RemoteRunner, mixtures: list[np.ndarray]) -> list[Any]:
+    """What several clients get at once: stems, or what went wrong."""
+
+    def separate(blocks: np.ndarray) -> np.ndarray | str:
+        try:
+            return ask(runner, blocks)
+        except ModelError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(len(mixtures)) as pool:
+        return list(pool.map(separate, mixtures))
+
+
+def faulty(spec: ServerSpec, fault: str) -> ServerSpec:
+    separator = SeparatorName("torch_separators:Faulty", f'{{"fault": "{fault}"}}')
+    return ServerSpec((separator,), spec.options)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [("unmeasured", "no memory to measure with"), ("no lane", "RuntimeError: no stream")],
+)
+def test_a_server_that_can_run_nothing_answers_each_request(
+    fault: str, said: str, spec: ServerSpec
+) -> None:
+    runner = RemoteRunner(faulty(spec, fault))
+    for _ in range(2):
+        assert answers(runner, [blocks_of(4, seed) for seed in range(5)]) == [said] * 5
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("exits", "SystemExit: no licence"),
+        ("poisoned", "the process that runs the models ended each time"),
+    ],
+)
+def test_what_ends_a_server_s_work_costs_its_own_recording_only(
+    fault: str, said: str, spec: ServerSpec
+) -> None:
+    runner = RemoteRunner(faulty(spec, fault))
+    loud, quiet = blocks_of(2, 1), blocks_of(2, 2)
+    loud *= 10
+    (answer,) = answers(runner, [loud])
+    assert said in answer
+    there = ask(RemoteRunner(faulty(spec, "")), quiet)
+    np.testing.assert_allclose(ask(runner, quiet), there, atol=1e-5)
+
+
+@pytest.mark.parametrize("fault", ["hangs", "stops"])
+def test_a_server_that_gives_no_answer_is_ended_and_named(
+    fault: str, spec: ServerSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "ANSWER_LIMIT_S", 1.0)
+    runner = RemoteRunner(faulty(spec, fault))
+    process = psutil.Process(runner._connection().process)
+    loud, quiet = blocks_of(1, 1), blocks_of(2, 2)
+    loud *= 10
+    (answer,) = answers(runner, [loud])
+    assert (
+        "torch_separators:Faulty: the process that runs the models gave no answer for 1 s" in answer
+    )
+    process.wait(30)
+    assert ask(runner, quiet).shape[0] == 2
+
+
+def test_a_stopped_server_does_not_hold_up_new_clients(
+    spec: ServerSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "GREETING_LIMIT_S", 1.0)
+    first = RemoteRunner(spec)
+    process = psutil.Process(first._connection().process)
+    process.suspend()
+    np.testing.assert_allclose(
+        ask(RemoteRunner(spec), blocks_of(2)), expected(blocks_of(2)), atol=1e-5
+    )
+    process.kill()
+
+
+def test_what_is_no_request_is_answered_or_ends_its_connection(spec: ServerSpec) -> None:
+    connection = server.connect(spec).socket
+    for header in ({}, {"ask": "run"}, {"ask": "sing", "member_index": 7}):
+        server.send(connection, header, None)
+        assert "error" in server.receive(connection)[0]
+    connection.sendall(server._SIZES.pack(3, 0) + b"{{{")
+    with pytest.raises(EOFError):
+        server.receive(connection)
+    ask(RemoteRunner(spec), blocks_of(1))
+
+
+def test_processes_take_gpus_in_turn(sockets: Path) -> None:
+    assert [server.next_device(3) for _ in range(7)] == [0, 1, 2, 0, 1, 2, 0]
 
 
 def test_clients_of_several_threads_and_runners_share_one_server(
