@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.portability.common_urns import resource_hints
 
+from ..transforms.attempts import new_attempts
 from ..transforms.file_facts import GCS_SCHEME
 from .dataflow_jobs import DataflowJobs, explained
 from .event_config import FolderEvents, GlobEvents, RecordingEvents
@@ -100,7 +101,7 @@ def build_dataflow_job(job: JobConfig, options: PipelineOptions) -> beam.Pipelin
         messages = pipeline | ReadEvents(job)
     except ValueError as error:
         raise JobFileError(f"job_config.events.inputs: {error}") from error
-    build(job, messages)
+    build(job, messages, attempts=new_attempts())
     return pipeline
 
 

@@ -41,6 +41,7 @@ from storage_server import StorageServer
 
 from beamsplitter.pipelines.run import build
 from beamsplitter.pipelines.sources import CreateEvents
+from beamsplitter.transforms import attempts
 from beamsplitter.transforms.gcs import GcsFiles
 from beamsplitter.transforms.klio_message import new_message
 
@@ -53,6 +54,8 @@ DOUBLING = Mischief(repeats=0.05, doubles=0.05, faults=0.01, turns=0.3, most=6)
 @pytest.fixture(autouse=True)
 def quick_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     draw_once_only(monkeypatch)
+    # The engine lets one of its threads run at a time: none can wait for another.
+    monkeypatch.setattr(attempts, "ALONE_TIMEOUT_S", 0)
 
 
 FAILING = {"separator": "separators:FailingOnLoud", "options": {"block_samples": 4000}}
