@@ -274,11 +274,17 @@ def verify(
     override: Override = None,
     template: Template = None,
     create: Annotated[
-        bool, typer.Option("--create", help="Make missing buckets, topics and subscriptions.")
+        bool,
+        typer.Option(
+            "--create",
+            help="Make missing buckets, topics and subscriptions; remove scratch files that killed "
+            "runs left on gs://.",
+        ),
     ] = False,
     log_format: LogFormat = "text",
 ) -> None:
-    """Check that all that a job names is there and may be used. Nothing is run, or deleted.
+    """Check that all that a job names is there and may be used. Nothing is run, and without
+    --create nothing is made or deleted.
 
     Exit code: 0 if nothing is missing, 1 if something is, 2 for a mistake in the call, or no
     credentials.

@@ -19,7 +19,7 @@ from apache_beam.portability.common_urns import resource_hints
 
 from ..transforms.attempts import new_attempts
 from ..transforms.file_facts import GCS_SCHEME
-from ..transforms.storage import OutputTree
+from ..transforms.storage import OutputTree, StorageError, UnusableStorageError
 from .dataflow_jobs import DataflowJobs, explained
 from .event_config import FolderEvents, GlobEvents, RecordingEvents
 from .event_outputs import prepare_outputs
@@ -190,6 +190,9 @@ def submit(job: JobConfig) -> Submission:
         jobs.require_updatable(job.job_name)
     require_events(job)
     prepare_outputs(job)
+    # Nobody clears up behind a job that was killed. Who may not, can submit all the same.
+    with contextlib.suppress(StorageError, UnusableStorageError):
+        OutputTree(job.output_location).clear_left_scratch()
     with explained():
         result = build_dataflow_job(job, options).run()
     if not result.has_job:

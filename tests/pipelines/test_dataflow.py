@@ -1,8 +1,10 @@
 """Jobs on Dataflow: what would be submitted, and to whom it is handed."""
 
+import errno
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ from beamsplitter.pipelines.job_config import JobConfig, JobFileError, parse_job
 from beamsplitter.pipelines.run import build
 from beamsplitter.pipelines.sources import CreateEvents
 from beamsplitter.transforms.attempts import new_attempts
+from beamsplitter.transforms.file_facts import StorageError
+from beamsplitter.transforms.gcs import GcsFiles
 
 ACCELERATOR = "type:nvidia-l4;count:1;machine_type:g2-standard-4;install-nvidia-driver"
 OPTIONS = {
@@ -285,6 +289,32 @@ def test_a_job_is_submitted_and_lists_its_recordings_on_a_worker(
     graph = beam_runner_api_pb2.Pipeline.FromString(content)
     names = {each.unique_name for each in graph.components.transforms.values()}
     assert "ReadEvents/List" in names
+    # A file that ends its process is held back there.
+    assert {"CountPlanning", "CountAttempts"} <= names
+
+
+def test_a_job_that_is_submitted_removes_old_scratch_files(
+    cloud: CloudServer, bucket: StorageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = ["out/song/manifest.json", "out/song/vocals.flac"]
+    for each in (*results, "out/.beamsplitter/scratch-host-1/parts/0.f32"):
+        bucket.bucket.blob(each).upload_from_string(b"")
+    submit(make_job(**submittable(cloud)))
+    assert len(bucket.names("out")) == 3
+    later_s = time.time() + 15 * 24 * 3600
+    monkeypatch.setattr(time, "time", lambda: later_s)
+    submit(make_job(**submittable(cloud)))
+    assert bucket.names("out") == results
+
+
+def test_who_may_not_remove_scratch_files_submits_all_the_same(
+    cloud: CloudServer, bucket: StorageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(files: GcsFiles, folder: str, before_s: float) -> Iterator[str]:
+        raise StorageError(errno.EACCES, "may not be accessed", folder)
+
+    monkeypatch.setattr(GcsFiles, "list_older", refused)
+    assert submit(make_job(**submittable(cloud))).job_id in cloud.jobs
 
 
 @pytest.mark.usefixtures("gcs")
