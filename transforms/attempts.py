@@ -8,6 +8,7 @@ ended, well or with an exception. What was begun twice and never ended is given 
 
 import contextlib
 import hashlib
+import itertools
 import json
 import secrets
 import threading
@@ -61,10 +62,10 @@ class CountAttempts(Step):
         """The same record, once its try is noted."""
         work = f"{self.folder}/{work_identity(record)}"
         names = [f"{work}-{number}" for number in range(BEGUN_BEFORE_GIVING_UP)]
-        begun = [name for name in names if name not in _ended and self.tree.is_there(name)]
+        begun = list(itertools.takewhile(self._is_begun, names))
         if begun == names:
             raise GivenUpError(self.reason, None)
-        name = next(name for name in names if name not in begun)
+        name = names[len(begun)]
         _turns.enter(alone=bool(begun))
         self.begun = [*begun, name]
         _ended.discard(name)
@@ -72,6 +73,9 @@ class CountAttempts(Step):
         with contextlib.suppress(StorageError):
             self.tree.write(b"", name)
         return [record]
+
+    def _is_begun(self, name: str) -> bool:
+        return name not in _ended and self.tree.is_there(name)
 
     def start_bundle(self) -> None:
         """Beam's entry: an exception may have ended the bundle before."""

@@ -136,6 +136,11 @@ def test_options_without_a_field_pass_through() -> None:
     assert sdk_options(description)["sdk_harness_log_level_overrides"] == {"a": "INFO"}
 
 
+def test_a_limit_for_what_hangs_is_handed_on() -> None:
+    options = sdk_options(described(element_processing_timeout_minutes=30))
+    assert options["element_processing_timeout_minutes"] == 30
+
+
 def test_what_is_not_set_is_left_to_beam() -> None:
     bare = PipelineOptions([]).get_all_options()
     given = {"runner", "project", "region", "temp_location", "sdk_container_image"}

@@ -275,7 +275,8 @@ def test_beams_runner_of_streams_repeats_what_failed_and_loses_nothing(
         storage = FailingOnce(number).storage
         options = PipelineOptions([], runner="BundleBasedDirectRunner", streaming=True)
         with storage.installed(), beam.Pipeline(options=options) as pipeline:
-            build(job, pipeline | test_stream.TestStream().add_elements(messages))
+            source = test_stream.TestStream().add_elements(messages)
+            build(job, pipeline | source, attempts=attempts.new_attempts())
         clear(each.out)
         assert len(storage.log) == 1
         assert result_files(each.out) == each.expected, storage.log

@@ -1,6 +1,7 @@
 """Notes of tries: taken before the work, gone when it has ended, however it ended."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import apache_beam as beam
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from storage_server import BUCKET, StorageServer
 
 from beamsplitter.transforms import attempts
 from beamsplitter.transforms.attempts import CountAttempts, new_attempts
@@ -128,6 +130,19 @@ def test_a_note_that_could_not_be_removed_is_no_crash(
     # What ends next takes it along.
     assert worked(count, pending("b")) == [pending("b")]
     assert not notes(count)
+
+
+def test_in_a_bucket_a_try_takes_two_reads_and_one_write(gcs: StorageServer) -> None:
+    step = CountAttempts(f"gs://{BUCKET}/out", new_attempts(), reason="it crashed")
+    gcs.requests.clear()
+    assert worked(step, pending("a")) == [pending("a")]
+    of_objects = (request.split() for request in gcs.requests)
+    methods = Counter(method for method, path in of_objects if f"/b/{BUCKET}/o" in path)
+    assert methods == {"GET": 2, "POST": 1, "DELETE": 1}
+    for _ in range(2):
+        begun(step, pending("a"))
+    assert is_given_up(begun(step, pending("a")))
+    assert len(gcs.names("out/.beamsplitter")) == 2
 
 
 def test_the_notes_are_scratch_files_of_this_run(count: CountAttempts) -> None:
