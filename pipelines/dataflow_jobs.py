@@ -188,7 +188,7 @@ class DataflowJobs:
                 continue
             value: Any = each.scalar
             if each.distribution is not None:
-                told = dict(each.distribution)
+                told: Any = each.distribution
                 value = {key: int(told[key]) for key in ("sum", "count", "min", "max")}
             else:
                 value = int(value)

@@ -101,9 +101,8 @@ class CountAttempts(Step):
 
 def work_identity(record: PendingRecording | PartReference) -> str:
     """A name of what is to be done with one generation of a recording, or of its part."""
-    recording, part = record, None
-    if isinstance(record, PartReference):
-        recording, part = record.recording, record.part.index
+    part = record.part.index if isinstance(record, PartReference) else None
+    recording = record.recording if isinstance(record, PartReference) else record
     identity = json.dumps([recording.folder, recording.generation, part]).encode()
     return hashlib.sha256(identity).hexdigest()[:32]
 
