@@ -47,8 +47,8 @@ class Measured:
     encode_s: float = 0.0046
     plot_s: float = 0.0057
     output_bytes_per_audio_s: float = 159_000
-    reads: int = 16
-    writes: int = 7
+    reads: int = 20
+    writes: int = 9
     shuffled_bytes: int = 10_500
 
 

@@ -274,11 +274,17 @@ def verify(
     override: Override = None,
     template: Template = None,
     create: Annotated[
-        bool, typer.Option("--create", help="Make missing buckets, topics and subscriptions.")
+        bool,
+        typer.Option(
+            "--create",
+            help="Make missing buckets, topics and subscriptions; remove scratch files that killed "
+            "runs left on gs://.",
+        ),
     ] = False,
     log_format: LogFormat = "text",
 ) -> None:
-    """Check that all that a job names is there and may be used. Nothing is run, or deleted.
+    """Check that all that a job names is there and may be used. Nothing is run, and without
+    --create nothing is made or deleted.
 
     Exit code: 0 if nothing is missing, 1 if something is, 2 for a mistake in the call, or no
     credentials.
@@ -450,19 +456,31 @@ def _run_on_dataflow(job: JobConfig, *, dry_run: bool, log_format: str) -> int:
         shown = {"template": job.pipeline_options.template_location}
     text = json.dumps(shown) if log_format == "json" else "\n".join(map(str, shown.values()))
     print(text, flush=True)
-    return _wait(job, submission.job_id) if submission.job_id else 0
+    return _wait(job, submission.job_id, log_format) if submission.job_id else 0
 
 
-def _wait(job: JobConfig, job_id: str) -> int:
+def _wait(job: JobConfig, job_id: str, log_format: str) -> int:
     """Wait as the job file says: until the job runs, until it is over, or not at all."""
+    from .dataflow import wait_for_results
     from .dataflow_jobs import DataflowError, DataflowJobs
+    from .progress import JsonLog, print_dataflow_summary
 
     try:
         if job.job_config.blocking:
-            DataflowJobs(job.pipeline_options).wait(job_id)
+            summary = wait_for_results(job, job_id)
+            if log_format == "json":
+                JsonLog()(None, {"event": "summary", **summary})
+            else:
+                print_dataflow_summary(
+                    Console(stderr=True, soft_wrap=True),
+                    summary,
+                    location=job.output_location,
+                    is_stream=job.pipeline_options.streaming,
+                )
+            return 1 if summary["recordings"]["failed"] else 0
         elif job.job_config.wait_for_pipeline_running:
             DataflowJobs(job.pipeline_options).wait_until_running(job_id)
-    except DataflowError as error:
+    except (DataflowError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -416,9 +416,9 @@ def summary_json(
     *,
     audio_s: float,
     wall_s: float,
-    workers: int,
+    workers: int | None,
 ) -> dict[str, Any]:
-    """The content of `run.json`."""
+    """The content of `run.json`. `workers` is None where a service has as many as it likes."""
     return {
         "job_name": job.job_name,
         "recordings": recordings,

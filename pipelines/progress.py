@@ -146,6 +146,24 @@ def print_stream_summary(console: Console, totals: StreamTotals, *, location: st
         console.print(Text(f"why some failed: {location}/{DEAD_LETTER_FOLDER}/"))
 
 
+def print_dataflow_summary(
+    console: Console, summary: dict[str, Any], *, location: str, is_stream: bool
+) -> None:
+    """The closing lines of a job on Dataflow, by the content of its `run.json`."""
+    counts = summary["recordings"]
+    console.print(
+        f"{counts['finished']} finished, {counts['skipped']} already done, {counts['failed']} "
+        f"failed; {_clock(summary['audio_s'])} of audio in {_clock(summary['wall_s'])}",
+        highlight=False,
+    )
+    if counts["passed_through"]:
+        console.print(f"{counts['passed_through']} passed through untouched", highlight=False)
+    console.print(Text(f"results in {location}"))
+    if counts["failed"]:
+        letters = f"{DEAD_LETTER_FOLDER}/" if is_stream else DEAD_LETTERS
+        console.print(Text(f"why some failed: {location}/{letters}"))
+
+
 def print_summary(console: Console, state: RunState, *, wall_s: float, location: str) -> None:
     """The closing lines of a run."""
     speed = f", {state.done_s / wall_s:.1f}x real time" if state.done_s else ""

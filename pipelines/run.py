@@ -17,6 +17,7 @@ import apache_beam as beam
 from ..models.separators.recipes import recipe_of
 from ..transforms import coders  # noqa: F401  (registers the coders)
 from ..transforms.accepting import NOT_FOR_US, PASS_THROUGH, AcceptMessages
+from ..transforms.attempts import CountAttempts
 from ..transforms.fan_out import SeparateByFanOut
 from ..transforms.klio_message import KlioJob
 from ..transforms.labels import WriteLabels
@@ -45,6 +46,7 @@ from ..transforms.steps import pass_access_on, run_step
 from .event_writing import WriteEvents
 from .events import place_of
 from .job_config import JobConfig
+from .launch import CRASHED
 from .receipts import receipts_by_recording
 from .upstream import TriggerUpstream
 
@@ -58,6 +60,7 @@ def build(
     progress_path: str | os.PathLike[str] | None = None,
     given_up: GivenUp | None = None,
     done: Iterable[str] = (),
+    attempts: str | None = None,
 ) -> dict[str, beam.PCollection]:
     """Compose the graph of a job.
 
@@ -69,6 +72,8 @@ def build(
     progress_path : file that the steps append what they did to, for the progress bar
     given_up : by element of recordings that go straight to the dead letters: reason, and step
     done : elements that are not done again, even if the job forces it
+    attempts : folder of the output tree that tries are noted in, on runners that repeat what has
+        failed; None where the launcher knows which recordings end their process
 
     Returns
     -------
@@ -109,9 +114,12 @@ def build(
         failures.append(pending[UPSTREAM] | TriggerUpstream(upstream, klio_job))
 
     to_plan = report(pending.main, "opened")
+    if attempts:
+        count = CountAttempts(out, attempts, reason=CRASHED)
+        to_plan = run_step(to_plan, count, PendingRecording, failures, label="CountPlanning")
     parts = report(run_step(to_plan, PlanParts(settings), PartReference, failures), "planned")
     spread = report(parts | Spread(local_workers=local_workers), "started")
-    published = fused_stage(spread, job, failures, model_threads=model_threads)
+    published = fused_stage(spread, job, failures, model_threads=model_threads, attempts=attempts)
 
     receipts_of_parts = report(published[PARTS], "part")
     joined = receipts_by_recording(receipts_of_parts, failures, settings.branches)
@@ -140,15 +148,21 @@ def fused_stage(
     failures: list[beam.PCollection],
     *,
     model_threads: int | None = None,
+    attempts: str | None = None,
 ) -> Any:
     """From references of parts to receipts: the only steps that hold arrays.
 
     Returns an object with `main`, receipts of finished recordings, and `parts`, those of parts.
     """
     out, settings = job.output_location, job.settings
+    if attempts:
+        count = CountAttempts(out, attempts, reason=CRASHED)
+        parts = run_step(parts, count, PartReference, failures)
     binaries = run_step(parts, LoadBinary(), Track, failures)
     tracks = run_step(binaries, LoadAudio(), Track, failures)
-    separated = tracks | "Separate" >> separation(job, model_threads=model_threads)
+    separated = tracks | "Separate" >> separation(
+        job, model_threads=model_threads, at_once=attempts is not None
+    )
     failures += separated["failures"]
     stems = run_step(separated["tracks"], LoadStems(settings, out), Track, failures)
     has_stems = settings.separation.description.effect == "stems"
@@ -161,14 +175,16 @@ def fused_stage(
     return published
 
 
-def separation(job: JobConfig, *, model_threads: int | None) -> beam.PTransform:
+def separation(
+    job: JobConfig, *, model_threads: int | None, at_once: bool = False
+) -> beam.PTransform:
     """The steps from samples to stems: those of the method itself, or a model's inference."""
     settings, hints = job.settings, job.pipeline_options.separation_hints
     if not settings.separation.is_nn_filter:
         # RunInference takes a second to import.
         from ..transforms.inference import RunModels
 
-        return RunModels(settings, threads=model_threads, hints=hints)
+        return RunModels(settings, threads=model_threads, hints=hints, at_once=at_once)
     recipe = recipe_of(settings.separation.separators[0].options)
     separate = SeparateByFanOut if job.join == "cogbk" else SeparateNearestNeighbors
     return separate(recipe, stems=settings.wanted_stems).with_resource_hints(**hints)

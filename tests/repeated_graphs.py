@@ -17,6 +17,7 @@ from repeating_engine import StreamOf
 from beamsplitter.pipelines.job_config import JobConfig, parse_job
 from beamsplitter.pipelines.run import build
 from beamsplitter.transforms import plots
+from beamsplitter.transforms.attempts import new_attempts
 from beamsplitter.transforms.klio_message import new_message, parse_message
 from beamsplitter.transforms.storage import OutputTree
 
@@ -73,7 +74,7 @@ def graph_of(
     pipeline = beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner"))
     messages = [new_message(element).SerializeToString() for element in scenario.elements]
     source = StreamOf(messages) if scenario.is_stream else beam.Create(messages)
-    built = build(scenario.job(music, out), pipeline | source, local_workers=None)
+    built = build(scenario.job(music, out), pipeline | source, attempts=new_attempts())
     return pipeline, built
 
 

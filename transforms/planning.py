@@ -124,7 +124,11 @@ class SkipFinished(Step):
         force = force and element not in self.done
         found = stat_file(uri)
         folder = folder_of(element, uri)
-        if self.finished_suffix and not force and self._is_there(element + self.finished_suffix):
+        if (
+            self.finished_suffix
+            and not force
+            and self.tree.is_there(element + self.finished_suffix)
+        ):
             receipt = Receipt(element, folder, 0.0, (), skipped=True, message=message)
             return TaggedOutput(SKIPPED, receipt)
         manifest = read_manifest(self.tree, folder)
@@ -170,13 +174,6 @@ class SkipFinished(Step):
         if os.path.splitext(name)[0] not in self.stem_names:
             return False
         return any(map(has_audio_extension, files_of(folder).names_alike(f"{folder}.wav")))
-
-    def _is_there(self, name: str) -> bool:
-        try:
-            stat_file(self.tree.path(name))
-        except StorageError:
-            return False
-        return True
 
     def _place_of(self, element: str) -> tuple[str, str]:
         """The path below the location, and the whole path, of an element that is either."""

@@ -148,7 +148,10 @@ class PublishTrack(PublishingStep):
             self.tree.remove(name)
         self.count("audio_milliseconds", round(1000 * recording.duration_s))
         self.count("bytes", sum(file.size_bytes for file in track.files))
-        self.count("clipped_samples", sum(file.clipped_samples or 0 for file in track.files))
+        clipped_samples = sum(file.clipped_samples or 0 for file in track.files)
+        self.count("clipped_samples", clipped_samples)
+        self.count("recordings")
+        self.count("clipped_recordings", clipped_samples > 0)
         return Receipt(
             recording.element,
             recording.folder,

@@ -41,6 +41,7 @@ from storage_server import StorageServer
 
 from beamsplitter.pipelines.run import build
 from beamsplitter.pipelines.sources import CreateEvents
+from beamsplitter.transforms import attempts
 from beamsplitter.transforms.gcs import GcsFiles
 from beamsplitter.transforms.klio_message import new_message
 
@@ -53,6 +54,8 @@ DOUBLING = Mischief(repeats=0.05, doubles=0.05, faults=0.01, turns=0.3, most=6)
 @pytest.fixture(autouse=True)
 def quick_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     draw_once_only(monkeypatch)
+    # The engine lets one of its threads run at a time: none can wait for another.
+    monkeypatch.setattr(attempts, "ALONE_TIMEOUT_S", 0)
 
 
 FAILING = {"separator": "separators:FailingOnLoud", "options": {"block_samples": 4000}}
@@ -272,7 +275,8 @@ def test_beams_runner_of_streams_repeats_what_failed_and_loses_nothing(
         storage = FailingOnce(number).storage
         options = PipelineOptions([], runner="BundleBasedDirectRunner", streaming=True)
         with storage.installed(), beam.Pipeline(options=options) as pipeline:
-            build(job, pipeline | test_stream.TestStream().add_elements(messages))
+            source = test_stream.TestStream().add_elements(messages)
+            build(job, pipeline | source, attempts=attempts.new_attempts())
         clear(each.out)
         assert len(storage.log) == 1
         assert result_files(each.out) == each.expected, storage.log
