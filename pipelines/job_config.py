@@ -158,7 +158,7 @@ class PipelineSettings(BaseModel):
     accelerator: str | None = Field(
         None,
         pattern=r"^type:[^;]+;count:[1-9][0-9]*(;[^;]+)*$",
-        description="GPU of the workers that separate: a resource hint, no option of Beam",
+        description="GPU of the steps that hold samples: a resource hint, no option of Beam",
     )
 
     @model_validator(mode="before")
@@ -195,8 +195,8 @@ class PipelineSettings(BaseModel):
         return self
 
     @property
-    def separation_hints(self) -> dict[str, str]:
-        """Resource hints of the step that separates; none on this machine."""
+    def fused_stage_hints(self) -> dict[str, str]:
+        """Resource hints of all steps that hold samples; none on this machine."""
         if self.accelerator is None or self.runner != "DataflowRunner":
             return {}
         return {"accelerator": self.accelerator}
