@@ -32,10 +32,10 @@ from ..transforms.storage import (
 from .event_config import (
     EVENT_INPUTS,
     EVENT_OUTPUTS,
-    TOPIC,
     EventInput,
     EventOutput,
     StreamingSettings,
+    Topic,
 )
 
 EXCERPT_LIMIT_S = 60.0
@@ -68,7 +68,7 @@ class UpstreamJob(Section):
 
     job_name: str = Field(min_length=1)
     gcp_project: str = ""
-    topic: str = Field(pattern=TOPIC)
+    topic: Topic
 
 
 class Events(Section):

@@ -33,6 +33,7 @@ STYLES = {
     "warning": "yellow",
     "missing": "bold red",
     "no access": "bold red",
+    "refused": "bold red",
     "can't tell": "yellow",
 }
 PLAIN_WIDTH = 200

@@ -467,9 +467,23 @@ def test_a_stream_has_one_source_and_no_listing() -> None:
     assert beam_runner_api_pb2.IsBounded.UNBOUNDED in {each.is_bounded for each in collections}
 
 
-def test_names_that_pubsub_does_not_take_are_told() -> None:
-    with pytest.raises(JobFileError, match=r"job_config\.events\.inputs: Invalid PubSub project"):
-        described_stream({"type": "pubsub", "subscription": "projects/p/subscriptions/s"})
+@pytest.mark.parametrize("streaming", [False, True])
+def test_topics_that_pubsub_can_not_have_are_told_before_anything_is_built(
+    streaming: bool, command: Command, tmp_path: Path
+) -> None:
+    plain = plain_job(streaming=streaming)
+    if streaming:
+        plain["job_config"]["events"]["inputs"] = [STREAM]
+    plain["job_config"]["events"]["outputs"] = [{"type": "pubsub", "topic": "projects/p/topics/xx"}]
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    done = command("run", path, "--dry-run")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        f"error: {path}: job_config.events.outputs.0.topic: projects/p/topics/xx"
+    )
+    assert "'p' is no id of a project" in line
 
 
 def test_events_that_are_no_recordings_need_the_folder_they_lie_below() -> None:
