@@ -55,6 +55,7 @@ class Decoder(Protocol):
 
 def truncated(name: str, *, held_s: float, promised_s: float) -> TruncatedAudioError:
     """The error of a file that ends too early."""
+    held_s = max(0.0, held_s)  # its header may end after its end
     return TruncatedAudioError(
         f"{name}: cut off, only {held_s:.2f} s of the {promised_s:.2f} s that its header promises "
         "can be decoded; copy or download it again"

@@ -12,11 +12,11 @@ import numpy as np
 
 from .decoder import AudioInfo, Decoder, undecodable
 from .errors import EmptyAudioError, NonFiniteAudioError
-from .file_bytes import size_of, window
+from .file_bytes import size_of
 from .libav import Libav
 from .libsndfile import CONTAINERS, open_with_libsndfile
 from .mp3 import Mp3
-from .sniffing import id3_size, sniff, what_else
+from .sniffing import identify, what_else
 
 __all__ = ["AudioInfo", "AudioSource", "probe", "read_audio"]
 
@@ -111,10 +111,7 @@ def _open(source: AudioSource, name: str) -> Decoder:
     file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes | bytearray) else source
     if size_of(file) == 0:
         raise EmptyAudioError(f"{name}: the file is empty (0 bytes); copy or download it again")
-    tag_size = id3_size(file)
-    if tag_size:
-        file = window(file, tag_size)
-    container = sniff(file, tagged=tag_size > 0)
+    file, container = identify(file)
     if container is None:
         raise undecodable(name, what_else(file))
     try:

@@ -1,5 +1,6 @@
 """Bytes of files: at an offset, or as a window that decoders take for the whole file."""
 
+import bisect
 import io
 import os
 from collections.abc import Mapping
@@ -26,7 +27,8 @@ class _Window(io.RawIOBase):
     def __init__(self, file: BinaryIO, start: int, patches: Mapping[int, bytes]) -> None:
         self._file = file
         self._start = start
-        self._patches = patches
+        self._patches = sorted(patches.items())
+        self._longest_patch = max(map(len, patches.values()), default=0)
         self._size = size_of(file) - start
         self._position = 0
 
@@ -41,15 +43,20 @@ class _Window(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)  # libsndfile seeks to before the start of an aiff
+        self._position = max(0, base + offset)  # damaged headers lead to before the start
         return self._position
 
     def readinto(self, buffer: Any, /) -> int:
-        data = bytearray(read_at(self._file, self._start + self._position, len(buffer)))
-        for offset, patch in self._patches.items():
-            for index, value in enumerate(patch, offset - self._position):
-                if 0 <= index < len(data):
-                    data[index] = value
+        if self._position >= self._size:
+            return 0
+        data = read_at(self._file, self._start + self._position, len(buffer))
         buffer[: len(data)] = data
+        first = bisect.bisect(self._patches, (self._position - self._longest_patch, b""))
+        stop = bisect.bisect(self._patches, (self._position + len(data), b""))
+        for offset, patch in self._patches[first:stop]:
+            at = offset - self._position
+            begin, end = max(0, at), min(len(data), at + len(patch))
+            if begin < end:
+                buffer[begin:end] = patch[begin - at : end - at]
         self._position += len(data)
         return len(data)

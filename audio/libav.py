@@ -1,5 +1,6 @@
 """m4a, aac, alac, wma, webm, video and more, read by the FFmpeg libraries inside PyAV."""
 
+import struct
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
@@ -9,7 +10,9 @@ import av.error
 import numpy as np
 
 from .decoder import AudioInfo, as_channels, damaged, place, truncated, undecodable
-from .mp4_index import find_edit, itunes_samples, ticks, walk_packets
+from .file_bytes import window
+from .mp4_index import find_edit, itunes_samples, skipped_samples, ticks, walk_packets
+from .sniffing import identify, what_else
 
 _FORMATS = {
     "m4a": "mp4",
@@ -19,7 +22,7 @@ _FORMATS = {
     "mp2": "mp3",
 }
 _SEEKABLE_CODECS = frozenset({"alac", "flac"})
-_PCM_BITS = {"u8": 8, "s8": 8, "s16": 16, "s24": 24, "s32": 32, "f32": 32, "f64": 64}
+_PCM_BITS = {"u8": 8, "s8": 8, "s16": 16, "s24": 24, "s32": 32, "s64": 64, "f32": 32, "f64": 64}
 
 
 class _Span(NamedTuple):
@@ -37,8 +40,10 @@ class Libav:
     and mpegts look for the next packet they understand).
     """
 
-    def __init__(self, file: BinaryIO, name: str, container: str) -> None:
+    def __init__(self, file: BinaryIO, name: str, container: str, *, late_samples: int = 0) -> None:
+        """`late_samples`: how many at the begin of what FFmpeg gives are none of the recording."""
         self._file = file
+        self._late = late_samples
         self._name = name
         self._container = container
         self._edit = find_edit(file) if container == "m4a" else None
@@ -71,13 +76,13 @@ class Libav:
         """The frames of a range, decoded from the start where a seek would not be exact."""
         out = np.zeros((info.channels, stop - start), np.float32)
         rate = info.sample_rate
-        span = self._mp4_span(rate)
+        span, late = self._mp4_span(rate), self._late_samples()
         with self._opened() as container:
             stream = self._stream(container)
             tick = ticks(stream, rate)
             if span and _is_seekable(stream.codec_context.name):
                 container.seek((span.origin + start) // tick, stream=stream)
-            position = 0
+            position = -late
             for frame in self._decoded(container, stream):
                 if span and frame.pts is not None:
                     position = frame.pts * tick - span.origin
@@ -108,7 +113,10 @@ class Libav:
     def _stream(self, container: Any) -> Any:
         if not container.streams.audio:
             raise undecodable(self._name, "it holds no audio track")
-        return container.streams.audio[0]
+        stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise undecodable(self._name, "its codec is none that FFmpeg knows")
+        return stream
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
         """Decoded frames, and an error at the first packet that does not decode.
@@ -118,6 +126,7 @@ class Libav:
         """
         second = 0.0
         broken: Exception | None = None
+        codec = _decoder_of(stream)
         try:
             for packet in container.demux(stream):
                 if broken and packet.size:
@@ -125,7 +134,7 @@ class Libav:
                 if packet.pts is not None:
                     second = float(packet.pts * packet.time_base)
                 try:
-                    yield from packet.decode()
+                    yield from codec.decode(packet)
                 except av.error.InvalidDataError as error:
                     broken = error
             else:
@@ -138,7 +147,26 @@ class Libav:
     def _count_frames(self) -> int:
         with self._opened() as container:
             stream = self._stream(container)
-            return sum(frame.samples for frame in self._decoded(container, stream))
+            held = sum(frame.samples for frame in self._decoded(container, stream))
+        return max(0, held - self._late_samples())
+
+    def _late_samples(self) -> int:
+        """Samples at the begin of what FFmpeg gives that are none of the recording.
+
+        Of Opus in Matroska, it takes the length of the priming for one at the rate that the header
+        names, which may be another than Opus' own.
+        """
+        if self._container != "matroska":
+            return self._late
+        with self._opened() as container:
+            stream = self._stream(container)
+            head = stream.codec_context.extradata or b""
+            packet = next(container.demux(stream), None)
+            if not head.startswith(b"OpusHead") or len(head) < 12 or packet is None:
+                return 0
+            skipped = skipped_samples(packet)
+            (priming,) = struct.unpack_from("<H", head, 10)
+            return max(0, priming - skipped) if skipped else 0
 
     def _mp4_span(self, rate: int) -> _Span | None:
         """The recording without the codec's priming and padding, as an mp4's edit list tells them.
@@ -169,6 +197,32 @@ class Libav:
         return _Span(origin, max(0, end - origin))
 
 
+def open_for_tags(file: BinaryIO) -> Any:
+    """The container, opened as what it is, with no more read of it than its header.
+
+    Bytes of texts that are no UTF-8 are in them as surrogates.
+    """
+    _, container = identify(file)
+    if container is None:  # FFmpeg would guess, and take a text for a playlist
+        raise undecodable("", what_else(file))
+    return av.open(
+        window(file, 0),
+        format=_FORMATS.get(container, container),
+        options={"probesize": "4096", "analyzeduration": "1"},
+        metadata_errors="surrogateescape",
+    )
+
+
+def _decoder_of(stream: Any) -> Any:
+    """The decoder of a track: for Opus that of libopus, as FFmpeg's own strays at low bit rates."""
+    if stream.codec_context.name != "opus":
+        return stream.codec_context
+    codec: Any = av.CodecContext.create("libopus", "r")
+    codec.extradata = stream.codec_context.extradata
+    codec.options = {"request_sample_fmt": "flt", "pkt_timebase": str(stream.time_base)}
+    return codec
+
+
 def _is_seekable(codec: str) -> bool:
     """Whether a codec's frames do not depend on what came before."""
     return codec in _SEEKABLE_CODECS or codec.startswith("pcm_")
@@ -191,8 +245,10 @@ def _lossless_bits(codec: Any) -> int | None:
 def _as_floats(frame: "av.audio.frame.AudioFrame") -> np.ndarray:
     """A decoded frame as float32, shape (channels, frames), integers over their full scale."""
     channels = frame.layout.nb_channels
-    if frame.format.is_planar and channels >= 8:
-        frame = _interleaved(frame)
+    if frame.format.name.startswith("s64"):  # PyAV makes no array of it
+        frame = _converted(frame, "dbl")
+    elif frame.format.is_planar and channels >= 8:  # PyAV crashes on counting so many planes
+        frame = _converted(frame, frame.format.packed.name)
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, channels).T
@@ -204,10 +260,8 @@ def _as_floats(frame: "av.audio.frame.AudioFrame") -> np.ndarray:
     return samples.astype(np.float32, copy=False)
 
 
-def _interleaved(frame: "av.audio.frame.AudioFrame") -> "av.audio.frame.AudioFrame":
-    """The same samples in one plane: PyAV crashes on counting eight and more of them."""
-    resampler = av.AudioResampler(
-        format=frame.format.packed.name, layout=frame.layout, rate=frame.sample_rate
-    )
-    (packed,) = resampler.resample(frame)
-    return packed
+def _converted(frame: "av.audio.frame.AudioFrame", form: str) -> "av.audio.frame.AudioFrame":
+    """The same samples in another, packed format."""
+    resampler = av.AudioResampler(format=form, layout=frame.layout, rate=frame.sample_rate)
+    (converted,) = resampler.resample(frame)
+    return converted

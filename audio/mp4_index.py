@@ -109,7 +109,7 @@ def walk_packets(container: Any, stream: Any) -> PacketWalk | None:
                 continue
             if first is None:
                 first = packet.pts
-                priming = _priming(packet)
+                priming = skipped_samples(packet)
             count += 1
             end = max(end, packet.pts + (packet.duration or 0))
             longest = max(longest, packet.duration or 0)
@@ -119,7 +119,8 @@ def walk_packets(container: Any, stream: Any) -> PacketWalk | None:
     return None if first is None else PacketWalk(first, end, longest, count, priming, is_cut)
 
 
-def _priming(packet: Any) -> int:
+def skipped_samples(packet: Any) -> int:
+    """Samples that decoding leaves out at the begin of a packet."""
     for side_data in packet.iter_sidedata():
         if str(side_data.data_type) == "skip_samples":
             return int(struct.unpack("<I", bytes(side_data)[:4])[0])

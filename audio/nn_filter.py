@@ -16,7 +16,7 @@ scikit-learn's brute-force `NearestNeighbors`).
 Everything runs on one thread, apart from the matrix products, which follow the BLAS's setting.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import ceil, sqrt
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from .compiling import compiled
 from .errors import TooShortAudioError
 
 Neighbors = Literal["librosa", "nearest"]
@@ -46,13 +47,6 @@ _UNITS = np.float32(2**24)
 _FARTHEST = 2 * 2**24
 _EXCLUDED = _FARTHEST + 2**12
 _LOW_BITS = 12
-
-
-def _compiled(function: Callable[..., Any]) -> Any:
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # there is no place that numba may write its cache to
-        return numba.njit(nogil=True)(function)
 
 
 def nn_filter(
@@ -327,7 +321,7 @@ def _neighbors_like_sklearn(
     return np.sort(found[others])
 
 
-@_compiled
+@compiled(numba.njit, nogil=True)
 def _measure(similarity: NDArray[np.float32], distance: NDArray[np.int32]) -> None:
     """Turn a row of similarities into distances, in units of 2**-24."""
     for j in range(len(similarity)):
@@ -337,7 +331,7 @@ def _measure(similarity: NDArray[np.float32], distance: NDArray[np.int32]) -> No
         distance[j] = np.int32(d * _UNITS)
 
 
-@_compiled
+@compiled(numba.njit, nogil=True)
 def _threshold(
     distance: NDArray[np.int32], n: int, high: NDArray[np.int32], low: NDArray[np.int32]
 ) -> tuple[int, int, int]:
@@ -361,7 +355,7 @@ def _threshold(
     return (prefix << _LOW_BITS) + suffix, smaller, low[suffix]
 
 
-@_compiled
+@compiled(numba.njit, nogil=True)
 def _select_like_librosa(
     similarity: NDArray[np.float32],
     start: int,
@@ -401,7 +395,7 @@ def _select_like_librosa(
         counts[frame] = count
 
 
-@_compiled
+@compiled(numba.njit, nogil=True)
 def _select_nearest(
     similarity: NDArray[np.float32],
     start: int,
@@ -435,7 +429,7 @@ def _select_nearest(
 # ------------------------------------------------------------------------------- phase 2: medians
 
 
-@_compiled
+@compiled(numba.njit, nogil=True)
 def _rank(
     values: NDArray[np.float32], ranks: NDArray[np.uint16], ordered: NDArray[np.float32]
 ) -> None:
@@ -489,6 +483,7 @@ def _rank(
 def _median_search(integer: Any) -> Any:
     """Compile the search for median ranks of one integer type."""
 
+    @compiled(numba.njit, nogil=True)
     def search(
         ranks: NDArray[Any],
         values: NDArray[np.float32],
@@ -559,7 +554,7 @@ def _median_search(integer: Any) -> Any:
                 total = values[b, lower[b]] + values[b, other[b]]
                 medians[frame, b] = total * np.float32(0.5)
 
-    return _compiled(search)
+    return search
 
 
 _search_medians_16 = _median_search(numba.uint16)

@@ -25,6 +25,7 @@ class OggPage(NamedTuple):
     """One page; one that the file's end cuts is not whole, its numbers may be -1."""
 
     is_first: bool  # of its stream
+    is_last: bool
     granule: int  # samples up to its end, -1: no packet ends on it
     serial: int
     number: int
@@ -36,7 +37,7 @@ class OggPage(NamedTuple):
 
 def last_pages(file: BinaryIO) -> list[OggPage]:
     """The pages in the last 256 KiB; one that the file's end cuts is not whole."""
-    return list(_pages(file, max(0, size_of(file) - _TAIL_BYTES)))
+    return list(pages(file, max(0, size_of(file) - _TAIL_BYTES)))
 
 
 def check_end(file: BinaryIO, name: str) -> None:
@@ -44,10 +45,10 @@ def check_end(file: BinaryIO, name: str) -> None:
 
     A missing end-of-stream mark alone is no proof: many recorders never write it.
     """
-    pages = last_pages(file)
-    if not pages or pages[-1].is_whole:
+    tail = last_pages(file)
+    if not tail or tail[-1].is_whole:
         return
-    granule = max((page.granule for page in pages if page.is_whole), default=0)
+    granule = max((page.granule for page in tail if page.is_whole), default=0)
     rate = _granule_rate(file)
     held = f"after {granule / rate:.2f} s" if rate and granule > 0 else "near its start"
     raise TruncatedAudioError(
@@ -61,11 +62,11 @@ def check_pages(file: BinaryIO, name: str) -> None:
     rate = _granule_rate(file)
     numbers: dict[int, int] = {}
     ended = second = 0.0  # ends of the streams before, and of this one so far
-    for page in _pages(file, 0):
+    for page in pages(file, 0):
         # Recorders that join a broadcast number on from its headers with a gap: nothing is lost.
         following = numbers.get(page.serial, page.number - 1) + 1
         is_lost = second > 0 and not page.is_first and page.number != following
-        if is_lost or _checksum(page.data) != page.checksum:
+        if is_lost or checksum(page.data) != page.checksum:
             reason = "an ogg page is lost or broken"
             if not rate:
                 raise undecodable(name, f"damaged: {reason}")
@@ -79,12 +80,12 @@ def check_pages(file: BinaryIO, name: str) -> None:
 def is_chained(file: BinaryIO) -> bool:
     """Whether other streams follow the first ones, of which libsndfile reads only the first."""
     serials = set()
-    for page in _pages(file, 0):
+    for page in pages(file, 0):
         if not page.is_first:
             break
         serials.add(page.serial)
-    pages = last_pages(file)
-    return bool(pages) and bool(serials) and pages[-1].serial not in serials
+    tail = last_pages(file)
+    return bool(tail) and bool(serials) and tail[-1].serial not in serials
 
 
 def seekable_sample(file: BinaryIO) -> int:
@@ -95,16 +96,16 @@ def seekable_sample(file: BinaryIO) -> int:
 
 def set_stem_serial(file: BinaryIO) -> None:
     """Gives an ogg stream a constant serial number in place of libsndfile's random one."""
-    for page in _pages(file, 0):
+    for page in pages(file, 0):
         data = bytearray(page.data)
         struct.pack_into("<I", data, 14, _STEM_SERIAL)
-        struct.pack_into("<I", data, 22, _checksum(data))
+        struct.pack_into("<I", data, 22, checksum(data))
         file.seek(page.offset)
         file.write(data)
     file.seek(0, os.SEEK_END)
 
 
-def _pages(file: BinaryIO, offset: int) -> Iterator[OggPage]:
+def pages(file: BinaryIO, offset: int) -> Iterator[OggPage]:
     """Pages from an offset on, whatever lies between them."""
     while header := read_at(file, offset, 27 + 255):
         if not header.startswith(_MAGIC[: len(header)]):
@@ -113,13 +114,23 @@ def _pages(file: BinaryIO, offset: int) -> Iterator[OggPage]:
             offset += found if found > 0 else max(1, min(_SEARCH_BYTES, size_of(file) - offset) - 4)
             continue
         if len(header) < _HEADER.size:
-            yield OggPage(False, -1, -1, -1, -1, offset, header, False)
+            yield OggPage(False, False, -1, -1, -1, -1, offset, header, False)
             return
-        flags, granule, serial, number, checksum, segments = _HEADER.unpack_from(header)
+        flags, granule, serial, number, check, segments = _HEADER.unpack_from(header)
         size = _HEADER.size + segments + sum(header[27 : 27 + segments])
         data = read_at(file, offset, size)
         is_whole = len(header) >= 27 + segments and len(data) == size
-        yield OggPage(bool(flags & 2), granule, serial, number, checksum, offset, data, is_whole)
+        yield OggPage(
+            is_first=bool(flags & 2),
+            is_last=bool(flags & 4),
+            granule=granule,
+            serial=serial,
+            number=number,
+            checksum=check,
+            offset=offset,
+            data=data,
+            is_whole=is_whole,
+        )
         offset += size
 
 
@@ -136,7 +147,7 @@ def _granule_rate(file: BinaryIO) -> int:
 _BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def _checksum(page: bytes | bytearray) -> int:
+def checksum(page: bytes | bytearray) -> int:
     """Ogg's CRC-32: zlib's polynomial with the bits of every byte the other way round, bare."""
     bare = page[:22] + bytes(4) + page[26:]
     mirrored = zlib.crc32(bare.translate(_BITS_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF

@@ -2,7 +2,7 @@
 
 from typing import BinaryIO
 
-from .file_bytes import read_at
+from .file_bytes import read_at, window
 from .mp3_frames import find_chain, is_chain
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
@@ -45,6 +45,16 @@ _NOT_AUDIO: tuple[tuple[bytes, str], ...] = (
     (b"GIF8", "it is a GIF image"),
     (b"%PDF", "it is a PDF document"),
 )
+
+
+def identify(file: BinaryIO) -> tuple[BinaryIO, str | None]:
+    """The file without the ID3 tags at its start, and its container, None if it is unknown.
+
+    The file bears seeks to anywhere, as decoders try them where a header is damaged.
+    """
+    tag_size = id3_size(file)
+    rest = window(file, tag_size)
+    return rest, sniff(rest, tagged=tag_size > 0)
 
 
 def id3_size(file: BinaryIO) -> int:

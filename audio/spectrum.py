@@ -7,6 +7,8 @@ import numba
 import numpy as np
 import scipy.fft
 
+from .compiling import compiled
+
 TINY = np.finfo(np.float32).tiny
 FRAMES_AT_ONCE = 256
 
@@ -57,7 +59,7 @@ def magnitude_and_phase(spectrum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return magnitude, spectrum
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(numba.njit, nogil=True, error_model="numpy")
 def _divide_by_magnitude(spectrum: Any, magnitude: Any) -> None:
     frames, bins = magnitude.shape
     for frame in range(frames):
@@ -146,7 +148,7 @@ def soft_mask(
     return _soft_mask(wanted, rest, np.float32(margin), np.float32(power), out=out)
 
 
-@numba.vectorize(["float32(float32, float32, float32, float32)"], cache=True)
+@compiled(numba.vectorize, ["float32(float32, float32, float32, float32)"])
 def _soft_mask(wanted: Any, rest: Any, margin: Any, power: Any) -> Any:
     reference = margin * rest
     top = max(wanted, reference)

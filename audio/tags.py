@@ -3,6 +3,7 @@
 import base64
 import binascii
 import contextlib
+import dataclasses
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ import mutagen
 import mutagen.flac
 import mutagen.id3
 import mutagen.mp4
+from av.stream import Disposition
 
 from .decoding import AudioSource
+from .libav import open_for_tags
 
 MAX_COVER_BYTES = 10 * 1024 * 1024
 
@@ -83,8 +86,27 @@ _MP4_NAMES = {
 }
 
 
+# As FFmpeg calls them in every container; the first that is there counts.
+_FFMPEG_NAMES = {
+    "title": ("title",),
+    "artist": ("artist", "author"),
+    "album": ("album", "product"),
+    "album_artist": ("album_artist", "albumartist"),
+    "track_number": ("track",),
+    "disc_number": ("disc",),
+    "date": ("date", "year"),
+    "genre": ("genre",),
+    "composer": ("composer",),
+    "comment": ("comment",),
+}
+_COVER_MIMES = {"mjpeg": "image/jpeg", "png": "image/png", "gif": "image/gif", "webp": "image/webp"}
+
+
 def read_tags(source: AudioSource) -> Tags:
-    """The tags of a wav (ID3), aiff, flac, ogg, opus, mp3 or m4a; none of a file without.
+    """The tags of a recording in any container that is read; none of a file without.
+
+    mutagen reads them, and FFmpeg those that it does not find: the INFO of wav, the text chunks of
+    aiff, wma, Matroska, ...
 
     Parameters
     ----------
@@ -92,14 +114,52 @@ def read_tags(source: AudioSource) -> Tags:
         Seekable; it is left open, at any position. A file that can't be understood has no tags.
     """
     file = io.BytesIO(source) if isinstance(source, bytes | bytearray) else source
+    found, more = _read(_by_mutagen, file), _read(_by_ffmpeg, file)
+    return Tags(
+        **{
+            field.name: getattr(more if getattr(found, field.name) is None else found, field.name)
+            for field in dataclasses.fields(Tags)
+        }
+    )
+
+
+def _read(reader: Callable[[BinaryIO], Tags], file: BinaryIO) -> Tags:
     try:
         file.seek(0)
-        found = mutagen.File(file)
-        if found is None or found.tags is None:
-            return Tags()
-        return _tags_of(found)
+        return reader(file)
     except Exception:  # a broken tag is no reason to lose the recording
         return Tags()
+
+
+def _by_mutagen(file: BinaryIO) -> Tags:
+    found = mutagen.File(file)
+    return Tags() if found is None or found.tags is None else _tags_of(found)
+
+
+def _by_ffmpeg(file: BinaryIO) -> Tags:
+    with open_for_tags(file) as container:
+        said: dict[str, str] = {}
+        for metadata in (*(each.metadata for each in container.streams.audio), container.metadata):
+            said.update((key.lower(), value) for key, value in metadata.items())
+        fields: dict[str, Any] = {
+            field: _text(_as_written(next(filter(None, map(said.get, names)), "")))
+            for field, names in _FFMPEG_NAMES.items()
+        }
+        for stream in container.streams.video:
+            mime = _COVER_MIMES.get(stream.codec_context.name)
+            if mime and stream.disposition & Disposition.attached_pic:
+                picture = bytes(next(container.demux(stream)))
+                return Tags(**fields, cover=picture or None, cover_mime=mime if picture else None)
+        return Tags(**fields)
+
+
+def _as_written(text: str) -> str:
+    """A text of which FFmpeg was to keep the bytes: old taggers wrote the codepage of Windows."""
+    data = text.encode("utf-8", "surrogateescape")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")
 
 
 def _tags_of(found: Any) -> Tags:

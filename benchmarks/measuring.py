@@ -41,7 +41,7 @@ def cost_of(*command: object, sample_memory: bool = False) -> Cost:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    peak = _Peak(process.pid)
+    peak = PeakMemory(process.pid)
     if sample_memory:
         peak.start()
     _, status, usage = os.wait4(process.pid, 0)
@@ -82,23 +82,25 @@ def write_files(
         soundfile.write(path, signal[:, wanted].T, sample_rate, subtype="PCM_16")
 
 
-class _Peak(threading.Thread):
-    """Samples the memory of a process and its descendants, each by itself."""
+class PeakMemory(threading.Thread):
+    """Samples the memory of a process and its descendants: the most of one, and of all together.
 
-    def __init__(self, process_id: int) -> None:
+    Memory is the unique set size, in MiB.
+    """
+
+    def __init__(self, process_id: int, *, every_s: float = 0.05) -> None:
         super().__init__(daemon=True)
         self.process_id = process_id
+        self.every_s = every_s
         self.ended = threading.Event()
         self.mib = 0.0
+        self.total_mib = 0.0
 
     def run(self) -> None:
-        while not self.ended.wait(0.05):
-            for process in self._processes():
-                try:
-                    used = process.memory_full_info().uss / 2**20
-                except psutil.Error:
-                    continue
-                self.mib = max(self.mib, used)
+        while not self.ended.wait(self.every_s):
+            used = [_unique_mib(process) for process in self._processes()]
+            self.mib = max(self.mib, *used, 0.0)
+            self.total_mib = max(self.total_mib, sum(used))
 
     def _processes(self) -> list[psutil.Process]:
         try:
@@ -106,3 +108,10 @@ class _Peak(threading.Thread):
             return [process, *process.children(recursive=True)]
         except psutil.Error:
             return []
+
+
+def _unique_mib(process: psutil.Process) -> float:
+    try:
+        return float(process.memory_full_info().uss) / 2**20
+    except psutil.Error:
+        return 0.0

@@ -1,7 +1,6 @@
 """The command `beamsplitter`."""
 
 import functools
-import glob
 import io
 import json
 import os
@@ -18,12 +17,13 @@ from rich.text import Text
 
 from ..audio.extensions import has_audio_extension
 from ..models.separators.base import ModelError
-from ..models.separators.loading import fetch, missing
+from ..models.separators.loading import fetch, missing, require_usable
 from ..transforms.storage import require_writable, scheme_of, use_access
 from .cores import available_cores
 from .event_outputs import prepare_outputs
 from .events import InputError, list_events
 from .job_config import JobConfig, JobFileError, load_job, parse_job
+from .listing import is_pattern
 from .models_command import models_app, shown_progress
 
 app = typer.Typer(
@@ -116,7 +116,7 @@ def separate(
         "job_name": "separate",
         "pipeline_options": {"runner": "DirectRunner", "streaming": False},
         "job_config": {
-            "events": {"inputs": [_event_input(each) for each in inputs]},
+            "events": {"inputs": _event_inputs(inputs)},
             "data": {"outputs": [{"type": "file", "location": output, "force": force}]},
         },
         "separation": {
@@ -274,11 +274,17 @@ def verify(
     override: Override = None,
     template: Template = None,
     create: Annotated[
-        bool, typer.Option("--create", help="Make missing buckets, topics and subscriptions.")
+        bool,
+        typer.Option(
+            "--create",
+            help="Make missing buckets, topics and subscriptions; remove scratch files that killed "
+            "runs left on gs://.",
+        ),
     ] = False,
     log_format: LogFormat = "text",
 ) -> None:
-    """Check that all that a job names is there and may be used. Nothing is run, or deleted.
+    """Check that all that a job names is there and may be used. Nothing is run, and without
+    --create nothing is made or deleted.
 
     Exit code: 0 if nothing is missing, 1 if something is, 2 for a mistake in the call, or no
     credentials.
@@ -329,11 +335,13 @@ def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str)
     use_access(job.access)
     if job.pipeline_options.runner == "DataflowRunner":
         raise typer.Exit(_run_on_dataflow(job, dry_run=dry_run, log_format=log_format))
+    with _explained():
+        _require_output(job)
+        require_usable(job.separation.separators, job.separation.device, load_packages=dry_run)
     if dry_run:
         from .dry_run import print_plan
 
         with _explained():
-            _require_output(job)
             if job.pipeline_options.streaming:
                 raise JobFileError(
                     "--dry-run: what a stream will do depends on the messages that come; "
@@ -348,13 +356,12 @@ def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str)
 
 
 def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
-    from .launch import LaunchError, run_local
+    from .launch import LaunchError, SetUpError, run_local
     from .progress import Bar, JsonLog, print_summary
 
     started = time.monotonic()
     console = Console(stderr=True, soft_wrap=True)
     with _explained():
-        _require_output(job)
         elements = list_events(job)
         require_writable(job.output_location)
         prepare_outputs(job)
@@ -370,6 +377,9 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
     except KeyboardInterrupt:
         console.print("interrupted; run it again to go on where it stopped")
         return INTERRUPTED
+    except SetUpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
     except (LaunchError, OSError) as error:
         console.print("[bold red]the job could not go on[/]: run it again to go on")
         console.print(Text(str(error)))
@@ -382,9 +392,7 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
 
 
 def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
-    with _explained():
-        _require_output(job)
-    from .launch import LaunchError
+    from .launch import LaunchError, SetUpError
     from .progress import JsonLog, StreamLines, print_stream_summary
     from .streaming import run_stream
 
@@ -396,6 +404,9 @@ def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
             prepare_outputs(job)
             _fetch_models(job, log_format)
             totals = run_stream(job, workers=workers, show=show)
+    except SetUpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
     except LaunchError as error:
         console.print("[bold red]the stream could not go on[/]: run it again to go on")
         console.print(Text(str(error)))
@@ -445,19 +456,31 @@ def _run_on_dataflow(job: JobConfig, *, dry_run: bool, log_format: str) -> int:
         shown = {"template": job.pipeline_options.template_location}
     text = json.dumps(shown) if log_format == "json" else "\n".join(map(str, shown.values()))
     print(text, flush=True)
-    return _wait(job, submission.job_id) if submission.job_id else 0
+    return _wait(job, submission.job_id, log_format) if submission.job_id else 0
 
 
-def _wait(job: JobConfig, job_id: str) -> int:
+def _wait(job: JobConfig, job_id: str, log_format: str) -> int:
     """Wait as the job file says: until the job runs, until it is over, or not at all."""
+    from .dataflow import wait_for_results
     from .dataflow_jobs import DataflowError, DataflowJobs
+    from .progress import JsonLog, print_dataflow_summary
 
     try:
         if job.job_config.blocking:
-            DataflowJobs(job.pipeline_options).wait(job_id)
+            summary = wait_for_results(job, job_id)
+            if log_format == "json":
+                JsonLog()(None, {"event": "summary", **summary})
+            else:
+                print_dataflow_summary(
+                    Console(stderr=True, soft_wrap=True),
+                    summary,
+                    location=job.output_location,
+                    is_stream=job.pipeline_options.streaming,
+                )
+            return 1 if summary["recordings"]["failed"] else 0
         elif job.job_config.wait_for_pipeline_running:
             DataflowJobs(job.pipeline_options).wait_until_running(job_id)
-    except DataflowError as error:
+    except (DataflowError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -484,18 +507,22 @@ class _explained:
             raise typer.Exit(USAGE_ERROR) from error
 
 
+def _event_inputs(paths: Iterable[str]) -> list[dict[str, str]]:
+    with _explained():
+        return [_event_input(path) for path in paths]
+
+
 def _event_input(path: str) -> dict[str, str]:
-    if scheme_of(path):
-        recording = has_audio_extension(path)
-        magic = glob.has_magic(path)
-        kind = "glob" if magic else "recording" if recording else "folder"
-        return {"type": kind, "location": path}
-    path = os.path.expanduser(path)
-    if os.path.isdir(path):
-        return {"type": "folder", "location": path}
-    if not os.path.lexists(path) and glob.has_magic(path):
-        return {"type": "glob", "location": path}
-    return {"type": "recording", "location": path}
+    if not scheme_of(path):
+        path = os.path.expanduser(path)
+    # A name may hold brackets: what is there is meant first.
+    if is_pattern(path):
+        kind = "glob"
+    elif scheme_of(path):
+        kind = "recording" if has_audio_extension(path) else "folder"
+    else:
+        kind = "folder" if os.path.isdir(path) else "recording"
+    return {"type": kind, "location": path}
 
 
 def _options_of(pairs: Iterable[str]) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """How many cores there are for us."""
 
-import os
-
 
 def threads_of(workers: int) -> int:
     """Threads that each of so many workers may use."""
@@ -9,7 +7,8 @@ def threads_of(workers: int) -> int:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process may use: by its affinity, and by the CPU quota of its container."""
+    # Not needed for most commands, and slow to import.
+    import joblib
+
+    return int(joblib.cpu_count())

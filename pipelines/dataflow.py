@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,15 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.portability.common_urns import resource_hints
 
+from ..transforms.attempts import new_attempts
 from ..transforms.file_facts import GCS_SCHEME
+from ..transforms.storage import OutputTree, StorageError, UnusableStorageError
 from .dataflow_jobs import DataflowJobs, explained
 from .event_config import FolderEvents, GlobEvents, RecordingEvents
 from .event_outputs import prepare_outputs
 from .events import require_events
 from .job_config import JobConfig, JobFileError, PipelineSettings
+from .launch import summary_json
 from .resources import places_of
 from .run import build
 from .sources import ReadEvents
@@ -100,7 +104,7 @@ def build_dataflow_job(job: JobConfig, options: PipelineOptions) -> beam.Pipelin
         messages = pipeline | ReadEvents(job)
     except ValueError as error:
         raise JobFileError(f"job_config.events.inputs: {error}") from error
-    build(job, messages)
+    build(job, messages, attempts=new_attempts())
     return pipeline
 
 
@@ -186,11 +190,60 @@ def submit(job: JobConfig) -> Submission:
         jobs.require_updatable(job.job_name)
     require_events(job)
     prepare_outputs(job)
+    # Nobody clears up behind a job that was killed. Who may not, can submit all the same.
+    with contextlib.suppress(StorageError, UnusableStorageError):
+        OutputTree(job.output_location).clear_left_scratch()
     with explained():
         result = build_dataflow_job(job, options).run()
     if not result.has_job:
         return Submission()
     return Submission(result.job_id(), jobs.url(result.job_id()))
+
+
+def wait_for_results(job: JobConfig, job_id: str) -> dict[str, Any]:
+    """Wait until a job is over, and write its `run.json`; gives the content.
+
+    Raises
+    ------
+    JobFailedError : it failed or was cancelled
+    DataflowError : Dataflow can't be asked
+    StorageError : `run.json` can't be written
+    """
+    jobs = DataflowJobs(job.pipeline_options)
+    started = time.monotonic()
+    jobs.wait(job_id)
+    metrics = jobs.metrics(job_id)
+    summary = summary_json(
+        job,
+        recordings_of(metrics),
+        metrics,
+        audio_s=metrics.get("PublishTrack", {}).get("audio_milliseconds", 0) / 1000,
+        wall_s=time.monotonic() - started,
+        workers=None,
+    )
+    OutputTree(job.output_location).write_json(summary, "run.json")
+    return summary
+
+
+def recordings_of(metrics: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """How many events came to which end, by the counters of the steps."""
+
+    def counter(step: str, name: str) -> int:
+        return int(metrics.get(step, {}).get(name, 0))
+
+    accepted = counter("SkipFinished", "in")
+    total = counter("AcceptMessages", "in")
+    passed = total - counter("AcceptMessages", "failures") - accepted
+    for name in ("results", "kmsg-data-not-found-input"):
+        passed += counter("SkipFinished", name)
+    return {
+        "finished": counter("PublishTrack", "recordings"),
+        "skipped": counter("SkipFinished", "skipped"),
+        "passed_through": passed,
+        "failed": counter("WriteDeadLetters", "recordings"),
+        "clipped": counter("PublishTrack", "clipped_recordings"),
+        "total": total,
+    }
 
 
 def _plain_options(job: JobConfig) -> dict[str, Any]:

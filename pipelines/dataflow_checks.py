@@ -14,9 +14,10 @@ from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud import dataflow_v1beta3 as api
 
+from .. import __version__
 from .cloud_checks import TIMEOUT_S
 from .dataflow_jobs import DataflowJobs
-from .findings import Finding
+from .findings import Finding, Status
 from .job_config import JobConfig
 
 # gcloud, too, takes other endpoints from these variables.
@@ -39,6 +40,9 @@ REGISTRY_ADVICE = {
 }
 # What the Dockerfile writes into the image.
 BEAM_LABEL = "org.apache.beam.version"
+TITLE_LABEL = "org.opencontainers.image.title"
+VERSION_LABEL = "org.opencontainers.image.version"
+VERSION_TAG = re.compile(r"v?(\d+\.\d+\.\d+)(?:-.*)?")
 
 
 class DataflowChecks:
@@ -119,11 +123,22 @@ class DataflowChecks:
             digest = _for_workers(manifest["manifests"])
             manifest = get(f"{name}/manifests/{digest}").json()
         config = get(f"{name}/blobs/{manifest['config']['digest']}").json().get("config", {})
+        held, source = _beamsplitter_in(config, tag)
         differences = list(_other_versions(config))
+        if held is None:
+            unknown = "neither a label nor the tag says which beamsplitter it holds"
+            status: Status = "warning" if differences else "can't tell"
+            yield Finding("image", image, status, "; ".join([*differences, unknown]))
+            return
+        if held != __version__:
+            differences.append(
+                f"holds beamsplitter {held}, as its {source} says, this is {__version__}: workers "
+                "and command must be of one version: build it again"
+            )
         if differences:
             yield Finding("image", image, "warning", "; ".join(differences))
         else:
-            yield Finding("image", image, "ok")
+            yield Finding("image", image, "ok", f"beamsplitter {held}, as its {source} says")
 
     def _get(self, url: str) -> Any:
         response = self.session.get(url, timeout=TIMEOUT_S)
@@ -233,6 +248,16 @@ def _for_workers(manifests: Any) -> str:
         if (machine.get("os"), machine.get("architecture")) == ("linux", "amd64"):
             return str(each["digest"])
     raise api_exceptions.NotFound("there is none for linux/amd64")
+
+
+def _beamsplitter_in(config: dict[str, Any], tag: str) -> tuple[str | None, str]:
+    """The version of beamsplitter in an image, if it can be told, and what tells it."""
+    labels = config.get("Labels") or {}
+    # Images inherit labels: of another title, the version is that of another program.
+    if labels.get(TITLE_LABEL) == "beamsplitter" and labels.get(VERSION_LABEL):
+        return str(labels[VERSION_LABEL]), "label"
+    found = VERSION_TAG.fullmatch(tag)
+    return (found[1], "tag") if found else (None, "")
 
 
 def _other_versions(config: dict[str, Any]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from google.cloud import dataflow_v1beta3 as api
 
 from ..transforms.file_facts import HOW_TO_SIGN_IN
 from .job_config import JobConfig, JobFileError, PipelineSettings
+from .stream_totals import sum_of
 
 CLOUD_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 REQUEST_TIMEOUT_S = 60.0
@@ -74,6 +75,7 @@ class DataflowJobs:
             options["client_options"] = {"api_endpoint": endpoint}
         self.client = api.JobsV1Beta3Client(**options)
         self.messages_client = api.MessagesV1Beta3Client(**options)
+        self.metrics_client = api.MetricsV1Beta3Client(**options)
         self.place = {"project_id": self.project, "location": self.region}
 
     def url(self, job_id: str) -> str:
@@ -164,6 +166,36 @@ class DataflowJobs:
             time.sleep(POLL_S)
         if state != State.JOB_STATE_RUNNING:
             self._require_good_end(job_id, state)
+
+    def metrics(self, job_id: str) -> dict[str, dict[str, Any]]:
+        """Counters and distributions of a job, by step and name, as local runs give them."""
+        request = api.GetJobMetricsRequest(**self.place, job_id=job_id)
+        with explained():
+            retry = Retry(timeout=UNREACHABLE_TIMEOUT_S)
+            found = self.metrics_client.get_job_metrics(
+                request, retry=retry, timeout=REQUEST_TIMEOUT_S
+            )
+        metrics: dict[str, dict[str, Any]] = {}
+        for each in found.metrics:
+            context = each.name.context
+            # Distributions are told once more, as four numbers for the console.
+            if (
+                each.name.origin != "user"
+                or context.get("tentative") == "true"
+                or each.name.name.endswith(("_MIN", "_MAX", "_MEAN", "_COUNT"))
+                or (each.scalar is None and each.distribution is None)
+            ):
+                continue
+            value: Any = each.scalar
+            if each.distribution is not None:
+                told = dict(each.distribution)
+                value = {key: int(told[key]) for key in ("sum", "count", "min", "max")}
+            else:
+                value = int(value)
+            step, name = metrics.setdefault(context.get("namespace", ""), {}), each.name.name
+            # A step that is in the graph twice has one name.
+            step[name] = sum_of(step[name], value) if name in step else value
+        return metrics
 
     def wait(self, job_id: str) -> None:
         """Wait until a job is over.

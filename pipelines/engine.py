@@ -4,6 +4,7 @@ The launcher names its spec, kills it, with its workers, when the job is interru
 again when a recording took a worker down.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -13,23 +14,26 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import apache_beam as beam
+import psutil
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from ..models.separators.base import ModelError, UnusableModelError
-from ..transforms.storage import UnusableStorageError
+from ..transforms.storage import DEAD_LETTERS, OutputTree, StorageError, UnusableStorageError
+from ..transforms.whereabouts import tell_whereabouts
 from .cores import threads_of
-from .engine_spec import UNUSABLE_EXIT_CODE, EngineSpec
+from .engine_spec import FAILED_EXIT_CODE, SET_UP_EXIT_CODE, UNUSABLE_EXIT_CODE, EngineSpec
 from .job_config import JobConfig, parse_job
 from .run import build
 from .sources import CreateEvents
 from .workers import WorkerProcess, use_workers
 
 PARENT_POLL_S = 0.2
-UNUSABLE = (UnusableStorageError, UnusableModelError)
+UNUSABLE = {UnusableStorageError: UNUSABLE_EXIT_CODE, UnusableModelError: SET_UP_EXIT_CODE}
 
 
 def run(spec: EngineSpec, job: JobConfig) -> dict[str, Any]:
@@ -42,6 +46,7 @@ def run(spec: EngineSpec, job: JobConfig) -> dict[str, Any]:
         model_threads=threads_of(spec.workers),
         progress_path=spec.progress_path,
         given_up=spec.given_up,
+        done=spec.done,
     )
     result = pipeline.run()
     result.wait_until_finish()
@@ -105,39 +110,73 @@ def end_with(parent: int, folder: Path) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(PARENT_POLL_S)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.killpg(0, signal.SIGKILL)
+        end_group(folder)
 
     threading.Thread(target=watch, name="watch_parent", daemon=True).start()
 
 
-def what_is_unusable(error: Exception) -> str | None:
-    """What a step said of storage or a model that can't be used; None if a run failed otherwise."""
-    # The runner hands on the text of an error in a step only.
-    names = "|".join(each.__name__ for each in UNUSABLE)
-    said = re.findall(rf"(?:{names}): (.*?)(?: \[while running|$)", str(error), re.M)
-    return str(error) if isinstance(error, UNUSABLE) else said[-1] if said else None
+def end_group(folder: Path) -> NoReturn:
+    """End this process with its group, and remove a folder that they write to."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.Error):
+            if process.pid != os.getpid() and os.getpgid(process.pid) == os.getpgrp():
+                process.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+    os.killpg(0, signal.SIGKILL)
+    raise RuntimeError("not reached")
 
 
-def main() -> None:
-    """Run the spec that the first argument names."""
-    spec = EngineSpec(**json.loads(Path(sys.argv[1]).read_text()))
+def what_is_unusable(error: Exception) -> tuple[int, str] | None:
+    """What a step said of storage or a model that can't be used, and the exit code for it; None if
+    a run failed otherwise.
+    """
+    for kind, code in UNUSABLE.items():
+        # The runner hands on the text of an error in a step only.
+        said = re.findall(rf"{kind.__name__}: (.*?)(?: \[while running|$)", str(error), re.M)
+        if isinstance(error, kind):
+            return code, str(error)
+        if said:
+            return code, said[-1]
+    return None
+
+
+def work(spec: EngineSpec, folder: Path) -> int:
+    """Run a spec, whose files lie in a folder; gives the exit code of this process."""
     job = parse_job(spec.job, source="job")
     try:
         preload_models(job)
+        OutputTree(job.output_location).write(b"", DEAD_LETTERS)
+        tell_whereabouts(folder)
         # To look for garbage in what was imported would copy its memory in each worker.
         gc.freeze()
         gc.enable()
         if spec.workers > 1:
             use_workers([WorkerProcess() for _ in range(spec.workers)], spec.progress_path)
-        end_with(spec.launcher, Path(sys.argv[1]).parent)
+        end_with(spec.launcher, folder)
         metrics = run(spec, job)
+    except StorageError as error:
+        print(error, file=sys.stderr, flush=True)
+        return UNUSABLE_EXIT_CODE
     except Exception as error:
-        reason = what_is_unusable(error)
-        if reason is None:
-            raise
+        unusable = what_is_unusable(error)
+        if unusable is None:
+            traceback.print_exc()
+            return FAILED_EXIT_CODE
+        code, reason = unusable
         print(reason, file=sys.stderr, flush=True)
-        os._exit(UNUSABLE_EXIT_CODE)
+        return code
     Path(spec.result_path).write_text(json.dumps(metrics))
+    return 0
+
+
+def main() -> None:
+    """Run the spec that the first argument names."""
+    path = Path(sys.argv[1])
+    spec = EngineSpec(**json.loads(path.read_text()))
+    code = work(spec, path.parent)
+    if os.getppid() != spec.launcher:
+        # It was killed before this process watched it.
+        end_group(path.parent)
+    sys.stderr.flush()
     # Beam leaves threads behind that would keep the process for seconds.
-    os._exit(0)
+    os._exit(code)

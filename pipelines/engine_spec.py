@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-UNUSABLE_EXIT_CODE = 3  # of an engine: storage or a model can't be used
+FAILED_EXIT_CODE = 1  # of an engine: an exception
+UNUSABLE_EXIT_CODE = 3  # of an engine: storage can't be used
+SET_UP_EXIT_CODE = 4  # of an engine: a model can't be loaded
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class EngineSpec:
     workers: int
     progress_path: str
     result_path: str
-    given_up: dict[str, str]
+    given_up: dict[str, tuple[str, str | None]]
+    done: list[str]
     launcher: int
 
     def write(self, path: Path) -> None:

@@ -25,7 +25,7 @@ from ..transforms.storage import (
 )
 from .compression import DamagedFileError, decompressed, kind_of
 from .event_config import AvroEvents, BigQueryEvents, FileEvents, GlobEvents
-from .listing import MAGIC, InputError, fits_pattern, root_of
+from .listing import MAGIC, InputError, fits_pattern, is_pattern, root_of
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
@@ -63,8 +63,7 @@ def files_matching(pattern: str) -> list[str]:
     InputError : there is none
     StorageError : a pattern's folder can't be listed
     """
-    # A name may hold brackets.
-    if not glob.has_magic(pattern) or os.path.isfile(pattern):
+    if not is_pattern(pattern):
         return [pattern]
     if scheme_of(pattern):
         root = root_of(GlobEvents(type="glob", location=pattern))

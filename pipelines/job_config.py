@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..models.separators.loading import is_package
 from ..transforms.settings import (
+    LimitSettings,
     PlotSettings,
     Section,
     SeparationSettings,
@@ -235,6 +236,7 @@ class JobConfig(SplitSettings):
     job_config: JobSection = JobSection()
     streaming: StreamingSettings = StreamingSettings()
     storage: StorageSettings = StorageSettings()
+    limits: LimitSettings = LimitSettings()
     join: Literal["parts", "cogbk"] = Field(
         "parts", description="cogbk: Klio's literal fan-out graph, for excerpts"
     )
@@ -449,5 +451,5 @@ def _known_keys() -> set[str]:
     sections = (JobConfig, JobSection, PipelineSettings, Events, Data, FileData, UpstreamJob)
     settings = (SeparationSettings, StemSettings, PlotSettings, StreamingSettings, StorageSettings)
     events = (*EVENT_INPUTS, *EVENT_OUTPUTS)
-    fields = [section.model_fields for section in (*sections, *settings, *events)]
+    fields = [section.model_fields for section in (*sections, *settings, LimitSettings, *events)]
     return {field.alias or name for each in fields for name, field in each.items()}

@@ -9,23 +9,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..transforms.storage import DEAD_LETTERS, OutputTree
-from .engine_spec import UNUSABLE_EXIT_CODE, EngineSpec
+from ..transforms.storage import OutputTree
+from ..transforms.whereabouts import read_whereabouts
+from .engine_spec import FAILED_EXIT_CODE, SET_UP_EXIT_CODE, UNUSABLE_EXIT_CODE, EngineSpec
+from .events import place_of
 from .job_config import JobConfig
+from .watchdog import Hang, Watchdog
 
-CRASHES_BEFORE_GIVING_UP = 2
+MAX_TRIES = 2
+# Of an engine that ends so without any recording in work.
+MAX_ENDS = 2
 CRASHED = (
     "its worker process crashed each time that it was tried (out of memory, or a fault in a "
     "decoder): convert the file, or leave it out"
 )
-NO_RECORDING = ""
 POLL_S = 0.1
 THREADS_OF_LIBRARIES = (
     "OMP_NUM_THREADS",
@@ -45,6 +48,10 @@ REPORTED_PACKAGES = ("apache-beam", "av", "librosa", "numba", "numpy", "scipy", 
 
 class LaunchError(RuntimeError):
     """The engine could not do its work at all."""
+
+
+class SetUpError(LaunchError):
+    """The job can't be run on this machine as it is set up: to run it again is no cure."""
 
 
 @dataclass
@@ -130,6 +137,51 @@ class RunState:
         return sorted({key[0] for key, pid in self.in_flight.items() if pid not in alive})
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of the engine ended.
+
+    `metrics` are None if it ended before its work was done, `hang` says what it was ended for,
+    `suspects` are the recordings that it was at, with the steps that they were in, if known.
+    """
+
+    code: int
+    metrics: dict[str, Any] | None
+    log: str
+    hang: Hang | None
+    suspects: dict[str, str | None]
+
+    @property
+    def reason(self) -> str:
+        """Why a recording that it was at, alone, is given up."""
+        return hang_text(self.hang) if self.hang else CRASHED
+
+
+def hang_text(hang: Hang) -> str:
+    """Why a recording that hangs is given up."""
+    return (
+        f"it was in step {hang.step} for more than {hang.limit_s:.0f} s each time that it was "
+        "tried: leave the file out, or raise limits.step_s in the job file"
+    )
+
+
+def suspects_of(state: RunState, folder: Path) -> dict[str, str | None]:
+    """The recordings that processes which are gone were at, and the steps that they were in.
+
+    Parameters
+    ----------
+    folder : where the processes told their steps
+    """
+    alive = state.alive or []
+    steps = {
+        told["element"]: told["step"]
+        for process, told in read_whereabouts(folder)
+        if told and process not in alive
+    }
+    # RunInference takes in the next part before it works on one: both have started.
+    return dict(sorted(steps.items())) or dict.fromkeys(state.suspects())
+
+
 def run_local(
     job: JobConfig,
     elements: Sequence[str],
@@ -139,8 +191,8 @@ def run_local(
 ) -> RunState:
     """Run a job on FnApiRunner, in a process of its own, to its end.
 
-    A recording that takes its worker process down is tried once more with the rest, and given up
-    as a dead letter when it does so again.
+    A recording that takes its worker process down, or hangs in it, is tried once more, alone, and
+    given up as a dead letter when it does so again; then the others go on.
 
     Parameters
     ----------
@@ -150,36 +202,17 @@ def run_local(
 
     Raises
     ------
+    SetUpError : a model can't be loaded
     LaunchError : the engine failed for a reason that is no recording's
     StorageError : the output folder can't be written
     KeyboardInterrupt : after the engine and its workers are gone
     """
     tree = OutputTree(job.output_location)
     started = time.monotonic()
-    state = RunState(total=len(elements))
-    crashes: Counter[str] = Counter()
-    metrics: dict[str, Any] = {}
+    run = _LocalRun(job, elements, workers=workers, show=show)
     with tree.owned_scratch():
-        tree.write(b"", DEAD_LETTERS)
-        while True:
-            given_up = {
-                element: CRASHED
-                for element, count in crashes.items()
-                if count >= CRASHES_BEFORE_GIVING_UP
-            }
-            with tempfile.TemporaryDirectory(prefix="beamsplitter-") as folder:
-                code, metrics = _run_engine(
-                    job, elements, workers, given_up, Path(folder), state, show
-                )
-            if code == 0:
-                break
-            if code == UNUSABLE_EXIT_CODE:
-                raise LaunchError(metrics["log"].strip().splitlines()[-1])
-            suspects = state.suspects() or [NO_RECORDING]
-            crashes.update(suspects)
-            if code == 1 or crashes[NO_RECORDING] >= CRASHES_BEFORE_GIVING_UP:
-                raise LaunchError(metrics["log"])
-            state.begin_again()
+        metrics = run.to_the_end()
+        state = run.state
         wall_s = time.monotonic() - started
         summary = summary_json(
             job, state.counts, metrics, audio_s=state.done_s, wall_s=wall_s, workers=workers
@@ -189,58 +222,150 @@ def run_local(
     return state
 
 
+class _LocalRun:
+    """Engine after engine, until one has gone through all events."""
+
+    def __init__(
+        self,
+        job: JobConfig,
+        elements: Sequence[str],
+        *,
+        workers: int,
+        show: Callable[[RunState, dict[str, Any] | None], None],
+    ) -> None:
+        self.job = job
+        self.elements = list(elements)
+        self.workers = workers
+        self.show = show
+        self.state = RunState(total=len(elements))
+        self.given_up: dict[str, tuple[str, str | None]] = {}
+        self.tried_alone: set[str] = set()
+        location = place_of(job).location
+        self.element_of = {
+            name: element
+            for element in self.elements
+            for name in (element, element.removeprefix(f"{location}/"))
+        }
+        """Elements by the names that steps may call them."""
+
+    def to_the_end(self) -> dict[str, Any]:
+        """Run all; gives the metrics of the last engine."""
+        ends = 0
+        while True:
+            outcome = self._run_engine(self.job, self.elements, self.workers)
+            if outcome.metrics is not None:
+                return outcome.metrics
+            suspects = {
+                name: step
+                for name, step in outcome.suspects.items()
+                if name in self.element_of and name not in self.state.finished
+            }
+            ends += not suspects
+            if ends == MAX_ENDS:
+                raise LaunchError(outcome.log)
+            for name, step in suspects.items():
+                self._tell(name, step, outcome, tries=1)
+            for name, step in suspects.items():
+                if name in self.tried_alone:
+                    # Alone it came to an end, and that was none that is kept.
+                    self.given_up[name] = outcome.reason, step
+                else:
+                    self._try_alone(name)
+            self.state.begin_again()
+
+    def _try_alone(self, name: str) -> None:
+        self.tried_alone.add(name)
+        self.state.begin_again()
+        # What is told of it is told by the engine that goes through all.
+        events = self.job.job_config.events.model_copy(update={"outputs": []})
+        section = self.job.job_config.model_copy(update={"events": events})
+        job = self.job.model_copy(update={"job_config": section})
+        outcome = self._run_engine(job, [self.element_of[name]], 1)
+        if outcome.metrics is None:
+            step = outcome.suspects.get(name)
+            self.given_up[name] = outcome.reason, step
+            self._tell(name, step, outcome, tries=MAX_TRIES)
+
+    def _tell(self, name: str, step: str | None, outcome: Outcome, *, tries: int) -> None:
+        line = {"event": "crashed", "element": name, "code": outcome.code, "step": step}
+        hung = outcome.hang is not None
+        self.show(self.state, {**line, "hung": hung, "tries": tries, "max_tries": MAX_TRIES})
+
+    def _run_engine(self, job: JobConfig, elements: list[str], workers: int) -> Outcome:
+        """Run an engine.
+
+        Raises
+        ------
+        SetUpError, LaunchError : it failed for a reason that is no recording's
+        """
+        with tempfile.TemporaryDirectory(prefix="beamsplitter-") as name:
+            folder = Path(name)
+            spec = EngineSpec(
+                job=job.model_dump(mode="json"),
+                elements=elements,
+                workers=workers,
+                progress_path=str(folder / "progress"),
+                result_path=str(folder / "result"),
+                given_up=self.given_up,
+                done=sorted(self.state.finished),
+                launcher=os.getpid(),
+            )
+            outcome = _run_engine(job, spec, folder, self.state, self.show)
+        if outcome.code in (SET_UP_EXIT_CODE, UNUSABLE_EXIT_CODE):
+            error = SetUpError if outcome.code == SET_UP_EXIT_CODE else LaunchError
+            raise error(outcome.log.strip().splitlines()[-1])
+        if outcome.code == FAILED_EXIT_CODE:
+            raise LaunchError(outcome.log)
+        return outcome
+
+
 def _run_engine(
     job: JobConfig,
-    elements: Sequence[str],
-    workers: int,
-    given_up: dict[str, str],
+    spec: EngineSpec,
     folder: Path,
     state: RunState,
     show: Callable[[RunState, dict[str, Any] | None], None],
-) -> tuple[int, dict[str, Any]]:
-    """One run of the engine: its exit code, and its metrics or, if it failed, its `log`."""
-    progress_path, result_path, log_path = folder / "progress", folder / "result", folder / "log"
-    progress_path.touch()
-    EngineSpec(
-        job=job.model_dump(mode="json"),
-        elements=list(elements),
-        workers=workers,
-        progress_path=str(progress_path),
-        result_path=str(result_path),
-        given_up=given_up,
-        launcher=os.getpid(),
-    ).write(folder / "spec.json")
-    command = engine_command("engine", str(folder / "spec.json"))
-    with open(log_path, "wb") as log, open(progress_path, encoding="utf-8") as progress:
+) -> Outcome:
+    """One run of the engine, to its end, or until it hangs."""
+    log_path, result_path = folder / "log", Path(spec.result_path)
+    Path(spec.progress_path).touch()
+    spec.write(folder / "spec.json")
+    watchdog, hang = Watchdog(folder, job), None
+    with open(log_path, "wb") as log, open(spec.progress_path, encoding="utf-8") as progress:
         engine = subprocess.Popen(
-            command,
+            engine_command("engine", str(folder / "spec.json")),
             stdout=log,
             stderr=log,
             env=engine_environment(folder),
             start_new_session=True,
         )
         try:
-            while engine.poll() is None:
+            while engine.poll() is None and hang is None:
                 _follow(progress, state, show)
                 time.sleep(POLL_S)
+                hang = watchdog.find_hang()
         finally:
             end_engine(engine)
         _follow(progress, state, show)
-    if engine.returncode:
-        text = log_path.read_text(errors="replace")
-        return engine.returncode, {"log": text[-4000:]}
-    return 0, json.loads(result_path.read_text())
+    is_done = hang is None and engine.returncode == 0 and result_path.exists()
+    return Outcome(
+        engine.returncode,
+        json.loads(result_path.read_text()) if is_done else None,
+        log_path.read_text(errors="replace")[-4000:],
+        hang,
+        {hang.element: hang.step} if hang else suspects_of(state, folder),
+    )
 
 
-def engine_command(module: str, argument: str) -> list[str]:
-    """The command that starts an engine: `main` of a module of this package.
+def engine_command(module: str, *arguments: str) -> list[str]:
+    """The command that starts an engine: `main` of a module of this package, with arguments.
 
     It begins without garbage collection, which would take a fifth of the time of its imports; it
     turns it on when they are done.
     """
     # Not `-m`: functions of the main module would be pickled with all that they refer to.
     program = f"import gc; gc.disable(); from beamsplitter.pipelines.{module} import main; main()"
-    return [sys.executable, "-c", program, argument]
+    return [sys.executable, "-c", program, *arguments]
 
 
 def engine_environment(folder: Path) -> dict[str, str]:
@@ -291,9 +416,9 @@ def summary_json(
     *,
     audio_s: float,
     wall_s: float,
-    workers: int,
+    workers: int | None,
 ) -> dict[str, Any]:
-    """The content of `run.json`."""
+    """The content of `run.json`. `workers` is None where a service has as many as it likes."""
     return {
         "job_name": job.job_name,
         "recordings": recordings,

@@ -12,7 +12,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from ..audio.extensions import has_audio_extension
 from ..transforms.manifest import NAME as MANIFEST
 from ..transforms.manifest import result_names
-from ..transforms.storage import absolute, list_names, scheme_of
+from ..transforms.storage import StorageError, absolute, list_names, scheme_of, stat_file
 from .event_config import FolderEvents, GlobEvents, RecordingEvents
 
 HELD_RECORDINGS = 1000
@@ -239,6 +239,30 @@ def _lies_in(path: str, folder: str) -> bool:
 
 def _stem_of(name: str) -> str:
     return os.path.splitext(name)[0]
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path is a glob pattern: one that holds magic, and is the name of nothing.
+
+    Raises
+    ------
+    UnusableStorageError : it can't be found out
+    """
+    if not glob.has_magic(path):
+        return False
+    if not scheme_of(path):
+        return not os.path.lexists(path)
+    if glob.has_magic(path.split("/")[2]):
+        return True
+    return not _is_file(path) and next(list_names(path), None) is None
+
+
+def _is_file(path: str) -> bool:
+    try:
+        stat_file(path)
+    except StorageError:
+        return False
+    return True
 
 
 def root_of(each: RecordingInput) -> str:

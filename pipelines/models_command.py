@@ -19,7 +19,7 @@ from rich.text import Text
 
 from ..models.model_registry import ModelEntry, find_entry, list_entries
 from ..models.separators.base import ModelError
-from ..models.separators.loading import SeparatorName, describe
+from ..models.separators.loading import SeparatorName, describe, require_installed, require_usable
 
 models_app = typer.Typer(
     name="models",
@@ -115,9 +115,11 @@ def show(
 ) -> None:
     """Show all that is known of a model.
 
-    Exit code: 0 if there is such a model, 1 if its files can't be had, 2 if none has the name.
+    Exit code: 0 if there is such a model, 1 if its files can't be had, 2 if none has the name, or
+    it can't be run on this machine as it is.
     """
-    if "://" in name or os.sep in name or os.path.isdir(name):
+    is_package = "://" in name or os.sep in name or os.path.isdir(name)
+    if is_package:
         with _explained(FAILED):
             facts = _facts_of_package(name)
     else:
@@ -125,7 +127,16 @@ def show(
             facts = _facts_of_entry(find_entry(name))
     if log_format == "json":
         _print_json(facts)
-        return
+    else:
+        _print_facts(facts)
+    with _explained(USAGE_ERROR):
+        if is_package:
+            require_usable((SeparatorName(name),), load_packages=True)
+        else:
+            require_installed(name)
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
     width = 2 + max(map(len, facts))
     for fact, value in facts.items():
         lines = value if isinstance(value, list) else [value]

@@ -73,13 +73,15 @@ class Bar:
         self.progress.stop()
 
     def __call__(self, state: RunState, line: dict[str, Any] | None) -> None:
-        """Show the state; print a failure when it comes."""
-        if line is not None and line["event"] == "failed":
-            self.console.print(failure_text(line))
+        """Show the state; print a failure or a crash when it comes."""
         if line is None:
             self.progress.update(
                 self.task, total=state.total, completed=state.ended, audio=self._audio(state)
             )
+        elif line["event"] == "failed":
+            self.console.print(failure_text(line))
+        elif line["event"] == "crashed":
+            self.console.print(crash_text(line))
 
     def _audio(self, state: RunState) -> str:
         elapsed_s = time.monotonic() - self.started
@@ -106,11 +108,13 @@ def failure_text(line: dict[str, Any]) -> Text:
 
 
 def crash_text(line: dict[str, Any]) -> Text:
-    """A recording that took its process down, for a person to read."""
+    """A recording that took its process down, or hung in it, for a person to read."""
     tries, max_tries = line["tries"], line["max_tries"]
-    next_step = "will be tried again" if tries < max_tries else "is given up"
-    text = f"{line['element']}: its process ended, try {tries} of {max_tries}; it {next_step}"
-    return Text.assemble(("crashed ", "bold yellow"), printable(text))
+    what = "it hung" if line["hung"] else "its process ended"
+    where = f" in step {line['step']}" if line["step"] else ""
+    next_step = "will be tried again, alone" if tries < max_tries else "is given up"
+    text = f"{line['element']}: {what}{where}, try {tries} of {max_tries}; it {next_step}"
+    return Text.assemble(("hung " if line["hung"] else "crashed ", "bold yellow"), printable(text))
 
 
 def printable(text: str) -> str:
@@ -140,6 +144,24 @@ def print_stream_summary(console: Console, totals: StreamTotals, *, location: st
     console.print(Text(f"results in {location}"))
     if totals.failed:
         console.print(Text(f"why some failed: {location}/{DEAD_LETTER_FOLDER}/"))
+
+
+def print_dataflow_summary(
+    console: Console, summary: dict[str, Any], *, location: str, is_stream: bool
+) -> None:
+    """The closing lines of a job on Dataflow, by the content of its `run.json`."""
+    counts = summary["recordings"]
+    console.print(
+        f"{counts['finished']} finished, {counts['skipped']} already done, {counts['failed']} "
+        f"failed; {_clock(summary['audio_s'])} of audio in {_clock(summary['wall_s'])}",
+        highlight=False,
+    )
+    if counts["passed_through"]:
+        console.print(f"{counts['passed_through']} passed through untouched", highlight=False)
+    console.print(Text(f"results in {location}"))
+    if counts["failed"]:
+        letters = f"{DEAD_LETTER_FOLDER}/" if is_stream else DEAD_LETTERS
+        console.print(Text(f"why some failed: {location}/{letters}"))
 
 
 def print_summary(console: Console, state: RunState, *, wall_s: float, location: str) -> None:

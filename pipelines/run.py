@@ -18,11 +18,20 @@ import apache_beam as beam
 from ..models.separators.recipes import recipe_of
 from ..transforms import coders  # noqa: F401  (registers the coders)
 from ..transforms.accepting import NOT_FOR_US, PASS_THROUGH, AcceptMessages
+from ..transforms.attempts import CountAttempts
 from ..transforms.fan_out import SeparateByFanOut
 from ..transforms.klio_message import KlioJob
 from ..transforms.labels import WriteLabels
 from ..transforms.loading import LoadAudio, LoadBinary, LoadStems
-from ..transforms.planning import RESULTS, SKIPPED, UPSTREAM, PlanParts, SkipFinished, Spread
+from ..transforms.planning import (
+    RESULTS,
+    SKIPPED,
+    UPSTREAM,
+    GivenUp,
+    PlanParts,
+    SkipFinished,
+    Spread,
+)
 from ..transforms.plots import GetSpec, SpecToPlot
 from ..transforms.publishing import PARTS, EncodeStems, JoinParts, PublishTrack
 from ..transforms.records import (
@@ -38,6 +47,7 @@ from ..transforms.steps import pass_access_on, run_step
 from .event_writing import WriteEvents
 from .events import place_of
 from .job_config import JobConfig
+from .launch import CRASHED
 from .receipts import receipts_by_recording
 from .upstream import TriggerUpstream
 
@@ -49,7 +59,9 @@ def build(
     local_workers: int | None = None,
     model_threads: int | None = None,
     progress_path: str | os.PathLike[str] | None = None,
-    given_up: dict[str, str] | None = None,
+    given_up: GivenUp | None = None,
+    done: Iterable[str] = (),
+    attempts: str | None = None,
 ) -> dict[str, beam.PCollection]:
     """Compose the graph of a job.
 
@@ -59,7 +71,10 @@ def build(
     local_workers : worker processes of FnApiRunner; None on other runners
     model_threads : of each worker, for the arithmetic of models on the CPU; None: as torch has it
     progress_path : file that the steps append what they did to, for the progress bar
-    given_up : reasons by element of recordings that go straight to the dead letters
+    given_up : by element of recordings that go straight to the dead letters: reason, and step
+    done : elements that are not done again, even if the job forces it
+    attempts : folder of the output tree that tries are noted in, on runners that repeat what has
+        failed; None where the launcher knows which recordings end their process
 
     Returns
     -------
@@ -85,6 +100,7 @@ def build(
         settings,
         suffix=place.suffix,
         given_up=given_up,
+        done=done,
         finished_suffix=job.finished_suffix,
         asks_upstream=upstream is not None,
     )
@@ -99,9 +115,12 @@ def build(
         failures.append(pending[UPSTREAM] | TriggerUpstream(upstream, klio_job))
 
     to_plan = report(pending.main, "opened")
+    if attempts:
+        count = CountAttempts(out, attempts, reason=CRASHED)
+        to_plan = run_step(to_plan, count, PendingRecording, failures, label="CountPlanning")
     parts = report(run_step(to_plan, PlanParts(settings), PartReference, failures), "planned")
     spread = report(parts | Spread(local_workers=local_workers), "started")
-    published = fused_stage(spread, job, failures, model_threads=model_threads)
+    published = fused_stage(spread, job, failures, model_threads=model_threads, attempts=attempts)
 
     receipts_of_parts = report(published[PARTS], "part")
     joined = receipts_by_recording(receipts_of_parts, failures, settings.branches)
@@ -130,6 +149,7 @@ def fused_stage(
     failures: list[beam.PCollection],
     *,
     model_threads: int | None = None,
+    attempts: str | None = None,
 ) -> Any:
     """From references of parts to receipts: the only steps that hold arrays.
 
@@ -139,10 +159,12 @@ def fused_stage(
     # All of these steps or none: a stage ends where the hints change, and all samples would cross.
     hints = job.pipeline_options.fused_stage_hints
     apply = functools.partial(run_step, failures=failures, hints=hints)
+    if attempts:
+        parts = apply(parts, CountAttempts(out, attempts, reason=CRASHED), PartReference)
     binaries = apply(parts, LoadBinary(), Track)
     tracks = apply(binaries, LoadAudio(), Track)
-    separate = separation(job, model_threads=model_threads).with_resource_hints(**hints)
-    separated = tracks | "Separate" >> separate
+    separate = separation(job, model_threads=model_threads, at_once=attempts is not None)
+    separated = tracks | "Separate" >> separate.with_resource_hints(**hints)
     failures += separated["failures"]
     stems = apply(separated["tracks"], LoadStems(settings, out), Track)
     has_stems = settings.separation.description.effect == "stems"
@@ -155,14 +177,16 @@ def fused_stage(
     return published
 
 
-def separation(job: JobConfig, *, model_threads: int | None) -> beam.PTransform:
+def separation(
+    job: JobConfig, *, model_threads: int | None, at_once: bool = False
+) -> beam.PTransform:
     """The steps from samples to stems: those of the method itself, or a model's inference."""
     settings = job.settings
     if not settings.separation.is_nn_filter:
         # RunInference takes a second to import.
         from ..transforms.inference import RunModels
 
-        return RunModels(settings, threads=model_threads)
+        return RunModels(settings, threads=model_threads, at_once=at_once)
     recipe = recipe_of(settings.separation.separators[0].options)
     separate = SeparateByFanOut if job.join == "cogbk" else SeparateNearestNeighbors
     return separate(recipe, stems=settings.wanted_stems)

@@ -1,10 +1,12 @@
 """The launcher's side of a stream's engine: micro-batches, the process they are forked from."""
 
 import base64
+import contextlib
 import json
 import os
 import queue
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -14,17 +16,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..transforms.planning import GivenUp
 from ..transforms.storage import RUN_IDENTITY_VARIABLE
+from .engine_spec import SET_UP_EXIT_CODE
 from .job_config import JobConfig
 from .launch import (
     LaunchError,
     RunState,
+    SetUpError,
     complete_lines,
     end_engine,
     engine_command,
     engine_environment,
+    suspects_of,
 )
 from .subscriptions import Event
+from .watchdog import Hang, Watchdog
 
 EVENTS = "events.json"
 LOG = "log"
@@ -42,7 +49,7 @@ def batch_identity(number: int) -> str:
 class Batch:
     """Events that one process works on.
 
-    `code` is its exit code when it has ended.
+    `code` is its exit code when it has ended, `hang` what it was ended for, if it was.
     """
 
     number: int
@@ -50,6 +57,8 @@ class Batch:
     folder: Path
     progress: TextIO
     state: RunState
+    watchdog: Watchdog
+    hang: Hang | None = None
     started_s: float = field(default_factory=time.monotonic)
     process: int | None = None
     code: int | None = None
@@ -59,6 +68,20 @@ class Batch:
         for line in complete_lines(self.progress):
             self.state.take(line)
             yield line
+
+    def end_if_it_hangs(self) -> None:
+        """Kill the process if it has been in a step for too long."""
+        if self.process is None or self.hang is not None:
+            return
+        self.hang = self.watchdog.find_hang()
+        if self.hang is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process, signal.SIGKILL)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the process came to its end; it may have ended before with code 0, too."""
+        return (self.folder / RESULT).exists()
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -72,10 +95,18 @@ class Batch:
         path = self.folder / LOG
         return path.read_text(errors="replace")[-LOG_TAIL:] if path.exists() else ""
 
-    def suspects(self) -> list[Event]:
-        """The events that the process was at when it crashed; all, if that can't be told."""
-        named = set(self.state.suspects())
-        return [event for event in self.events if event.names & named] or self.events
+    def suspects(self) -> list[tuple[Event, str | None]]:
+        """The events that the process was at when it ended, and the steps that they were in, if
+        known; all, if that can't be told.
+        """
+        hang = self.hang
+        steps = {hang.element: hang.step} if hang else suspects_of(self.state, self.folder)
+        found = [
+            (event, next((steps[name] for name in names if steps[name]), None))
+            for event in self.events
+            if (names := event.names & steps.keys())
+        ]
+        return found or [(event, None) for event in self.events]
 
     def close(self) -> None:
         """Remove its files."""
@@ -105,13 +136,14 @@ class Engine:
     def __init__(
         self, job: JobConfig, folder: Path, inbox: "queue.SimpleQueue[Any]", *, workers: int
     ) -> None:
+        self.job = job
         self.folder = folder
         self.inbox = inbox
         self.is_ready = False
         self.channel, theirs = socket.socketpair()
         with theirs, open(folder / LOG, "wb") as log:
             self.process = subprocess.Popen(
-                engine_command("stream_engine", str(theirs.fileno())),
+                engine_command("stream_engine", str(theirs.fileno()), str(folder.parent)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -120,10 +152,10 @@ class Engine:
                 start_new_session=True,
             )
         plain = job.model_dump(mode="json")
-        self._tell({"job": plain, "folder": str(folder.parent), "workers": workers})
+        self._tell({"job": plain, "workers": workers})
         threading.Thread(target=self._listen, name="listen_to_engine", daemon=True).start()
 
-    def start(self, number: int, events: Sequence[Event], given_up: dict[str, str]) -> Batch:
+    def start(self, number: int, events: Sequence[Event], given_up: GivenUp) -> Batch:
         """Have a process forked for a micro-batch."""
         folder = self.folder / str(number)
         folder.mkdir()
@@ -143,6 +175,7 @@ class Engine:
             folder,
             progress=open(folder / PROGRESS, encoding="utf-8"),
             state=RunState(total=len(events)),
+            watchdog=Watchdog(folder, self.job),
         )
 
     def end(self) -> None:
@@ -151,7 +184,10 @@ class Engine:
 
     def error(self) -> LaunchError:
         """Why it could not begin."""
-        return LaunchError((self.folder / LOG).read_text(errors="replace")[-LOG_TAIL:])
+        log = (self.folder / LOG).read_text(errors="replace")[-LOG_TAIL:]
+        if self.process.wait() == SET_UP_EXIT_CODE:
+            return SetUpError(log.strip().splitlines()[-1])
+        return LaunchError(log)
 
     def _tell(self, line: dict[str, Any]) -> None:
         try:

@@ -13,7 +13,6 @@ import gc
 import json
 import os
 import selectors
-import shutil
 import signal
 import socket
 import sys
@@ -27,24 +26,31 @@ import apache_beam as beam
 from apache_beam.io.gcp.pubsub import PubsubMessage
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+from ..models.separators.base import UnusableModelError
+from ..transforms.planning import GivenUp
 from ..transforms.storage import RUN_IDENTITY_VARIABLE, OutputTree
+from ..transforms.whereabouts import tell_whereabouts
 from .cores import threads_of
-from .engine import end_with, local_options, metrics_by_step, preload_models, what_is_unusable
-from .engine_spec import UNUSABLE_EXIT_CODE
+from .engine import (
+    end_group,
+    end_with,
+    local_options,
+    metrics_by_step,
+    preload_models,
+    what_is_unusable,
+)
+from .engine_spec import FAILED_EXIT_CODE, SET_UP_EXIT_CODE, UNUSABLE_EXIT_CODE
 from .job_config import JobConfig, parse_job
 from .run import build
 from .stream_batches import EVENTS, LOG, PROGRESS, RESULT, batch_identity
 
-FAILED = 1
 CHUNK_BYTES = 1 << 16
 
 
 class PreparedGraph(FnApiRunner):
     """A job's graph, built and translated once, to be run many times."""
 
-    def __init__(
-        self, job: JobConfig, threads: int, given_up: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, job: JobConfig, threads: int, given_up: GivenUp | None = None) -> None:
         super().__init__()
         self.threads = threads
         options = local_options(job, workers=1)
@@ -163,7 +169,7 @@ class Template:
             code = os.waitstatus_to_exitcode(status)
             self.tell(batch=self.numbers.pop(process), code=code)
 
-    def fork(self, batch: int, folder: str, given_up: dict[str, str]) -> None:
+    def fork(self, batch: int, folder: str, given_up: GivenUp) -> None:
         """Start the process of a micro-batch."""
         template = os.getpid()
         process = os.fork()
@@ -180,18 +186,19 @@ class Template:
             code = work(self.graph, self.job, Path(folder), given_up)
         except BaseException:
             traceback.print_exc()
-            code = FAILED
+            code = FAILED_EXIT_CODE
         sys.stderr.flush()
         # Beam leaves threads behind that would keep the process for seconds.
         os._exit(code)
 
 
-def work(graph: PreparedGraph, job: JobConfig, folder: Path, given_up: dict[str, str]) -> int:
+def work(graph: PreparedGraph, job: JobConfig, folder: Path, given_up: GivenUp) -> int:
     """Run a micro-batch in this process; gives its exit code, and writes its metrics."""
     log = os.open(folder / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)
     _current.folder = folder
+    tell_whereabouts(folder)
     tempfile.tempdir = str(folder)
     # Each batch has scratch files of its own, so that what a crashed one has left can be told.
     os.environ[RUN_IDENTITY_VARIABLE] = batch_identity(int(folder.name))
@@ -199,26 +206,42 @@ def work(graph: PreparedGraph, job: JobConfig, folder: Path, given_up: dict[str,
         metrics = (PreparedGraph(job, graph.threads, given_up) if given_up else graph).run_batch()
         OutputTree(job.output_location).clear_scratch()
     except Exception as error:
-        reason = what_is_unusable(error)
-        if reason is None:
+        unusable = what_is_unusable(error)
+        if unusable is None:
             traceback.print_exc()
-            return FAILED
-        print(reason, flush=True)
+            return FAILED_EXIT_CODE
+        # What was usable when the stream began may be so again.
+        print(unusable[1], flush=True)
         return UNUSABLE_EXIT_CODE
     (folder / RESULT).write_text(json.dumps(metrics))
     return 0
 
 
 def main() -> None:
-    """Serve the launcher, at the other end of the socket that the first argument names."""
-    channel = socket.socket(fileno=int(sys.argv[1]))
+    """Serve the launcher, at the other end of the socket that the first argument names.
+
+    The second is the folder of all files of the stream: with the launcher, it goes.
+    """
+    folder = Path(sys.argv[2])
+    # Until the launcher has ended well it kills this process.
+    try:
+        serve(socket.socket(fileno=int(sys.argv[1])))
+    except OSError:
+        traceback.print_exc()
+    end_group(folder)
+
+
+def serve(channel: socket.socket) -> None:
+    """Take the job, then batches, until the launcher is gone."""
     with channel.makefile("rb") as lines:
-        first = json.loads(lines.readline())
+        told = lines.readline()
+    if not told:
+        return
+    first = json.loads(told)
     job = parse_job(first["job"], source="job")
-    template = Template(channel, job, first["workers"])
+    try:
+        template = Template(channel, job, first["workers"])
+    except UnusableModelError as error:
+        print(error, file=sys.stderr, flush=True)
+        os._exit(SET_UP_EXIT_CODE)
     template.serve()
-    # The launcher was killed: all that it has begun ends, and its files go.
-    for process in template.numbers:
-        os.kill(process, signal.SIGKILL)
-    shutil.rmtree(first["folder"], ignore_errors=True)
-    os.killpg(0, signal.SIGKILL)

@@ -39,7 +39,7 @@ class StreamTotals:
         for step, values in metrics.items():
             sums = self.metrics.setdefault(step, {})
             for name, value in values.items():
-                sums[name] = _sum_of(sums[name], value) if name in sums else value
+                sums[name] = sum_of(sums[name], value) if name in sums else value
 
     def add_finished(self, state: RunState) -> None:
         """Add the recordings that a batch finished which has crashed then."""
@@ -60,7 +60,8 @@ class StreamTotals:
         }
 
 
-def _sum_of(first: Any, second: Any) -> Any:
+def sum_of(first: Any, second: Any) -> Any:
+    """The sum of two counters, or what two distributions are together."""
     if not isinstance(first, dict):
         return first + second
     return {

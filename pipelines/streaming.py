@@ -21,10 +21,10 @@ from google.api_core.exceptions import GoogleAPIError
 from google.cloud.pubsub_v1 import SubscriberClient
 
 from ..transforms.storage import OutputTree
-from .engine_spec import UNUSABLE_EXIT_CODE
+from .engine_spec import FAILED_EXIT_CODE, UNUSABLE_EXIT_CODE
 from .events import place_of
 from .job_config import JobConfig
-from .launch import CRASHED, LaunchError, summary_json
+from .launch import CRASHED, LaunchError, hang_text, summary_json
 from .stream_batches import Batch, Engine, Told, batch_identity
 from .stream_totals import Health, StreamTotals
 from .subscriptions import (
@@ -276,7 +276,9 @@ class Stream:
                 return
             max_tries = self.job.streaming.max_tries
             given_up = {
-                event.element: event.reason for event in events if event.is_given_up(max_tries)
+                event.element: (event.reason, event.step)
+                for event in events
+                if event.is_given_up(max_tries)
             }
             self.numbers += 1
             self.running[self.numbers] = self.engine.start(self.numbers, events, given_up)
@@ -306,6 +308,7 @@ class Stream:
     def _follow(self) -> None:
         for batch in self.running.values():
             self._show_progress(batch)
+            batch.end_if_it_hangs()
 
     def _show_progress(self, batch: Batch) -> None:
         for line in batch.follow():
@@ -320,7 +323,7 @@ class Stream:
         """
         self._show_progress(batch)
         try:
-            if code == 0:
+            if code == 0 and batch.is_done:
                 self._settle(batch)
             elif code == UNUSABLE_EXIT_CODE:
                 self._pause(batch, f"storage can't be used: {_last_line(batch.log)}")
@@ -372,13 +375,18 @@ class Stream:
         for event in batch.events:
             event.is_finished = event.is_finished or bool(event.names & told)
         self.totals.add_finished(batch.state)
-        for event in suspects:
+        for event, step in suspects:
             event.crashes += 1
-            event.reason = f"the job failed: {_last_line(batch.log)}" if code == 1 else CRASHED
-            line = {"event": "crashed", "element": event.element, "code": code}
-            self.show(self.totals, {**line, "tries": event.crashes, "max_tries": max_tries})
-        self.waiting.extend(event for event in batch.events if event not in suspects)
-        self.waiting.extend(suspects)
+            if batch.hang:
+                # Each try takes a slot for long: one more, alone, is the last.
+                event.crashes = max(event.crashes, max_tries - 1)
+            event.step, event.reason = step, _reason(batch, code)
+            line = {"event": "crashed", "element": event.element, "code": code, "step": step}
+            tries = {"tries": event.crashes, "max_tries": max_tries}
+            self.show(self.totals, {**line, "hung": batch.hang is not None, **tries})
+        suspected = [event for event, _ in suspects]
+        self.waiting.extend(event for event in batch.events if event not in suspected)
+        self.waiting.extend(suspected)
         with contextlib.suppress(OSError):
             self.tree.clear_scratch(batch_identity(batch.number))
 
@@ -434,6 +442,13 @@ class Stream:
 
     def _write_summary(self) -> None:
         self.tree.write_json(self.summary(), "run.json")
+
+
+def _reason(batch: Batch, code: int | None) -> str:
+    """Why an event that a batch's process was at when it ended is given up in the end."""
+    if batch.hang:
+        return hang_text(batch.hang)
+    return f"the job failed: {_last_line(batch.log)}" if code == FAILED_EXIT_CODE else CRASHED
 
 
 def _last_line(log: str) -> str:

@@ -61,6 +61,7 @@ class Event:
     key : the recording that it is about; two events of one key are never worked on at once
     crashes : how many processes have ended while they worked on it
     reason : why it is tried again
+    step : the step that the last of them was in, if known
     is_finished : told as finished by a batch that crashed afterwards
     """
 
@@ -71,6 +72,7 @@ class Event:
     key: str
     crashes: int = 0
     reason: str = ""
+    step: str | None = None
     is_finished: bool = False
 
     @property

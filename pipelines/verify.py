@@ -1,5 +1,6 @@
 """Checks that all that a job names is there and may be used, before it costs time or money."""
 
+import errno
 import functools
 import glob
 import json
@@ -18,8 +19,14 @@ from rich.text import Text
 
 from ..models.separators.loading import SeparatorName, missing
 from ..transforms import gcs
-from ..transforms.file_facts import HOW_TO_SIGN_IN
-from ..transforms.storage import GCS_SCHEME, absolute, scheme_of
+from ..transforms.file_facts import HOW_TO_SIGN_IN, SCRATCH_DAYS
+from ..transforms.storage import (
+    GCS_SCHEME,
+    WORK_FOLDER,
+    StorageError,
+    absolute,
+    scheme_of,
+)
 from .cloud_checks import PUBLISHING, SUBSCRIBING, CloudChecks
 from .dataflow_jobs import DataflowError, credentials_of
 from .event_config import BigQueryEventOutput, BigQueryEvents, PubSubEventOutput, PubSubEvents
@@ -46,7 +53,8 @@ def verify_job(job: JobConfig, *, create: bool = False) -> list[Finding]:
 
     Parameters
     ----------
-    create : make missing buckets, topics and subscriptions; nothing is changed or deleted
+    create : make missing buckets, topics and subscriptions, and remove scratch files that are
+        nobody's; nothing else is changed or deleted
 
     Raises
     ------
@@ -115,6 +123,9 @@ def _checks(
         for place in {(each.use, each.location): each for each in places}.values():
             if place.access == "read":
                 yield place.use, place.location, functools.partial(checks.objects, place)
+    for name in dict.fromkeys(each.location for each in job.job_config.data.outputs):
+        if name.startswith(GCS_SCHEME):
+            yield "scratch files", name, functools.partial(_old_scratch, absolute(name), create)
     yield from _event_checks(job, checks)
     if not job.separation.is_nn_filter:
         for separator in job.separation.separators:
@@ -174,6 +185,26 @@ def _separator(separator: SeparatorName) -> Iterator[Finding]:
         "is not in the cache of this machine: where the job runs it is fetched before it begins"
     )
     yield Finding("separator", separator.name, "warning", remark)
+
+
+def _old_scratch(location: str, create: bool) -> Iterator[Finding]:
+    """Scratch files that runs which were killed have left on `gs://`."""
+    files, work = gcs.GcsFiles(), f"{location}/{WORK_FOLDER}"
+    try:
+        old = files.old_scratch(work)
+        for name in old if create else ():
+            files.remove(f"{work}/{name}", work)
+    except StorageError as error:
+        # The check of the bucket tells of one that is not there.
+        if error.errno != errno.ENOENT:
+            raise
+        return
+    count = f"{len(old)} of runs that were killed, older than {SCRATCH_DAYS} days"
+    if old and create:
+        yield Finding("scratch files", work, "ok", f"removed {count}")
+    elif old:
+        remark = f"{count}: --create removes them, as the next run does"
+        yield Finding("scratch files", work, "warning", remark)
 
 
 def _other_place(place: NamedPlace) -> Iterator[Finding]:

@@ -20,6 +20,8 @@ from apache_beam.runners.worker import sdk_worker_main
 from google.protobuf import json_format, text_format
 
 WORKER_DIED = 70
+# Its own, so that a worker which anything else ends, also with code 0, has died.
+WORKER_ENDED = 71
 ENGINE_POLL_S = 1.0
 _fork = multiprocessing.get_context("fork")
 
@@ -44,7 +46,7 @@ def _work(told: Any, engine: int) -> None:
     os.environ.update(json.loads(told.recv_bytes()))
     sdk_worker_main.main([])
     # Beam leaves threads behind that would keep the process for a second.
-    os._exit(0)
+    os._exit(WORKER_ENDED)
 
 
 def use_workers(processes: list[WorkerProcess], progress_path: str) -> None:
@@ -92,7 +94,7 @@ class ForkedWorker(GrpcWorkerHandler):
 
     def _watch(self) -> None:
         self.worker.process.join()
-        if self.worker.process.exitcode == 0:
+        if self.worker.process.exitcode == WORKER_ENDED:
             return
         alive = [child.pid for child in psutil.Process().children(recursive=True)]
         with open(self.progress_path, "a") as progress:

@@ -91,8 +91,10 @@ def libav_bytes(
     sample_format: str = "fltp",
     bit_rate: int | None = None,
     options: dict[str, str] | None = None,
+    metadata: dict[str, str] | None = None,
+    cover: bytes | None = None,
 ) -> bytes:
-    """A file written by FFmpeg; 's32' formats get 24-bit samples."""
+    """A file written by FFmpeg; 's32' formats get 24-bit samples, Matroska a PNG as cover."""
     layout = LAYOUTS[len(samples)]
     array = samples
     if sample_format.startswith("s16"):
@@ -104,6 +106,9 @@ def libav_bytes(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "audio"
         with av.open(str(path), "w", format=container, options=options or {}) as output:
+            output.metadata.update(metadata or {})
+            if cover:
+                output.add_attachment("cover.png", "image/png", cover)
             stream = output.add_stream(codec, rate=rate)
             stream.codec_context.layout = layout
             stream.codec_context.format = sample_format
@@ -159,3 +164,11 @@ def id3v2(size: int) -> bytes:
     """An ID3v2.4 tag of padding, `size` bytes and its header."""
     packed = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
     return b"ID3\x04\x00\x00" + packed + bytes(size)
+
+
+def offset(samples: np.ndarray, reference: np.ndarray) -> int:
+    """By how many frames samples are late, by cross-correlation."""
+    size = 1 << (len(samples) + len(reference)).bit_length()
+    spectrum = np.fft.rfft(samples, size) * np.conj(np.fft.rfft(reference, size))
+    lag = int(np.argmax(np.fft.irfft(spectrum)))
+    return lag - size if lag > size // 2 else lag

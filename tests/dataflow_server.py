@@ -48,6 +48,7 @@ class CloudServer:
     states: dict[str, list[str]] = field(default_factory=dict)
     first_states: list[str] = field(default_factory=lambda: [PENDING, RUNNING])
     messages: list[str] = field(default_factory=list)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     authorizations: list[str] = field(default_factory=list)
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -73,6 +74,14 @@ class CloudServer:
             "config": {"Env": [f"PYTHON_VERSION={python}"], "Labels": labels},
         }
         return f"{self.address.removeprefix('http://')}/{name}"
+
+    def add_metrics(self, counters: dict[tuple[str, str], int]) -> None:
+        """Counters of a job, by step and name; each is told twice, as Dataflow does."""
+        for (step, name), value in counters.items():
+            for tentative in ({}, {"tentative": "true"}):
+                context = {"namespace": step, "step": "s1", **tentative}
+                told = {"origin": "user", "name": name, "context": context}
+                self.metrics.append({"name": told, "scalar": value})
 
     def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> Any:
         """The JSON of an answer."""
@@ -113,6 +122,9 @@ class CloudServer:
 
     def _list_messages(self, _job_id: str, _query: Any, _body: Any) -> dict[str, Any]:
         return {"jobMessages": [{"messageText": text} for text in self.messages]}
+
+    def _get_metrics(self, _job_id: str, _query: Any, _body: Any) -> dict[str, Any]:
+        return {"metrics": self.metrics}
 
     def _region(self, region: str, _query: Any, _body: Any) -> dict[str, Any]:
         return {"name": region, "quotas": self.quotas}
@@ -172,6 +184,7 @@ ROUTES: dict[str, Callable[..., Any]] = {
     f"GET {_JOBS}/([^/]+)": CloudServer._get_job,
     f"PUT {_JOBS}/([^/]+)": CloudServer._update_job,
     f"GET {_JOBS}/([^/]+)/messages": CloudServer._list_messages,
+    f"GET {_JOBS}/([^/]+)/metrics": CloudServer._get_metrics,
     "GET /compute/v1/projects/[^/]+/regions/([^/]+)": CloudServer._region,
     "GET /compute/v1/projects/[^/]+": CloudServer._project,
     "GET /v1/projects/-/serviceAccounts/([^/]+)": CloudServer._account,

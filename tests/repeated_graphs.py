@@ -17,17 +17,22 @@ from repeating_engine import StreamOf
 from beamsplitter.pipelines.job_config import JobConfig, parse_job
 from beamsplitter.pipelines.run import build
 from beamsplitter.transforms import plots
+from beamsplitter.transforms.attempts import new_attempts
 from beamsplitter.transforms.klio_message import new_message, parse_message
 from beamsplitter.transforms.storage import OutputTree
 
 RATE = 4000
 LONG, SHORT, GONE, BROKEN = "long.wav", "a/short.wav", "gone.wav", "broken.wav"
 MUSIC = (LONG, SHORT, GONE, BROKEN)
+LOUD_IN_PART, LOUD = "loud-in-part.wav", "loud.wav"
 
 
-def write(path: Path, seconds: float, seed: int) -> None:
+def write(path: Path, seconds: float, seed: int, *, clicks_s: tuple[float, ...] = ()) -> None:
+    """Write a recording, with the loudest of clicks at some times."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, made_signal(seconds, RATE, 1, seed).T, RATE)
+    samples = made_signal(seconds, RATE, 1, seed)
+    samples[:, [round(time_s * RATE) for time_s in clicks_s]] = 1
+    soundfile.write(path, samples.T, RATE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +74,7 @@ def graph_of(
     pipeline = beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner"))
     messages = [new_message(element).SerializeToString() for element in scenario.elements]
     source = StreamOf(messages) if scenario.is_stream else beam.Create(messages)
-    built = build(scenario.job(music, out), pipeline | source, local_workers=None)
+    built = build(scenario.job(music, out), pipeline | source, attempts=new_attempts())
     return pipeline, built
 
 

@@ -1,5 +1,10 @@
 """Small separators whose output is known, for tests."""
 
+import os
+import signal
+import sys
+import time
+
 import numpy as np
 from scipy.ndimage import convolve1d
 
@@ -76,6 +81,36 @@ class FailingOnStereo(Identity):
         return stems * np.float32("nan") if self.fault == "nan" else stems[:1]
 
 
+class FailingOnLoud(Identity):
+    """Fails on what is louder than music that is not cut off."""
+
+    def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
+        if np.abs(block).max(initial=0) > 0.9:
+            raise ValueError("too loud")
+        return super().separate(block, sample_rate)
+
+
+class Ending(Identity):
+    """Does what no separator should, for recordings that are one of these numbers throughout."""
+
+    HANGS, STOPS, LEAVES, EXITS = 0.5, 0.25, 0.125, -0.5
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
+        level = float(np.median(block))
+        if level == self.HANGS:
+            time.sleep(3600)
+        elif level == self.STOPS:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif level == self.LEAVES:
+            os._exit(0)
+        elif level == self.EXITS:
+            sys.exit("no licence")
+        return super().separate(block, sample_rate)
+
+
 class Unwilling(Identity):
     """Can't be made."""
 
@@ -90,6 +125,8 @@ def smooth(samples: np.ndarray, reach: int) -> np.ndarray:
 
 
 __all__ = [
+    "Ending",
+    "FailingOnLoud",
     "FailingOnStereo",
     "Identity",
     "Inventing",

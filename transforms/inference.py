@@ -32,6 +32,7 @@ from .records import Recording, Track
 from .settings import SeparationSettings, SplitSettings
 from .steps import Step, failure_of, identity_of, run_step
 from .storage import open_for_reading
+from .whereabouts import at_step
 
 STATISTICS_BLOCK_S = 30.0
 STATISTICS_KEPT = 64
@@ -97,15 +98,17 @@ class PartHandler(ModelHandler[Track, Track, Any]):
         self, batch: Sequence[Track], model: Any, inference_args: dict[str, Any] | None = None
     ) -> list[Track]:
         """The tracks of a batch, with what their models gave."""
-        for track in batch:
+        tracks = [track for track in batch if track.samples is not None]
+        for track in tracks:
             if self.branch not in track.recording.todo:
                 continue
             try:
-                self.work(track, model)
+                with at_step("RunInference", track.recording.element, track):
+                    self.work(track, model)
             # One part must not cost the others of its bundle.
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 track.failure = failure_of(error, "RunInference", identity_of(track))
-        return list(batch)
+        return tracks
 
     def get_num_bytes(self, batch: Sequence[Track]) -> int:
         """Bytes of the samples: Beam's own way would pickle them."""
@@ -272,17 +275,26 @@ class TakeResults(Step):
 
 
 class RunModels(beam.PTransform):
-    """Tracks with samples to tracks with stems, or with labels, by any separator."""
+    """Tracks with samples to tracks with stems, or with labels, by any separator.
+
+    Parameters
+    ----------
+    at_once : work on a track as soon as it comes. RunInference keeps one back until the next, or
+        the end of the bundle, comes: so each is followed by one without samples, which the counters
+        of RunInference count, too.
+    """
 
     def __init__(
         self,
         settings: SplitSettings,
         *,
         threads: int | None = None,
+        at_once: bool = False,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.threads = threads
+        self.at_once = at_once
 
     def expand(self, tracks: beam.PCollection) -> Any:
         """A dict: `tracks`, and `failures`, a list."""
@@ -298,6 +310,9 @@ class RunModels(beam.PTransform):
             handler = SeparationHandler(
                 separation, stems=self.settings.wanted_stems, threads=self.threads
             )
+        if self.at_once:
+            follow = beam.FlatMap(lambda track: (track, Track(track.reference)))
+            tracks = tracks | "Follow" >> follow.with_output_types(Track)
         made = tracks | "RunInference" >> RunInference(
             handler, watch_model_pattern=separation.model_updates
         )

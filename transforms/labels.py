@@ -23,15 +23,14 @@ class WriteLabels(PublishingStep):
     branch = "labels"
 
     def apply(self, record: Track) -> Iterable[Track]:
-        """Adds to `files`, or to `part_files`; releases `labels`."""
+        """Adds to `files`, or to `part_files`."""
         if record.part.is_whole:
             require_unchanged(record.recording)
-            record.files += write_labels(record.labels, record.recording, self.tree)
+            record.add_files(*write_labels(record.labels, record.recording, self.tree))
         else:
             name = part_file_name(record.recording, record.part, "labels", "labels")
             self.tree.write(json.dumps(record.labels).encode(), name)
-            record.part_files += (("labels", "labels", name),)
-        record.labels = ()
+            record.add_part_file("labels", "labels", name)
         return [record]
 
 

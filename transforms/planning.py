@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -10,7 +10,7 @@ from apache_beam.pvalue import TaggedOutput
 
 from ..audio.decoding import probe
 from ..audio.encoding import choose_format
-from ..audio.errors import AudioError, TooShortAudioError
+from ..audio.errors import TooShortAudioError
 from ..audio.extensions import has_audio_extension
 from ..audio.parts import plan_parts
 from ..models.separators.mixing import alignment_of, needed_context_samples
@@ -19,7 +19,7 @@ from .klio_message import parse_message
 from .manifest import Manifest, finished_branches, read_manifest
 from .records import PartReference, PendingRecording, Receipt, Recording
 from .settings import SeparationSettings, SplitSettings
-from .steps import Step
+from .steps import GivenUpError, Step
 from .storage import (
     OutputTree,
     StorageError,
@@ -33,9 +33,7 @@ SKIPPED = "skipped"
 RESULTS = "results"
 UPSTREAM = "upstream"
 
-
-class GivenUpError(AudioError):
-    """A recording that ended its worker process when it was tried before."""
+GivenUp = Mapping[str, tuple[str, str | None]]
 
 
 class SkipFinished(Step):
@@ -52,7 +50,9 @@ class SkipFinished(Step):
     suffix : added to each element that is a path below the location
     output_location : folder of the output tree
     settings : what is to be made of each recording
-    given_up : reasons by element of recordings that are not to be tried again
+    given_up : by element of recordings that are not to be tried again: the reason, and the step
+        that they were in, if known
+    done : elements that this run has finished before: they are not forced again
     finished_suffix : a recording is finished, too, if this added to its element names a file in the
         output tree: Klio's check
     asks_upstream : another job is to make the recordings that are not there
@@ -65,7 +65,8 @@ class SkipFinished(Step):
         settings: SplitSettings,
         *,
         suffix: str = "",
-        given_up: dict[str, str] | None = None,
+        given_up: GivenUp | None = None,
+        done: Iterable[str] = (),
         finished_suffix: str = "",
         asks_upstream: bool = False,
     ) -> None:
@@ -79,6 +80,7 @@ class SkipFinished(Step):
         }
         self.stem_names = {settings.stems.name_of(stem) for stem in settings.wanted_stems}
         self.given_up = given_up or {}
+        self.done = frozenset(done)
         self.finished_suffix = finished_suffix
         self.asks_upstream = asks_upstream
 
@@ -113,12 +115,20 @@ class SkipFinished(Step):
         force : do it again if it is finished
         message : the bytes of the event
         """
+        # Where it hangs in finding out its place, it is known by the other name.
+        if element in self.given_up:
+            raise GivenUpError(*self.given_up[element])
         element, uri = self._place_of(element)
         if element in self.given_up:
-            raise GivenUpError(self.given_up[element])
+            raise GivenUpError(*self.given_up[element])
+        force = force and element not in self.done
         found = stat_file(uri)
         folder = folder_of(element, uri)
-        if self.finished_suffix and not force and self._is_there(element + self.finished_suffix):
+        if (
+            self.finished_suffix
+            and not force
+            and self.tree.is_there(element + self.finished_suffix)
+        ):
             receipt = Receipt(element, folder, 0.0, (), skipped=True, message=message)
             return TaggedOutput(SKIPPED, receipt)
         manifest = read_manifest(self.tree, folder)
@@ -164,13 +174,6 @@ class SkipFinished(Step):
         if os.path.splitext(name)[0] not in self.stem_names:
             return False
         return any(map(has_audio_extension, files_of(folder).names_alike(f"{folder}.wav")))
-
-    def _is_there(self, name: str) -> bool:
-        try:
-            stat_file(self.tree.path(name))
-        except StorageError:
-            return False
-        return True
 
     def _place_of(self, element: str) -> tuple[str, str]:
         """The path below the location, and the whole path, of an element that is either."""

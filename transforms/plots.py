@@ -47,14 +47,14 @@ class SpecToPlot(PublishingStep):
     def apply(self, record: Track) -> Iterable[Track]:
         """Adds to `files`, or to `part_files`; releases `powers`."""
         if record.part.is_whole:
-            record.files += draw_plots(record.powers, record.recording, self.settings, self.tree)
+            record.add_files(*draw_plots(record.powers, record.recording, self.settings, self.tree))
         else:
             for name, power in record.powers.items():
                 file_name = part_file_name(record.recording, record.part, "plots", name)
                 data = io.BytesIO()
                 np.save(data, power, allow_pickle=False)
                 self.tree.write(data.getvalue(), file_name)
-                record.part_files += (("plots", name, file_name),)
+                record.add_part_file("plots", name, file_name)
         record.powers = {}
         return [record]
 

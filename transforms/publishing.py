@@ -39,7 +39,7 @@ class EncodeStems(PublishingStep):
             for stem, samples in record.stems.items():
                 name = part_file_name(record.recording, record.part, "stems", stem)
                 self.tree.write(np.ascontiguousarray(samples.T).tobytes(), name)
-                record.part_files += (("stems", stem, name),)
+                record.add_part_file("stems", stem, name)
             return [record]
         recording = record.recording
         require_unchanged(recording)
@@ -50,7 +50,7 @@ class EncodeStems(PublishingStep):
             receipt = write_stem(
                 [record.stems[stem]], stem, recording, tags, self.settings, self.tree
             )
-            record.files += (receipt,)
+            record.add_files(receipt)
             record.stems[stem], _ = quantize(record.stems[stem], stem_format)
         return [record]
 
@@ -148,7 +148,10 @@ class PublishTrack(PublishingStep):
             self.tree.remove(name)
         self.count("audio_milliseconds", round(1000 * recording.duration_s))
         self.count("bytes", sum(file.size_bytes for file in track.files))
-        self.count("clipped_samples", sum(file.clipped_samples or 0 for file in track.files))
+        clipped_samples = sum(file.clipped_samples or 0 for file in track.files)
+        self.count("clipped_samples", clipped_samples)
+        self.count("recordings")
+        self.count("clipped_recordings", clipped_samples > 0)
         return Receipt(
             recording.element,
             recording.folder,
@@ -235,9 +238,9 @@ class JoinParts(PublishingStep):
         return [receipt.recording for group in groups for receipt in group]
 
     def identify(self, record: tuple[bytes, dict[str, list[Any]]]) -> dict[str, Any]:
-        """The recording of the receipts."""
-        recording = self._recordings(record)[0]
-        return {"element": recording.element, "uri": recording.uri}
+        """The recording of the receipts, or of the failures if no part came out."""
+        told = [*self._recordings(record), *record[1]["failures"]][0]
+        return {"element": told.element, "uri": told.uri}
 
     def clean_up(self, record: tuple[bytes, dict[str, list[Any]]]) -> None:
         """Remove what was joined already, and is not published."""

@@ -147,6 +147,14 @@ class Track:
     files: tuple[FileReceipt, ...] = ()
     part_files: tuple[tuple[str, str, str], ...] = ()  # (branch, stem, name of the scratch file)
 
+    def add_files(self, *files: FileReceipt) -> None:
+        """Note published files, once: a step may be tried again with this very record."""
+        self.files = tuple(dict.fromkeys((*self.files, *files)))
+
+    def add_part_file(self, branch: str, stem: str, name: str) -> None:
+        """Note a scratch file of this part, once."""
+        self.part_files = tuple(dict.fromkeys((*self.part_files, (branch, stem, name))))
+
     @property
     def recording(self) -> Recording:
         """The recording that this part is of."""

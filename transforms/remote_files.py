@@ -53,8 +53,12 @@ class RemoteFiles:
 
     def clear_left_scratch(self, work: str) -> None:
         """Remove old scratch files: whether the runs that wrote them live can't be known."""
-        for name in list(self.list_older(work, time.time() - SCRATCH_DAYS * 24 * 3600)):
+        for name in self.old_scratch(work):
             self.remove(f"{work}/{name}", work)
+
+    def old_scratch(self, work: str) -> list[str]:
+        """Names of the scratch files that are nobody's any more, by their age."""
+        return list(self.list_older(work, time.time() - SCRATCH_DAYS * 24 * 3600))
 
     def run_lock(self, _work: str, _run: str) -> contextlib.AbstractContextManager[None]:
         """Nothing: there are no locks."""

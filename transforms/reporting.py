@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.metrics import Metrics
 
 from .klio_message import Version, parse_message
 from .plain import to_plain
@@ -99,6 +100,7 @@ class _WriteDeadLetters(StorageDoFn):
         self.tree = tree
 
     def process(self, lines: list[str]) -> None:
+        _count_failed(len({json.loads(line)["element"] for line in lines}))
         text = "".join(line + "\n" for line in sorted({*lines}))
         self.tree.write(text.encode(), DEAD_LETTERS)
 
@@ -108,10 +110,15 @@ class _WriteDeadLetter(StorageDoFn):
         self.tree = tree
 
     def process(self, failure: Failure) -> None:
+        _count_failed(1)
         # The same name when the same fails again.
         identity = (failure.element, failure.step, failure.part_index)
         digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         self.tree.write(f"{line_of(failure)}\n".encode(), DEAD_LETTER_FOLDER, f"{digest}.json")
+
+
+def _count_failed(recordings: int) -> None:
+    Metrics.counter(WriteDeadLetters.__name__, "recordings").inc(recordings)
 
 
 def finished_message(receipt: Receipt, output_location: str) -> bytes:

@@ -9,6 +9,7 @@ from apache_beam.pvalue import TaggedOutput
 
 from ..audio.parts import cut_to_stem_range
 from ..audio.spectrum import inverse_stft, magnitude_and_phase, stft
+from ..models.separators.base import RESIDUAL
 from ..models.separators.nearest_neighbors import (
     filter_nearest,
     hop_length_of,
@@ -99,7 +100,11 @@ class GetSoftMask(SeparationStep):
 
 
 class InverseSTFT(SeparationStep):
-    """`masks` to `stems`, cut to the part's stem range. A stem without a mask is the residual."""
+    """`masks` to `stems`, cut to the part's stem range.
+
+    A foreground without a mask is what the background leaves; the stem `residual` is what the other
+    wanted stems leave, or all that there are.
+    """
 
     def __init__(self, recipe: NearestNeighborRecipe, *, stems: Iterable[str]) -> None:
         super().__init__(recipe)
@@ -121,6 +126,9 @@ class InverseSTFT(SeparationStep):
             for stem, mask in record.masks.items()
         }
         stems = with_residual(stems, samples)
+        if RESIDUAL in self.stems:
+            others = [stem for stem in self.stems if stem != RESIDUAL] or list(stems)
+            stems[RESIDUAL] = samples - np.sum([stems[stem] for stem in others], axis=0)
         record.stems = {stem: cut_to_stem_range(stems[stem], record.part) for stem in self.stems}
         record.magnitude = record.phase = record.nearest = None
         record.masks = {}

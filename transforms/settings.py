@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -10,7 +11,7 @@ from ..models.separators.base import RESIDUAL, Description, ModelError
 from ..models.separators.loading import SeparatorName, describe
 
 # Part of every digest: raise it when the same settings begin to give other samples or pictures.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 MIXTURE_PLOT = "spectrogram"
 NEAREST_NEIGHBORS = "nn-filter"
 BIT_DEPTHS = {"flac": ("16", "24"), "wav": ("16", "24", "32", "32f"), "ogg": (), "mp3": ()}
@@ -163,7 +164,7 @@ class StemSettings(Section):
         for name in rename.values():
             if not name or name.startswith(".") or set(name) & set('/\\:*?"<>|\0\n'):
                 raise ValueError(f"{name!r} can't be a file name")
-            if name in (MIXTURE_PLOT, "manifest"):
+            if same_name(name) in (MIXTURE_PLOT, "manifest"):
                 raise ValueError(f"{name!r} is taken by a file of the job itself")
         return rename
 
@@ -179,6 +180,11 @@ class StemSettings(Section):
     def name_of(self, stem: str) -> str:
         """The stem's name in the output tree."""
         return self.rename.get(stem, stem)
+
+
+def same_name(name: str) -> str:
+    """What a name is to file systems that ignore case, and how letters are composed of accents."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 class PlotSettings(Section):
@@ -201,6 +207,15 @@ class StorageSettings(Section):
     )
 
 
+class LimitSettings(Section):
+    """How long a step may take for a recording on this machine, before it counts as hanging."""
+
+    step_s: float = Field(60.0, gt=0, description="seconds, whatever the recording's length")
+    step_times_length: float = Field(
+        30.0, ge=0, description="and so many times the recording's length on top"
+    )
+
+
 class SplitSettings(Section):
     """All that decides what a recording's files hold."""
 
@@ -218,8 +233,11 @@ class SplitSettings(Section):
                     f"which gives {', '.join(known) or 'labels only'}"
                 )
         names = [self.stems.name_of(stem) for stem in self.wanted_stems]
-        if len(set(names)) < len(names):
-            raise ValueError(f"stems: two stems would share a name: {', '.join(names)}")
+        if len(set(map(same_name, names))) < len(names):
+            raise ValueError(
+                f"stems: two stems would share a name, at least where a file system takes "
+                f"capitals for small letters: {', '.join(names)}"
+            )
         return self
 
     @property

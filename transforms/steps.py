@@ -15,9 +15,18 @@ from ..audio.errors import AudioError
 from .klio_message import KlioMessageError
 from .records import Failure, PartReceipt, PartReference, PendingRecording, Track
 from .storage import Access, StorageError, UnusableStorageError, use_access
+from .whereabouts import at_step
 
 FAILURES = "failures"
 logger = logging.getLogger("beamsplitter")
+
+
+class GivenUpError(AudioError):
+    """A recording that ended its worker process when it was tried before: in a step, if known."""
+
+    def __init__(self, message: str, step: str | None) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class StorageDoFn(beam.DoFn):
@@ -74,10 +83,12 @@ class Step(StorageDoFn):
         self.count("in")
         started = time.perf_counter_ns()
         try:
-            outputs = list(self.apply(record))
+            with at_step(name, self.identify(record)["element"], record):
+                outputs = list(self.apply(record))
         except UnusableStorageError:
             raise
-        except Exception as error:
+        # A separator of one's own may call `sys.exit`.
+        except (Exception, SystemExit) as error:
             yield from self.fail(record, failure_of(error, name, self.identify(record)))
             return
         elapsed_ms = (time.perf_counter_ns() - started) // 1_000_000
@@ -104,8 +115,10 @@ class Step(StorageDoFn):
         return TaggedOutput(self.main_tag, record) if self.main_tag else record
 
 
-def failure_of(error: Exception, step: str, identity: dict[str, Any]) -> Failure:
+def failure_of(error: BaseException, step: str, identity: dict[str, Any]) -> Failure:
     """The dead letter of a record that an exception ended; bad input needs no traceback."""
+    if isinstance(error, GivenUpError) and error.step:
+        step = error.step
     expected = isinstance(error, AudioError | StorageError | KlioMessageError)
     trace = "".join(traceback.format_exception(error))
     return Failure(

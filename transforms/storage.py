@@ -172,6 +172,14 @@ class OutputTree:
         path = self.path(*names)
         return files_of(path).has(path, size_bytes=size_bytes, crc32c=crc32c, written_ns=written_ns)
 
+    def is_there(self, *names: str) -> bool:
+        """Whether a file is there."""
+        try:
+            stat_file(self.path(*names))
+        except StorageError:
+            return False
+        return True
+
     def written_ns(self, *names: str) -> int | None:
         """When a file was written last; None if it is not there, or its storage has checksums."""
         path = self.path(*names)

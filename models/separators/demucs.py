@@ -148,9 +148,9 @@ class DemucsSeparator(TorchSeparator):
         from demucs.hdemucs import HDemucs
         from demucs.htdemucs import HTDemucs
 
-        from .demucs_speed import speed_up
+        from .demucs_speed import checked_speed_up
 
-        super().__init__(speed_up(module))
+        super().__init__(checked_speed_up(module.eval(), f"demucs:{name}"))
         network: Any = module
         self.name = f"demucs:{name}"
         self.stems = tuple(network.sources)

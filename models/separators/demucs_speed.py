@@ -1,11 +1,17 @@
-"""The networks of demucs, faster on a CPU, with the same results (`benchmarks/demucs_speed.py`)."""
+"""The networks of demucs, faster on a CPU, with the same results (`benchmarks/demucs_speed.py`).
 
+Each change is for the networks, and their settings, for which the tests show it to be equal; and
+whatever a network holds, it is held against demucs' own when it is loaded.
+"""
+
+import copy
+import logging
 import math
 import types
 from typing import Any
 
 import torch
-from demucs.demucs import DConv
+from demucs.demucs import DConv, Demucs
 from demucs.hdemucs import HDecLayer, HDemucs, HEncLayer
 from demucs.htdemucs import HTDemucs
 from demucs.spec import ispectro
@@ -17,10 +23,63 @@ from demucs.transformer import (
 )
 from torch import nn
 
+CHECKED_S = 1.0
+GREATEST_DIFFERENCE = 1e-4
+logger = logging.getLogger("beamsplitter")
+
 # What is made of so many stays in the cache.
 ROWS_AT_ONCE = 32
 FRAMES_AT_ONCE = 2048
 BRANCH = (nn.Conv1d, nn.GroupNorm, nn.GELU, nn.Conv1d, nn.GroupNorm, nn.GLU, LayerScale)
+
+
+def checked_speed_up(module: nn.Module, name: str) -> nn.Module:
+    """A loaded network made faster, or itself, where that would change what it gives.
+
+    Both are run on a second of noise.
+
+    Parameters
+    ----------
+    module : Demucs, HDemucs or HTDemucs on a CPU, in eval mode
+    name : for the warning
+
+    Returns
+    -------
+    A faster copy; or the module, with a warning, where they differ by more than 1e-4 of the
+    loudest sample, or of 1
+    """
+    fast = speed_up(copy.deepcopy(module))
+    plain_stems, fast_stems = _stems_of_noise(module), _stems_of_noise(fast)
+    loudest = max(1.0, plain_stems.abs().max().item())
+    difference = (plain_stems - fast_stems).abs().max().item() / loudest
+    if difference <= GREATEST_DIFFERENCE:
+        return fast
+    logger.warning(
+        "%s: the faster %s would differ by %.1e from demucs' own, which is used, and is slower; "
+        "please report it with the settings of the network",
+        name,
+        type(module).__name__,
+        difference,
+    )
+    return module
+
+
+def _stems_of_noise(module: Any) -> torch.Tensor:
+    samples = int(CHECKED_S * module.samplerate)
+    if isinstance(module, Demucs):
+        samples = module.valid_length(samples)
+    noise = torch.randn(
+        1, module.audio_channels, samples, generator=torch.Generator().manual_seed(0)
+    )
+    # A transformer would fill up the noise to the length that it was trained on.
+    pads = getattr(module, "use_train_segment", None)
+    if pads is not None:
+        module.use_train_segment = False
+    with torch.inference_mode():
+        stems: torch.Tensor = module(noise)
+    if pads is not None:
+        module.use_train_segment = pads
+    return stems
 
 
 def speed_up(module: nn.Module) -> nn.Module:
@@ -34,14 +93,8 @@ def speed_up(module: nn.Module) -> nn.Module:
     -------
     The same module; what it gives changes by rounding only
     """
-    avoid_attention_shortcut(module)
-    fold_scales(module)
-    normalise_without_transposing(module)
-    make_branches_products(module)
-    join_branches_with_what_follows(module)
-    run_rows_in_pieces(module)
-    transpose_by_products(module)
-    invert_without_padding(module)
+    for change in CHANGES:
+        change(module)
     return module
 
 
@@ -134,9 +187,14 @@ def transpose_by_products(module: nn.Module) -> None:
 def invert_without_padding(module: nn.Module) -> None:
     """Make the inverse STFT write its padded spectrum once, in the order in which it is read.
 
-    Only where the network estimates the parts of a spectrum, not where it masks the mixture's.
+    Only where the network estimates the parts of a spectrum, not where it masks the mixture's; and
+    where its spectrum is padded so: those of MDX 2021 had another padding, and a network without
+    branch of time has none.
     """
-    if isinstance(module, HDemucs | HTDemucs) and module.cac:
+    is_padded = isinstance(module, HTDemucs) or (
+        isinstance(module, HDemucs) and module.hybrid and not module.hybrid_old
+    )
+    if is_padded and module.cac:
         module._mask = _estimate
         module._ispec = types.MethodType(_inverse_stft, module)
 
@@ -339,3 +397,16 @@ def _inverse_stft(
         torch.view_as_complex(padded).transpose(-2, -1), hop_length, length=whole
     )
     return samples[..., edge : edge + length]
+
+
+CHANGES = (
+    avoid_attention_shortcut,
+    fold_scales,
+    normalise_without_transposing,
+    make_branches_products,
+    join_branches_with_what_follows,
+    run_rows_in_pieces,
+    transpose_by_products,
+    invert_without_padding,
+)
+"""What makes a network faster, in the order in which it is done."""

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -26,6 +27,8 @@ KINDS = {
     "umx": "open_unmix",
 }
 PACKAGES = "packages"
+# Kinds that need more of Python than this package itself, and the modules of that.
+EXTRAS = {"demucs": ("demucs", "safetensors")}
 PYTHON_CLASS = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 
 
@@ -74,11 +77,23 @@ def describe(separators: tuple[SeparatorName, ...]) -> Description:
         sample_rates=tuple(dict.fromkeys(rate for each in found for rate in each.sample_rates)),
         context_s=max(each.context_s for each in found),
         minimum_s=max(each.minimum_s for each in found),
+        sums_to_mixture=_sum_to_mixture(found),
         normalizes=any(each.normalizes for each in found),
         uses_device=any(each.uses_device for each in found),
         sha256="+".join(filter(None, digests)) or None,
         resolved_options=json.dumps(resolved),
     )
+
+
+def _sum_to_mixture(members: list[Description]) -> bool:
+    """Whether the stems of an ensemble leave nothing.
+
+    Means of the same stems sum to the mixture where those of each member do. Where members split it
+    into other stems, those of one that sum to the mixture leave nothing for a residual.
+    """
+    sums = [each.sums_to_mixture for each in members]
+    same = len({frozenset(each.stems) for each in members}) == 1
+    return all(sums) if same else any(sums)
 
 
 def load(separators: tuple[SeparatorName, ...]) -> tuple[Member, ...]:
@@ -132,6 +147,51 @@ def missing(separators: tuple[SeparatorName, ...]) -> list[str]:
     from ..model_cache import ModelCache
 
     return [entry.name for entry in entries if not ModelCache().has(entry)]
+
+
+def require_installed(name: str) -> None:
+    """Refuse a separator that needs an extra of this package which is not installed.
+
+    Raises
+    ------
+    ModelError : it is not
+    """
+    kind = name.partition(":")[0]
+    if any(importlib.util.find_spec(module) is None for module in EXTRAS.get(kind, ())):
+        raise ModelError(f"{name}: needs the {kind} package: pip install 'beamsplitter[{kind}]'")
+
+
+def require_usable(
+    separators: tuple[SeparatorName, ...], device: str = "auto", *, load_packages: bool = False
+) -> None:
+    """Refuse what can't be run on this machine. Nothing is fetched that `describe` does not fetch.
+
+    Parameters
+    ----------
+    device : where it is to run
+    load_packages : load model packages, too, which takes seconds
+
+    Raises
+    ------
+    ModelError : a part of the installation, or the device, is not there, or the model file of a
+        package can't be read
+    """
+    for each in separators:
+        require_installed(each.name)
+    description = describe(separators)
+    if description.uses_device and device not in ("auto", "cpu"):
+        # torch takes seconds to import.
+        from .inference import find_device
+
+        find_device(device)
+    for each in filter(lambda each: is_package(each.name), separators):
+        from .packages import require_model_file
+
+        require_model_file(package_address(each.name))
+        if load_packages and description.effect == "labels":
+            load_labeler(each, "cpu")
+        elif load_packages:
+            load((each,))
 
 
 def _fetched(name: str, on_progress: "Progress | None") -> str:

@@ -120,6 +120,7 @@ def separate_part(
     ModelError : no member gives a stem, or a model gives what is no finite number
     """
     options = options or MixingOptions()
+    mixtures = _Mixtures(samples, sample_rate, statistics, is_kept=len(members) > 1)
     estimated = [stem for stem in stems if stem != RESIDUAL] or list(stem_names(members))
     sums: dict[str, np.ndarray] = {}
     weights = dict.fromkeys(estimated, 0.0)
@@ -129,9 +130,7 @@ def separate_part(
         }
         if not used:
             continue
-        estimates = _estimate(
-            samples, sample_rate, member.separator, index, run, position, used, statistics, options
-        )
+        estimates = _estimate(mixtures, member.separator, index, run, position, used, options)
         with np.errstate(invalid="ignore"):
             finite = np.isfinite(estimates.sum(dtype=np.float64))
         if not finite:
@@ -224,26 +223,62 @@ def alignment_of(sample_rate: int, rates: Sequence[int]) -> int:
     return math.lcm(1, *(sample_rate // math.gcd(sample_rate, rate) for rate in rates))
 
 
+class _Mixtures:
+    """A part as models take it: resampled and normalised once for all members of an ensemble.
+
+    Parameters
+    ----------
+    samples : float32 `(channels, samples)`
+    sample_rate : Hz
+    statistics : of the whole recording; None if the part is the whole
+    is_kept : another member may want the same
+    """
+
+    def __init__(
+        self,
+        samples: np.ndarray,
+        sample_rate: int,
+        statistics: Statistics | None,
+        *,
+        is_kept: bool,
+    ) -> None:
+        self.samples = samples
+        self.sample_rate = sample_rate
+        self.statistics = statistics
+        self.is_kept = is_kept
+        self._made: dict[tuple[int, bool], tuple[np.ndarray, Statistics]] = {}
+
+    def at(self, rate: int, *, normalizes: bool) -> tuple[np.ndarray, Statistics]:
+        """The mixture at a rate, and what was taken from it: mean and deviation, or 0 and 1."""
+        key = rate, normalizes
+        if key in self._made:
+            return self._made[key]
+        if normalizes:
+            mixture, _ = self.at(rate, normalizes=False)
+            found = self.statistics or statistics_of(mixture)
+            found = Statistics(found.mean, found.deviation + 1e-8)
+            made = (mixture - np.float32(found.mean)) / np.float32(found.deviation), found
+        else:
+            made = resample(self.samples, self.sample_rate, rate), Statistics(0.0, 1.0)
+        if self.is_kept:
+            self._made[key] = made
+        return made
+
+
 def _estimate(
-    samples: np.ndarray,
-    sample_rate: int,
+    mixtures: _Mixtures,
     separator: Separator,
     member_index: int,
     run: RunBlocks,
     position: Position,
     stems: Mapping[str, float],
-    statistics: Statistics | None,
     options: MixingOptions,
 ) -> np.ndarray:
     """One member's estimates: float32 `(stems, channels, samples of the stem range)`."""
+    sample_rate = mixtures.sample_rate
     rate = separator.sample_rate or sample_rate
-    mixture = resample(samples, sample_rate, rate)
+    mixture, taken = mixtures.at(rate, normalizes=separator.normalizes)
     at_rate = _RangeAtRate.of(position, sample_rate, rate)
-    scale, offset = np.float32(1), np.float32(0)
-    if separator.normalizes:
-        found = statistics or statistics_of(mixture)
-        scale, offset = np.float32(found.deviation + 1e-8), np.float32(found.mean)
-        mixture = (mixture - offset) / scale
     groups = to_groups(mixture, separator.channels)
     indexes = [separator.stems.index(stem) for stem in stems]
 
@@ -267,10 +302,10 @@ def _estimate(
         for shift in shifts[1:]:
             total += estimate_group(group, shift)
         joined.append(total / np.float32(len(shifts)) if len(shifts) > 1 else total)
-    estimates = from_groups(np.stack(joined), samples.shape[0], groups.shape[1])
+    estimates = from_groups(np.stack(joined), mixture.shape[0], groups.shape[1])
     if separator.normalizes:
-        estimates *= scale
-        estimates += offset
+        estimates *= np.float32(taken.deviation)
+        estimates += np.float32(taken.mean)
     return at_rate.back(estimates, position, sample_rate, rate)
 
 

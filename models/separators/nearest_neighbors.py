@@ -57,12 +57,22 @@ def filter_nearest(
     Returns
     -------
     float32, same shape
+
+    Raises
+    ------
+    TooShortAudioError : librosa refuses so few frames, and the recipe is to do as librosa does
     """
     frames = magnitude.shape[-1]
-    # Rounded down as in librosa's tutorial. A short recording has no frames that far apart: half
-    # of it stays for neighbours.
-    width = int(recipe.width_s * sample_rate / hop_length_of(recipe, sample_rate))
-    width = max(1, min(width, frames // 4))
+    # Rounded down as in librosa's tutorial.
+    width = max(1, int(recipe.width_s * sample_rate / hop_length_of(recipe, sample_rate)))
+    if recipe.neighbors == "nearest":
+        # A short recording has no frames that far apart: half of it stays for neighbours.
+        width = max(1, min(width, frames // 4))
+    elif width >= (frames - 1) // 2:
+        raise TooShortAudioError(
+            f"is too short for neighbours as librosa has them, at least {recipe.width_s:g} s away: "
+            f"needs more than {2 * recipe.width_s:g} s; leave the file out, or take recipe: default"
+        )
     nearest = nn_filter(
         magnitude,
         width=width,
@@ -154,7 +164,7 @@ def separate(
 
     Raises
     ------
-    TooShortAudioError : shorter than `MINIMUM_S`
+    TooShortAudioError : shorter than `MINIMUM_S`, or than what the recipe needs
     """
     require_duration(samples.shape[-1] / sample_rate)
     n_fft, hop_length = n_fft_of(recipe, sample_rate), hop_length_of(recipe, sample_rate)

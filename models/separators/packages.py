@@ -8,6 +8,7 @@ import functools
 import hashlib
 import re
 import unicodedata
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -378,6 +379,20 @@ def _model_file_of(folder: Path, address: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise ModelError(f"{address} has no model: a package holds {' or '.join(MODEL_FILES)}")
+
+
+def require_model_file(address: str) -> None:
+    """Refuse a package whose model file is cut off, or is something else, without loading it.
+
+    Raises
+    ------
+    ModelError : it is
+    """
+    path = _model_file_of(fetch_package(address), address)
+    if not zipfile.is_zipfile(path):
+        raise ModelError(
+            f"{address}: {path.name} is not a whole model file: export it again, or fetch it anew"
+        )
 
 
 def _load_model(address: str) -> tuple[PackageMetadata, "torch.nn.Module"]:

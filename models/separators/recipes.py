@@ -73,12 +73,12 @@ def recipe_of(options: Mapping[str, object]) -> NearestNeighborRecipe:
 
 def describe(_name: str, options: Mapping[str, object]) -> Description:
     """What is known of the separator."""
-    # A recipe says itself what becomes of the rest.
+    recipe = recipe_of(options)
     return Description(
         STEMS,
         minimum_s=MINIMUM_S,
-        sums_to_mixture=True,
-        resolved_options=recipe_of(options).model_dump_json(),
+        sums_to_mixture=recipe.foreground == "residual",
+        resolved_options=recipe.model_dump_json(),
     )
 
 

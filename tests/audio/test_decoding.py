@@ -4,12 +4,15 @@ import importlib.util
 import io
 import os
 import struct
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import av
 import mutagen.mp4
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ import soundfile as sf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from beamsplitter.audio import ogg_pages
 from beamsplitter.audio.decoding import AudioInfo, probe, read_audio
 from beamsplitter.audio.errors import (
     AudioError,
@@ -71,6 +75,7 @@ EXACT = {
     "flac_24": (snd("FLAC", "PCM_24"), "flac", "flac", 24, False, 2**-23),
     "alac_16": (libav("ipod", "alac", "s16p"), "m4a", "alac", 16, False, 2**-15),
     "alac_24": (libav("ipod", "alac", "s32p"), "m4a", "alac", 24, False, 2**-23),
+    "caf_alac": (libav("caf", "alac", "s16p"), "caf", "alac", 16, False, 2**-15),
     "mov": (libav("mov", "pcm_s24le", "s32"), "m4a", "pcm_s24le", 24, False, 2**-23),
     "mkv_flac": (libav("matroska", "flac", "s16"), "matroska", "flac", 16, False, 2**-15),
     "ogg": (snd("OGG", "VORBIS"), "ogg", "vorbis", None, False, None),
@@ -94,6 +99,7 @@ PADDED = {
     "ac3": (libav("ac3", "ac3", "fltp"), "ac3", "ac3"),
     "mp2": (libav("mp2", "mp2", "s16"), "mp2", "mp2"),
     "mpegts": (libav("mpegts", "aac", "fltp"), "mpegts", "aac"),
+    "wav_mp3": (libav("wav", "libmp3lame", "fltp"), "wav", "mp3float"),
     "mp3_bare": (lambda x, r: files.without_xing(files.encode_mp3(x, r)), "mp3", "mp3"),
     "mp3_bare_vbr": (
         lambda x, r: files.without_xing(files.encode_mp3(x, r, mode="VARIABLE", level=0.9)),
@@ -115,14 +121,6 @@ def encoded(kind: str) -> bytes:
     return _ENCODED[kind]
 
 
-def offset(samples: np.ndarray, reference: np.ndarray) -> int:
-    """By how many frames samples are late, by cross-correlation."""
-    size = 1 << (len(samples) + len(reference)).bit_length()
-    spectrum = np.fft.rfft(samples, size) * np.conj(np.fft.rfft(reference, size))
-    lag = int(np.argmax(np.fft.irfft(spectrum)))
-    return lag - size if lag > size // 2 else lag
-
-
 @pytest.mark.parametrize("kind", EXACT)
 def test_length_and_position_are_exact(kind: str) -> None:
     _, container, codec, bits, is_float, bound = EXACT[kind]
@@ -132,7 +130,7 @@ def test_length_and_position_are_exact(kind: str) -> None:
     samples = read_audio(encoded(kind), name=kind)
     assert samples.shape == SONG.shape and samples.dtype == np.float32
     assert samples.flags.c_contiguous
-    assert [offset(*pair) for pair in zip(samples, SONG, strict=True)] == [0, 0]
+    assert [files.offset(*pair) for pair in zip(samples, SONG, strict=True)] == [0, 0]
     if bound is not None:
         assert np.abs(samples - SONG).max() <= bound
         if bits in (8, 16, 24) and not is_float:
@@ -154,7 +152,7 @@ def test_opus_is_exact(kind: str) -> None:
     info = probe(encoded(kind), name=kind)
     assert (info.codec, info.sample_rate, info.frames) == ("opus", 48000, SONG.shape[1])
     samples = read_audio(encoded(kind), name=kind)
-    assert [offset(*pair) for pair in zip(samples, SONG, strict=True)] == [0, 0]
+    assert [files.offset(*pair) for pair in zip(samples, SONG, strict=True)] == [0, 0]
 
 
 @pytest.mark.parametrize("kind", [*EXACT, *PADDED, "opus", "webm"])
@@ -212,7 +210,7 @@ def test_lengths_at_other_rates(kind: str, rate: int, channels: int) -> None:
     info = probe(file, name=kind)
     assert (info.sample_rate, info.channels, info.frames) == (rate, channels, song.shape[1])
     whole = read_audio(file, name=kind)
-    assert offset(whole[0], song[0]) == 0
+    assert files.offset(whole[0], song[0]) == 0
     for start in range(0, song.shape[1], 2111):
         part = read_audio(file, name=kind, start_sample=start, frames=min(50, len(song[0]) - start))
         np.testing.assert_array_equal(part, whole[:, start : start + 50])
@@ -224,7 +222,7 @@ def test_channels(kind: str, channels: int) -> None:
     song = files.chirp(seconds=0.5, rate=48000, channels=channels)
     samples = read_audio(EXACT[kind][0](song, 48000), name=kind)
     assert samples.shape == song.shape
-    lags = [offset(*pair) for pair in zip(samples, song, strict=True)]
+    lags = [files.offset(*pair) for pair in zip(samples, song, strict=True)]
     if kind == "m4a" and channels in (6, 8):
         lags.pop(3)  # the bass channel: AAC keeps its lowest tones only
     assert not any(lags)
@@ -684,3 +682,144 @@ def test_reading_takes_little_more_memory_than_its_samples(kind: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak < samples.nbytes + 4 * 2**20
+
+
+# Opus whose clock strays, cut streams, codecs that can't seek -------------------------------------
+
+
+def with_late_pages(ogg: bytes, late: dict[int, int]) -> bytes:
+    """The same file, the granule positions of some pages so many samples (at 48 kHz) later."""
+    data = bytearray(ogg)
+    for page in ogg_pages.pages(io.BytesIO(ogg), 0):
+        granule = page.granule + late.get(page.number, 0)
+        changed = page.data[:6] + struct.pack("<q", granule) + page.data[14:]
+        changed = changed[:22] + struct.pack("<I", ogg_pages.checksum(changed)) + changed[26:]
+        data[page.offset : page.offset + len(changed)] = changed
+    return bytes(data)
+
+
+@pytest.mark.parametrize("rate", [16000, 48000])
+@pytest.mark.parametrize(
+    "late", [{2: 480}, {3: 488}, {4: 384, 5: 384}, {6: 480}, {2: 480, 4: 480}, {3: -480}]
+)
+def test_opus_with_late_pages_is_read_as_if_they_were_not(rate: int, late: dict[int, int]) -> None:
+    song = files.chirp(seconds=4.3, rate=rate)
+    ogg = files.soundfile_bytes(song, rate, container="OGG", subtype="OPUS")
+    number = max(page.number for page in ogg_pages.pages(io.BytesIO(ogg), 0))
+    late.pop(number, None)  # the last one tells the end
+    assert number >= 6
+    file = with_late_pages(ogg, late)
+    assert probe(file, name="x").frames == song.shape[1]
+    np.testing.assert_array_equal(read_audio(file, name="x"), read_audio(ogg, name="x"))
+    np.testing.assert_array_equal(
+        read_audio(file, name="x", start_sample=3 * rate), read_audio(ogg, name="x")[:, 3 * rate :]
+    )
+
+
+def test_opus_cut_from_a_longer_stream_keeps_its_own_length() -> None:
+    ogg = files.soundfile_bytes(
+        files.chirp(seconds=9, rate=48000), 48000, container="OGG", subtype="OPUS"
+    )
+    pages = list(ogg_pages.pages(io.BytesIO(ogg), 0))
+    cut = b"".join(page.data for page in (*pages[:2], *pages[5:]))
+    whole = read_audio(ogg, name="x")
+    frames = pages[-1].granule - pages[4].granule - 312
+    assert probe(cut, name="x").frames == frames
+    samples = read_audio(cut, name="x")
+    np.testing.assert_allclose(samples[:, 48000:], whole[:, 48000 - frames :], atol=1e-3)
+
+
+def test_gsm_is_read_from_any_sample() -> None:
+    song = files.chirp(seconds=2, rate=8000, channels=1)
+    file = files.wav_bytes(song, 8000, subtype="GSM610")
+    whole = read_audio(file, name="x")
+    assert whole.shape == (1, probe(file, name="x").frames)
+    np.testing.assert_allclose(files.offset(whole[0], song[0]), 0)
+    part = read_audio(file, name="x", start_sample=5000, frames=3000)
+    np.testing.assert_array_equal(part, whole[:, 5000:8000])
+
+
+def test_flac_cut_from_a_longer_stream_is_read() -> None:
+    """Its header tells the length of the longer one."""
+    file = encoded("flac_16")
+    with av.open(io.BytesIO(file)) as container:
+        sizes = [packet.size for packet in container.demux() if packet.size]
+    begin = len(file) - sum(sizes)
+    cut = file[:begin] + file[begin + sum(sizes[:5]) :]
+    samples = read_audio(cut, name="x")
+    skipped = SONG.shape[1] - samples.shape[1]
+    assert 0 < skipped == SONG.shape[1] - probe(cut, name="x").frames
+    np.testing.assert_array_equal(samples, read_audio(file, name="x")[:, skipped:])
+
+
+def test_a_flac_header_that_promises_days_is_told_at_once() -> None:
+    file = bytearray(encoded("flac_16"))
+    file[21] |= 0x0F  # the highest bits of the number of samples
+    with pytest.raises(UndecodableAudioError, match=r"promises \d{7} s, which it does not hold"):
+        probe(bytes(file), name="x")
+
+
+def test_vorbis_priming_of_a_cut_stream_is_left_out() -> None:
+    """It begins before time zero, with what is only there for decoding to begin."""
+    ogg = files.soundfile_bytes(files.chirp(seconds=9), RATE, container="OGG", subtype="VORBIS")
+    pages = list(ogg_pages.pages(io.BytesIO(ogg), 0))
+    heads = [page for page in pages if page.granule <= 0]
+    audio = pages[len(heads) + 3 :]
+    early = -audio[0].granule + 1000  # the first page is to end 1000 samples after time zero
+    late = {page.number: early for page in audio}
+    cut = with_late_pages(b"".join(page.data for page in (*heads, *audio)), late)
+    frames = audio[-1].granule + early
+    assert probe(cut, name="x").frames == frames
+    samples, whole = read_audio(cut, name="x"), read_audio(ogg, name="x")
+    assert samples.shape == (2, frames)
+    np.testing.assert_allclose(samples, whole[:, -frames:], atol=1e-5)
+    part = read_audio(cut, name="x", start_sample=70000, frames=9000)
+    np.testing.assert_array_equal(part, samples[:, 70000:79000])
+
+
+READ_DAMAGED_VORBIS = """
+import random, sys
+from beamsplitter.audio import ogg_pages
+from beamsplitter.audio.decoding import probe, read_audio
+from beamsplitter.audio.errors import AudioError
+ogg = sys.stdin.buffer.read()
+setup = ogg.index(b"\\x05vorbis")
+page, end = ogg.index(b"OggS", 4), ogg.index(b"OggS", setup)
+for seed in range(40):
+    file, at = bytearray(ogg), setup + random.Random(seed).randrange(7, end - setup - 8)
+    file[at : at + 8] = bytes(8)
+    file[page + 22 : page + 26] = ogg_pages.checksum(file[page:end]).to_bytes(4, "little")
+    for start in (0, 20000):
+        try:
+            read_audio(bytes(file), name="x", start_sample=start)
+        except AudioError:
+            pass
+print("survived")
+"""
+
+
+def test_vorbis_of_which_nothing_decodes_does_not_crash() -> None:
+    ogg = files.soundfile_bytes(files.chirp(seconds=1.0), RATE, container="OGG", subtype="VORBIS")
+    line = [sys.executable, "-c", READ_DAMAGED_VORBIS]
+    done = subprocess.run(line, input=ogg, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"survived\n"), done.stderr
+
+
+@pytest.mark.parametrize("kind", ["caf_alac", "wav_float"])
+def test_a_codec_that_is_none_is_refused(kind: str) -> None:
+    file = bytearray(encoded(kind))
+    at = file.index(b"alac") if kind == "caf_alac" else file.index(b"fmt ") + 8
+    file[at : at + 2] = b"\x9e\x9e"
+    with pytest.raises(UndecodableAudioError, match="its codec is none that FFmpeg knows"):
+        probe(bytes(file), name="x")
+
+
+def test_integers_of_64_bits() -> None:
+    wav = bytearray(files.wav_bytes(SONG, RATE, subtype="DOUBLE"))
+    wav[wav.index(b"fmt ") + 8] = 1  # integers
+    begin = wav.index(b"data") + 8
+    samples = (SONG.T.astype(np.float64) * 2.0**63).astype("<i8")
+    wav[begin : begin + samples.nbytes] = samples.tobytes()
+    info = probe(bytes(wav), name="x")
+    assert (info.codec, info.bit_depth, info.is_float) == ("pcm_s64le", 64, False)
+    np.testing.assert_allclose(read_audio(bytes(wav), name="x"), SONG, rtol=0, atol=2.0**-62)

@@ -1,5 +1,10 @@
 """Spectra and masks equal librosa's."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import librosa
 import numpy as np
 import pytest
@@ -88,3 +93,35 @@ def test_the_masks_of_both_sides_sum_to_one() -> None:
     wanted, rest = np.abs(noise(2, 12 * 9)).reshape(2, 12, 9)
     total = soft_mask(wanted, rest, margin=1) + soft_mask(rest, wanted, margin=1)
     np.testing.assert_allclose(total, 1, atol=1e-6)
+
+
+SPLIT = """
+import numpy as np
+from beamsplitter.audio import nn_filter
+from beamsplitter.audio.spectrum import magnitude_and_phase, soft_mask, stft
+samples = np.random.default_rng(0).standard_normal((2, 9000)).astype(np.float32)
+magnitude, _ = magnitude_and_phase(stft(samples, n_fft=512, hop_length=128))
+print(soft_mask(magnitude, magnitude[::-1], margin=1.0, power=2.0).sum())
+"""
+
+
+def test_without_a_place_for_its_cache_numba_gets_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = {
+        **os.environ,
+        "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator",  # and no NUMBA_CACHE_DIR
+        "TMPDIR": str(tmp_path),
+    }
+
+    def run(program: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-c", program]
+        return subprocess.run(line, env=environment, capture_output=True, text=True)
+
+    as_librosa_does = "import numba, textwrap; numba.njit(cache=True)(textwrap.dedent)"
+    assert "no locator" in run(as_librosa_does).stderr
+    exec(SPLIT, {})
+    without = run(f"{SPLIT}\n{as_librosa_does}")
+    assert without.stderr == ""
+    assert without.stdout == capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []

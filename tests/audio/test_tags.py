@@ -3,11 +3,15 @@
 import dataclasses
 import importlib.util
 import io
+import struct
 from pathlib import Path
 
+import mutagen.asf
 import mutagen.mp4
 import numpy as np
+import PIL.Image
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -132,6 +136,112 @@ def test_tags_of_aiff_and_opus(kind: str) -> None:
     file.seek(0)
     found.save(file)
     assert read_tags(file.getvalue()) == Tags(title="Song")
+
+
+SAID = {
+    "title": "Größe ♪",
+    "artist": "Somebody",
+    "album": "An album",
+    "album_artist": "Several",
+    "track": "3/12",
+    "disc": "1/2",
+    "date": "2020-05-17",
+    "genre": "Folk",
+    "composer": "Somebody else",
+    "comment": "Split",
+}
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "lacks"),
+    [
+        ("asf", "wmav2", {}),
+        ("matroska", "flac", {}),
+        ("webm", "libopus", {}),
+        ("wav", "pcm_s16le", {"album_artist", "disc_number", "composer"}),
+        ("rf64", "pcm_s16le", {"album_artist", "disc_number", "composer"}),
+        ("caf", "pcm_s16le", {}),
+        ("mov", "aac", {"album_artist", "track_number", "disc_number", "composer"}),
+        ("ipod", "aac", {}),
+        ("flac", "flac", {}),
+        ("ogg", "flac", {}),
+        ("mp3", "libmp3lame", {}),
+        ("tta", "tta", {}),
+    ],
+)
+def test_tags_that_ffmpeg_writes(container: str, codec: str, lacks: set[str]) -> None:
+    """Of the tags of wav's INFO and QuickTime, some are known to no program."""
+    kind = {"pcm_s16le": "s16", "flac": "s16", "tta": "s16", "libopus": "flt"}.get(codec, "fltp")
+    file = files.libav_bytes(
+        SONG,
+        48000,
+        container="wav" if container == "rf64" else container,
+        codec=codec,
+        sample_format=kind,
+        bit_rate=96000,
+        metadata=SAID,
+        options={"rf64": "always"} if container == "rf64" else None,
+    )
+    expected = dataclasses.replace(
+        TAGS, title=SAID["title"], cover=None, cover_mime=None, **dict.fromkeys(lacks)
+    )
+    assert read_tags(file) == expected
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF"])
+def test_tags_that_libsndfile_writes(kind: str) -> None:
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", 48000, 2, format=kind, subtype="PCM_16") as sound:
+        sound.title, sound.comment = "Größe ♪", "Split"
+        sound.write(SONG.T)
+    assert read_tags(file.getvalue()) == Tags(title="Größe ♪", comment="Split")
+
+
+def test_tags_in_the_codepage_of_windows() -> None:
+    file = files.libav_bytes(
+        SONG,
+        48000,
+        container="wav",
+        codec="pcm_s16le",
+        sample_format="s16",
+        metadata={"title": "Gr__e"},
+    )
+    assert read_tags(file.replace(b"Gr__e", b"Gr\xf6\xdfe")) == Tags(title="Größe")
+
+
+def test_the_cover_of_matroska() -> None:
+    image = io.BytesIO()
+    PIL.Image.new("RGB", (8, 8), "red").save(image, "png")
+    file = files.libav_bytes(
+        SONG,
+        48000,
+        container="matroska",
+        codec="flac",
+        sample_format="s16",
+        cover=image.getvalue(),
+    )
+    assert read_tags(file) == Tags(cover=image.getvalue(), cover_mime="image/png")
+
+
+def test_the_cover_of_wma() -> None:
+    file = io.BytesIO(
+        files.libav_bytes(SONG, 48000, container="asf", codec="wmav2", bit_rate=96000)
+    )
+    image = io.BytesIO()
+    PIL.Image.new("RGB", (8, 8), "red").save(image, "png")
+    found = mutagen.asf.ASF(file)
+    picture = struct.pack("<BI", 3, len(image.getvalue())) + "image/png\0\0".encode("utf-16-le")
+    found["WM/Picture"] = [mutagen.asf.ASFByteArrayAttribute(picture + image.getvalue())]
+    file.seek(0)
+    found.save(file)
+    assert read_tags(file.getvalue()) == Tags(cover=image.getvalue(), cover_mime="image/png")
+
+
+def test_a_playlist_has_no_tags_and_opens_nothing(tmp_path: Path) -> None:
+    song = tmp_path / "song.flac"
+    song.write_bytes(tagged("flac", TAGS))
+    for text in (f"ffconcat version 1.0\nfile {song}\n", f"#EXTM3U\n#EXTINF:1,\n{song}\n"):
+        assert read_tags(text.encode()) == Tags()
 
 
 @settings(max_examples=80, deadline=None)

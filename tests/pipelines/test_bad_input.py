@@ -24,6 +24,7 @@ from audio_files import (
     wav_bytes,
     wav_with_claimed_size,
 )
+from bad_files import damaged_files, faults_of_run
 from conftest import Command, dead_letters, made_signal, result_files
 from result_checks import FILES_OF_RUN, assert_whole, manifests, read_json
 
@@ -285,6 +286,21 @@ def test_a_dry_run_lists_odd_names(messy: Run, command: Command, tmp_path: Path)
     assert listed.stderr == ""
     assert "latin-\\udce9.wav" in listed.stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_damaged_files_of_every_container_are_all_accounted_for(
+    tmp_path: Path, command: Command
+) -> None:
+    """A few of those of `benchmarks/bad_input.py`; some of these once took their worker down."""
+    files = dict(damaged_files(230, seed=3))
+    folder = write_tree(tmp_path / "in", files)
+    arguments = ("--no-plots", "--workers", 2, "--log-format", "json")
+    run = command("separate", folder, "-o", tmp_path / "out", *arguments)
+    assert run.returncode == 1
+    faults, ends = faults_of_run(list(files), tmp_path / "out", run.stdout + run.stderr)
+    assert faults == []
+    assert sum(ends.values()) == len(files)
+    assert ends["finished"] > 40 and ends["UndecodableAudioError"] > 40
 
 
 # Recordings that change under way ----------------------------------------------------------------

@@ -1,29 +1,41 @@
 """Jobs on Dataflow: what would be submitted, and to whom it is handed."""
 
+import errno
 import json
+import re
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import pytest
+import soundfile
 import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.pipeline_context import PipelineContext
 from apache_beam.runners.portability.fn_api_runner import translations
-from conftest import Command
+from conftest import Command, made_signal
 from dataflow_server import CANCELLED, DONE, FAILED, PENDING, RUNNING, CloudServer, serving
 from google.cloud.dataflow_v1beta3 import JobType
+from repeated_graphs import BROKEN, GONE, LONG, RATE, Scenario, write
 from storage_server import BUCKET, StorageServer
 
 from beamsplitter.pipelines import dataflow, dataflow_jobs
 from beamsplitter.pipelines.command_line import app
 from beamsplitter.pipelines.dataflow import JobDescription, dataflow_options, describe, submit
 from beamsplitter.pipelines.dataflow_jobs import DataflowError
+from beamsplitter.pipelines.engine import metrics_by_step
 from beamsplitter.pipelines.events import InputError
 from beamsplitter.pipelines.job_config import JobConfig, JobFileError, parse_job
+from beamsplitter.pipelines.run import build
+from beamsplitter.pipelines.sources import CreateEvents
+from beamsplitter.transforms.attempts import new_attempts
+from beamsplitter.transforms.file_facts import StorageError
+from beamsplitter.transforms.gcs import GcsFiles
 from beamsplitter.transforms.records import Failure, PartReceipt, PartReference, Receipt
 
 ACCELERATOR = "type:nvidia-l4;count:1;machine_type:g2-standard-4;install-nvidia-driver"
@@ -98,6 +110,7 @@ def test_the_main_session_is_not_sent_and_beam_is_not_installed_again() -> None:
 
 
 FUSED_STAGE = (
+    "CountAttempts",
     "LoadBinary",
     "LoadAudio",
     "Separate",
@@ -280,7 +293,7 @@ def test_a_dry_run_prints_a_summary_or_the_job(tmp_path: Path, command: Command)
     assert done.returncode == 0, done.stderr
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert lines["job"] == "my-job, batch"
-    assert lines["accelerator"].startswith(f"{ACCELERATOR} on EncodeStems, GetSpec, ")
+    assert lines["accelerator"].startswith(f"{ACCELERATOR} on CountAttempts, EncodeStems, ")
     assert lines["labels"] == "team=audio"
     assert lines["results"] == "gs://music/out"
     done = command("run", path, "--dry-run", "--log-format", "json")
@@ -337,6 +350,32 @@ def test_a_job_is_submitted_and_lists_its_recordings_on_a_worker(
     graph = beam_runner_api_pb2.Pipeline.FromString(content)
     names = {each.unique_name for each in graph.components.transforms.values()}
     assert "ReadEvents/List" in names
+    # A file that ends its process is held back there.
+    assert {"CountPlanning", "CountAttempts"} <= names
+
+
+def test_a_job_that_is_submitted_removes_old_scratch_files(
+    cloud: CloudServer, bucket: StorageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = ["out/song/manifest.json", "out/song/vocals.flac"]
+    for each in (*results, "out/.beamsplitter/scratch-host-1/parts/0.f32"):
+        bucket.bucket.blob(each).upload_from_string(b"")
+    submit(make_job(**submittable(cloud)))
+    assert len(bucket.names("out")) == 3
+    later_s = time.time() + 15 * 24 * 3600
+    monkeypatch.setattr(time, "time", lambda: later_s)
+    submit(make_job(**submittable(cloud)))
+    assert bucket.names("out") == results
+
+
+def test_who_may_not_remove_scratch_files_submits_all_the_same(
+    cloud: CloudServer, bucket: StorageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(files: GcsFiles, folder: str, before_s: float) -> Iterator[str]:
+        raise StorageError(errno.EACCES, "may not be accessed", folder)
+
+    monkeypatch.setattr(GcsFiles, "list_older", refused)
+    assert submit(make_job(**submittable(cloud))).job_id in cloud.jobs
 
 
 @pytest.mark.usefixtures("gcs")
@@ -359,7 +398,14 @@ def test_a_refusal_is_one_line(cloud: CloudServer) -> None:
     [
         ({}, [DONE], [], 0, ""),
         ({"wait_for_pipeline_running": True}, [RUNNING], [], 0, ""),
-        ({"blocking": True}, [DONE], [], 0, ""),
+        (
+            {"blocking": True},
+            [DONE],
+            [],
+            0,
+            "0 finished, 0 already done, 0 failed; 0:00 of audio in 0:00\n"
+            "results in gs://music/out\n",
+        ),
         ({"blocking": True}, [FAILED], ["no quota"], 1, "error: the job failed: no quota\n"),
         ({"wait_for_pipeline_running": True}, [CANCELLED], [], 1, "error: the job was cancelled\n"),
     ],
@@ -389,9 +435,117 @@ def test_the_command_waits_as_the_file_says(
     assert exit.value.code == code
     output = capsys.readouterr()
     assert output.out.startswith(f"{job_id}\nhttps://console.cloud.google.com/")
-    assert output.err == complaint
+    assert re.sub(r"(?<=audio in )[0-9:]+", "0:00", output.err) == complaint
     assert (cloud.states[job_id] == []) is bool(keys)  # else the command did not wait at all
     assert [name for name in bucket.names("temp") if name.endswith("/pipeline.pb")]
+
+
+def run_counters(tmp_path: Path) -> dict[tuple[str, str], int]:
+    """Counters of a real run: of six events one is finished before, and two fail."""
+    music, out = tmp_path / "music", tmp_path / "out"
+    for name in ("a.wav", "b.wav"):
+        write(music / name, 2, 0)
+    too_loud = 20 * made_signal(2, RATE, 1)
+    soundfile.write(music / "c.wav", too_loud.T, RATE, subtype="FLOAT")
+    write(music / LONG, 25, 0)
+    (music / BROKEN).write_bytes(b"RIFF")
+    scenario = Scenario(stems={"format": "wav", "bit_depth": "16"})
+    counted: dict[tuple[str, str], int] = {}
+    job = scenario.job(music, out)
+    for elements in (("a.wav",), ("a.wav", "b.wav", "c.wav", LONG, BROKEN, GONE)):
+        pipeline = beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner"))
+        build(job, pipeline | CreateEvents(elements), attempts=new_attempts())
+        result = pipeline.run()
+        result.wait_until_finish()
+    for step, values in metrics_by_step(result).items():
+        counted.update({(step, name): v for name, v in values.items() if isinstance(v, int)})
+    return counted
+
+
+def wait_blocking(
+    cloud: CloudServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> int:
+    plain = plain_job(**submittable(cloud))
+    plain["job_config"]["blocking"] = True
+    plain["job_config"]["data"]["outputs"][0]["location"] = f"gs://{BUCKET}/out"
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    monkeypatch.setattr(sys, "argv", ["beamsplitter", "run", str(path), *arguments])
+    monkeypatch.setattr(dataflow_jobs, "POLL_S", 0.001)
+    with pytest.raises(SystemExit) as exit:
+        app()
+    return int(exit.value.code or 0)
+
+
+def test_recordings_that_failed_are_told_at_the_end_of_a_blocking_job(
+    cloud: CloudServer,
+    bucket: StorageServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cloud.first_states = [RUNNING, DONE]
+    cloud.add_metrics(run_counters(tmp_path))
+    cloud.metrics += [
+        {"name": {"origin": "dataflow/v1b3", "name": "ElementCount"}, "scalar": 12},
+        {
+            "name": {
+                "origin": "user",
+                "name": "milliseconds",
+                "context": {"namespace": "LoadAudio", "step": "s2"},
+            },
+            "distribution": {"sum": 12, "count": 2, "min": 5, "max": 7, "mean": 6},
+        },
+    ]
+    assert wait_blocking(cloud, tmp_path, monkeypatch) == 1
+    summary = json.loads(bucket.bucket.blob("out/run.json").download_as_bytes())
+    assert summary["recordings"] == {
+        "finished": 3,
+        "skipped": 1,
+        "passed_through": 0,
+        "failed": 2,
+        "clipped": 1,
+        "total": 6,
+    }
+    assert summary["audio_s"] == 2 + 2 + 25
+    assert summary["steps"]["LoadAudio"]["milliseconds"] == {
+        "sum": 12,
+        "count": 2,
+        "min": 5,
+        "max": 7,
+    }
+    said = capsys.readouterr().err
+    assert "3 finished, 1 already done, 2 failed; 0:29 of audio" in said
+    assert f"why some failed: gs://{BUCKET}/out/failures.jsonl" in said
+
+
+def test_a_blocking_job_without_failures_ends_well(
+    cloud: CloudServer,
+    bucket: StorageServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cloud.first_states = [RUNNING, DONE]
+    cloud.add_metrics({("PublishTrack", "recordings"): 3, ("AcceptMessages", "in"): 3})
+    assert wait_blocking(cloud, tmp_path, monkeypatch, "--log-format", "json") == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (line["event"], line["recordings"]["finished"]) == ("summary", 3)
+    assert "out/run.json" in bucket.names("out")
+
+
+def test_a_job_whose_end_can_t_be_told_did_not_end_well(
+    cloud: CloudServer,
+    bucket: StorageServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cloud.first_states = [RUNNING, DONE]
+    cloud.refusals["GET .*/metrics"] = (403, "no dataflow.metrics.get")
+    assert wait_blocking(cloud, tmp_path, monkeypatch) == 1
+    assert "error: no permission: no dataflow.metrics.get" in capsys.readouterr().err
+    assert "out/run.json" not in bucket.names("out")
 
 
 STREAM: dict[str, Any] = {

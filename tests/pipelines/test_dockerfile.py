@@ -16,7 +16,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from beamsplitter.pipelines.dataflow_checks import BEAM_LABEL
+import beamsplitter
+from beamsplitter.pipelines.dataflow_checks import BEAM_LABEL, TITLE_LABEL, VERSION_LABEL
 from beamsplitter.pipelines.launch import KEPT_MEMORY, THREADS_OF_LIBRARIES
 
 ROOT = Path(__file__).parents[2]
@@ -274,8 +275,11 @@ def test_labels() -> None:
     assert {"PYTHON_VERSION", "REVISION=unknown"} <= set(STAGES["runtime"].values("ARG"))
 
 
-def test_the_label_that_verify_reads() -> None:
-    assert settings("LABEL", "dataflow", "cpu")[BEAM_LABEL] == PINS["apache-beam"]
+def test_the_labels_that_verify_reads() -> None:
+    labels = settings("LABEL", "dataflow", "cpu")
+    assert labels[BEAM_LABEL] == PINS["apache-beam"]
+    assert labels[TITLE_LABEL] == "beamsplitter"
+    assert labels[VERSION_LABEL] == beamsplitter.__version__
     assert "BEAM_VERSION" in STAGES["runtime"].values("ARG")
 
 

@@ -143,10 +143,14 @@ def test_a_bucket_is_read_as_a_folder_is(gcs: StorageServer, tmp_path: Path) -> 
     for suffix, compress in COMPRESSED.items():
         gcs.bucket.blob(f"lists/a/names{suffix}").upload_from_string(compress(bytes_of(NAMES)))
     gcs.bucket.blob("lists/other.txt").upload_from_string("other.wav\r\n")
+    gcs.bucket.blob("bracketed/[1].txt").upload_from_string("bracketed.wav\n")
+    gcs.bucket.blob("bracketed/1.txt").upload_from_string("plain.wav\n")
     for suffix in COMPRESSED:
         assert lines(f"gs://music/lists/a/names{suffix}") == NAMES
     assert lines("gs://music/lists/**/*.txt") == [*NAMES, "other.wav"]
     assert lines("gs://music/lists/*.txt") == ["other.wav"]
+    assert lines("gs://music/bracketed/[1].txt") == ["bracketed.wav"]
+    assert lines("gs://music/bracketed/[12].txt") == ["plain.wav"]
     assert files_matching("gs://music/lists/a/names.[xz]*") == [
         "gs://music/lists/a/names.xz",
         "gs://music/lists/a/names.zst",

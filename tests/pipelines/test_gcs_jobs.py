@@ -188,6 +188,26 @@ def test_without_credentials_there_is_one_clear_error(tmp_path: Path, command: C
     assert "no credentials for Google Cloud Storage: run `gcloud auth" in run.stderr
 
 
+def test_what_is_there_is_meant_before_a_pattern(
+    gcs: StorageServer, tmp_path: Path, command: Command
+) -> None:
+    for name in ("a[1].wav", "a1.wav", "live[2]/b.wav", "live2/b.wav"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "in" / name, made_signal(1, 8000, 1).T, 8000)
+    gcs.upload(tmp_path / "in", "in")
+    meant = {
+        "a[1].wav": "a[1].wav",
+        "live[2]": "live[2]/b.wav",
+        "a[1-2].wav": "a1.wav",
+        "live[23]/*.wav": "live2/b.wav",
+    }
+    for root in (IN, f"{tmp_path}/in"):
+        inputs = (f"{root}/{name}" for name in meant)
+        run = command("separate", *inputs, "-o", OUT, "--dry-run", "--log-format", "json")
+        elements = [json.loads(line)["element"] for line in run.stdout.splitlines()]
+        assert elements == list(meant.values()), run.stderr
+
+
 def test_an_empty_or_missing_place_is_a_mistake_in_the_call(
     gcs: StorageServer, command: Command
 ) -> None:

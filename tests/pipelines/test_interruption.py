@@ -175,6 +175,17 @@ def test_the_engine_does_not_outlive_a_killed_launcher(
     assert_next_run_does_the_rest(songs, out, command, undisturbed)
 
 
+def test_a_launcher_that_is_killed_while_its_engine_begins_leaves_nothing(
+    songs: Path, tmp_path: Path, command: Command
+) -> None:
+    with started(command.line(*arguments(songs, tmp_path / "out")), tmp_path / "tmp") as run:
+        wait_until(run.children)
+        family = run.children(recursive=True)
+        run.kill()
+        wait_until(lambda: not list((tmp_path / "tmp").iterdir()))
+        wait_until(lambda: not alive(family))
+
+
 def test_a_killed_worker_costs_no_recording(
     songs: Path, tmp_path: Path, command: Command, undisturbed: dict[str, bytes]
 ) -> None:

@@ -65,6 +65,12 @@ def test_a_klio_v2_file_loads_unchanged(tmp_path: Path) -> None:
         ({"stems": {"rename": {"foreground": "../x"}}}, "'../x' can't be a file name"),
         ({"stems": {"rename": {"foreground": "spectrogram"}}}, "is taken by a file of the job"),
         ({"stems": {"rename": {"foreground": "background"}}}, "two stems would share a name"),
+        ({"stems": {"rename": {"foreground": "BACKGROUND"}}}, "takes capitals for small letters"),
+        (
+            {"stems": {"rename": {"foreground": "Gr\u00fcn", "background": "gru\u0308n"}}},
+            "two stems would share a name",
+        ),
+        ({"stems": {"rename": {"foreground": "Manifest"}}}, "is taken by a file of the job"),
         ({"separation": {"part_seconds": 1}}, "greater than or equal to 10"),
         ({"separation": {"options": {"marginn": 1}}}, "marginn: Extra inputs"),
         ({"join": "cogbk"}, "set separation.duration_s to at most 60"),

@@ -17,12 +17,16 @@ from typing import Any
 
 import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing import test_stream
 from conftest import result_files
 from repeated_graphs import (
     BROKEN,
     GONE,
     LONG,
+    LOUD,
+    LOUD_IN_PART,
     MUSIC,
     SHORT,
     Scenario,
@@ -37,6 +41,7 @@ from storage_server import StorageServer
 
 from beamsplitter.pipelines.run import build
 from beamsplitter.pipelines.sources import CreateEvents
+from beamsplitter.transforms import attempts
 from beamsplitter.transforms.gcs import GcsFiles
 from beamsplitter.transforms.klio_message import new_message
 
@@ -49,8 +54,12 @@ DOUBLING = Mischief(repeats=0.05, doubles=0.05, faults=0.01, turns=0.3, most=6)
 @pytest.fixture(autouse=True)
 def quick_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     draw_once_only(monkeypatch)
+    # The engine lets one of its threads run at a time: none can wait for another.
+    monkeypatch.setattr(attempts, "ALONE_TIMEOUT_S", 0)
 
 
+FAILING = {"separator": "separators:FailingOnLoud", "options": {"block_samples": 4000}}
+FAILING_PARTS = (LONG, LOUD_IN_PART, LOUD)
 HPSS = {"separator": "hpss"}
 SCENARIOS = {
     "batch": Scenario(),
@@ -65,6 +74,8 @@ SCENARIOS = {
     ),
     "fan-out": Scenario(join="cogbk", separation={"duration_s": 6}),
     "model": Scenario(separation=HPSS),
+    "parts-fail": Scenario(separation=FAILING, elements=FAILING_PARTS),
+    "parts-fail-in-a-stream": Scenario(separation=FAILING, elements=FAILING_PARTS, is_stream=True),
 }
 
 
@@ -92,6 +103,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Prepar
     folder = tmp_path_factory.mktemp("repetition")
     write(folder / "music" / LONG, 25, 0)
     write(folder / "music" / SHORT, 2, 1)
+    write(folder / "music" / LOUD_IN_PART, 25, 2, clicks_s=(15,))
+    write(folder / "music" / LOUD, 25, 3, clicks_s=(5, 15, 24))
     (folder / "music" / BROKEN).write_bytes(b"RIFF\0\0")
 
     @functools.cache
@@ -246,6 +259,26 @@ def test_a_failing_operation_at_any_place_loses_nothing(
         clear(each.out)
         assert result_files(each.out) == each.expected, engine.storage.log
         assert all_answered(each.scenario.elements, results)
+
+
+def test_beams_runner_of_streams_repeats_what_failed_and_loses_nothing(
+    prepared: Callable[[str], Prepared],
+) -> None:
+    each = prepared("stream")
+    undisturbed = Engine(0, NONE)
+    each.reset()
+    undisturbed.run(each.pipeline, each.watched)
+    job = each.scenario.job(each.out.parents[1] / "music", each.out)
+    messages = [new_message(element).SerializeToString() for element in MUSIC]
+    for number in range(3, undisturbed.storage.operations, undisturbed.storage.operations // 10):
+        each.reset()
+        storage = FailingOnce(number).storage
+        options = PipelineOptions([], runner="BundleBasedDirectRunner", streaming=True)
+        with storage.installed(), beam.Pipeline(options=options) as pipeline:
+            build(job, pipeline | test_stream.TestStream().add_elements(messages))
+        clear(each.out)
+        assert len(storage.log) == 1
+        assert result_files(each.out) == each.expected, storage.log
 
 
 class FailingOnce(Engine):

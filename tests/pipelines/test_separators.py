@@ -26,6 +26,7 @@ from beamsplitter.models.model_registry import find_entry
 from beamsplitter.models.separators import loading
 from beamsplitter.models.separators.base import UnusableModelError
 from beamsplitter.pipelines.engine import what_is_unusable
+from beamsplitter.pipelines.engine_spec import SET_UP_EXIT_CODE
 from beamsplitter.pipelines.events import list_events
 from beamsplitter.pipelines.job_config import JobConfig, JobFileError, parse_job
 from beamsplitter.pipelines.run import build
@@ -87,7 +88,12 @@ def stems_of(folder: Path) -> dict[str, np.ndarray]:
             "separator": "separators:Smoothing",
             "options": {"block_samples": 5000, "context_samples": 200, "sample_rate": 44100},
         },
-        {"ensemble": [{"separator": "nn-filter"}, {"separator": "hpss", "weight": 2}]},
+        {
+            "ensemble": [
+                {"separator": "hpss", "options": {"margin": 2}},
+                {"separator": "hpss", "weight": 2},
+            ]
+        },
     ],
     ids=["hpss", "hpss with a rest", "class", "at another rate", "ensemble"],
 )
@@ -106,6 +112,41 @@ def test_stems_have_the_length_of_the_recording_and_sum_to_it(
         assert all(stem.shape == mixture.shape for stem in stems.values())
         np.testing.assert_allclose(sum(stems.values()), mixture, atol=1e-5)
         assert all(np.abs(stem).max() > 1e-3 for name, stem in stems.items() if name != "residual")
+
+
+@pytest.mark.parametrize("members", [("nn-filter", "hpss"), ("nn-filter", "nn-filter", "hpss")])
+def test_an_ensemble_that_splits_the_mixture_more_than_once_leaves_nothing(
+    members: tuple[str, ...], write_audio: WriteAudio, tmp_path: Path
+) -> None:
+    mixture = read(write_audio("music/song.wav", seconds=2, channels=2, subtype="FLOAT"))
+    separation = {"ensemble": [{"separator": name} for name in members]}
+    job = job_for(tmp_path / "music", tmp_path / "out", separation)
+    run(job)
+    stems = stems_of(tmp_path / "out" / "song")
+    for pair in (("background", "foreground"), ("harmonic", "percussive")):
+        np.testing.assert_allclose(sum(stems.pop(name) for name in pair), mixture, atol=1e-5)
+    assert not stems
+    with pytest.raises(JobFileError, match="residual"):
+        job_for(tmp_path / "music", tmp_path / "out", separation, stems={"select": ["residual"]})
+
+
+def test_the_recipe_of_librosa_sums_to_the_mixture_with_its_residual(
+    write_audio: WriteAudio, tmp_path: Path
+) -> None:
+    write_audio("music/song.wav", seconds=5, channels=2, subtype="FLOAT")
+    mixture = read(tmp_path / "music" / "song.wav")
+    for out, select in (("all", None), ("two", ["foreground", "residual"]), ("rest", ["residual"])):
+        stem_settings = {"format": "wav", "bit_depth": "32f", "select": select}
+        recipe = {"recipe": "librosa"}
+        job = job_for(tmp_path / "music", tmp_path / out, recipe, stems=stem_settings)
+        run(job)
+        stems = stems_of(tmp_path / out / "song")
+        assert stems.keys() == {*(select or ("background", "foreground", "residual"))}
+        if select != ["residual"]:
+            np.testing.assert_allclose(sum(stems.values()), mixture, atol=1e-5)
+    np.testing.assert_array_equal(
+        stems["residual"], stems_of(tmp_path / "all" / "song")["residual"]
+    )
 
 
 @pytest.mark.parametrize("normalizes", [False, True])
@@ -420,7 +461,8 @@ def test_an_update_that_lacks_a_stem_ends_the_job_with_its_name(
     handler = SeparationHandler(SeparationSettings(separator=package), stems=("low", "high"))
     with pytest.raises(UnusableModelError) as raised:
         handler.update_model_path(other)
-    assert what_is_unusable(raised.value) == f"model update {other}: has no stems high, low"
+    said = what_is_unusable(raised.value)
+    assert said == (SET_UP_EXIT_CODE, f"model update {other}: has no stems high, low")
 
 
 def test_a_model_that_is_gone_ends_the_job_in_one_line(
@@ -433,7 +475,7 @@ def test_a_model_that_is_gone_ends_the_job_in_one_line(
         run(job)
     said = what_is_unusable(raised.value)
     assert said is not None
-    assert said.startswith(package)
+    assert said[1].startswith(package)
 
 
 @pytest.mark.parametrize(
@@ -524,7 +566,7 @@ def test_a_job_file_takes_an_ensemble(
     done = command("run", tmp_path / "job.yaml")
     assert done.returncode == 0, done.stderr
     names = {path.stem for path in (tmp_path / "out" / "song").glob("*.flac")}
-    assert names == {"harmonic", "percussive", "background", "foreground", "residual"}
+    assert names == {"harmonic", "percussive", "background", "foreground"}
 
 
 def test_weights_that_can_t_be_had_are_told_before_the_job_begins(

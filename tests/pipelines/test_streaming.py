@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from bigquery_server import BigQueryServer
@@ -25,6 +26,7 @@ from google.pubsub_v1 import types
 from model_packages import Halves, write_package
 from pubsub_server import PubSubServer, serving
 from result_checks import read_json
+from separators import Ending
 from storage_server import Fault, StorageServer
 
 from beamsplitter.pipelines.events import InputError, Place
@@ -318,6 +320,54 @@ def test_a_recording_that_kills_its_process_is_given_up_and_the_rest_is_done(
     assert message.attributes["beamsplitter_element"] == "lethal.wav"
     assert "crashed each time" in message.attributes["beamsplitter_message"]
     assert not (job.out / ".beamsplitter").exists()
+
+
+def test_what_hangs_or_leaves_is_given_up_with_its_step_and_the_rest_is_done(
+    job: Job, write_audio: WriteAudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    for name, level in {"hangs": Ending.HANGS, "leaves": Ending.LEAVES}.items():
+        write_audio(f"in/{name}.wav", samples=np.full((1, 8000), level, np.float32))
+    for seed, name in enumerate("abz"):
+        write_audio(f"in/{name}.wav", seed=seed)
+    job.publish("hangs.wav", "a.wav", "leaves.wav", "b.wav")
+    changes = {
+        "separation": {"separator": "separators:Ending"},
+        "limits": {"step_s": 5, "step_times_length": 0},
+    }
+    with running(job.write(**changes), "--workers", 1) as run:
+        run.wait_until(lambda: len(run.lines("failed")) == 2)
+        job.publish("z.wav")
+        run.wait_until(lambda: job.published() == {"a", "b", "z"})
+        assert run.end() == 1
+        crashes = run.lines("crashed")
+    tried = {
+        name: [
+            line["tries"] for line in crashes if line["element"] == name and line["hung"] is hung
+        ]
+        for name, hung in (("hangs.wav", True), ("leaves.wav", False))
+    }
+    # What hangs takes a slot for long, so it is tried twice only.
+    assert tried == {"hangs.wav": [2, 3], "leaves.wav": [1, 2, 3]}
+    assert len(crashes) == 5
+    assert job.server.is_empty(job.subscription)
+    letters = {
+        letter["element"]: letter for letter in map(read_json, (job.out / "failures").iterdir())
+    }
+    assert {letter["step"] for letter in letters.values()} == {"RunInference"}
+    assert "in step RunInference for more than 5 s" in letters["hangs.wav"]["message"]
+    assert "crashed each time" in letters["leaves.wav"]["message"]
+
+
+def test_a_launcher_that_is_killed_while_its_engine_begins_leaves_nothing(job: Job) -> None:
+    with running(job.write()) as run:
+        run.wait_until(run.process.children)
+        run.process.kill()
+        run.process.wait()
+        end_s = time.monotonic() + LIMIT_S
+        while list(run.temporary.iterdir()):
+            assert time.monotonic() < end_s, "it left its folder"
+            time.sleep(0.05)
 
 
 def test_bad_messages_become_dead_letters_and_are_not_in_the_way(

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +38,12 @@ from beamsplitter.pipelines.verify import complete, verify_job
 from beamsplitter.transforms.gcs import client as storage_client
 
 PYTHON = platform.python_version()
-LABELS = {"org.apache.beam.version": version("apache-beam")}
+TITLE, VERSION = "org.opencontainers.image.title", "org.opencontainers.image.version"
+LABELS = {
+    "org.apache.beam.version": version("apache-beam"),
+    TITLE: "beamsplitter",
+    VERSION: version("beamsplitter"),
+}
 REGION = "us-central1"
 QUOTAS = [
     {"metric": "CPUS", "limit": 100, "usage": 20},
@@ -141,6 +147,26 @@ def test_what_is_missing_is_told_and_nothing_made(cloud: CloudServer, gcs: Stora
     assert found(findings, plain["pipeline_options"]["sdk_container_image"]).status == "missing"
     assert found(findings, f"gs://{BUCKET}/in").status == "warning"
     assert not [request for request in gcs.requests if not request.startswith("GET")]
+
+
+def test_old_scratch_files_are_told_and_removed_where_things_are_made(
+    cloud: CloudServer, gcs: StorageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [f"out/.beamsplitter/scratch-host-1/parts/{number}.f32" for number in range(3)]
+    for each in (*left, "out/song/manifest.json", "in/song.wav"):
+        gcs.bucket.blob(each).upload_from_string(b"")
+    plain, name = batch(cloud), f"gs://{BUCKET}/out/.beamsplitter"
+    assert name not in states(verified(plain, create=True))
+    later_s = time.time() + 15 * 24 * 3600
+    monkeypatch.setattr(time, "time", lambda: later_s)
+    finding = found(verified(plain), name)
+    assert (finding.kind, finding.status) == ("scratch files", "warning")
+    assert finding.remark.startswith("3 of runs that were killed, older than 14 days: --create rem")
+    assert gcs.names("out") == [*left, "out/song/manifest.json"]
+    finding = found(verified(plain, create=True), name)
+    assert (finding.status, finding.remark[:9]) == ("ok", "removed 3")
+    assert gcs.names("out") == ["out/song/manifest.json"]
+    assert gcs.names("in") == ["in/song.wav"]
 
 
 @pytest.fixture
@@ -397,6 +423,7 @@ def test_tables_are_checked(cloud: CloudServer, gcs: StorageServer) -> None:
     [
         ("3.9.1", LABELS, "holds Python 3.9, this is"),
         (PYTHON, {"org.apache.beam.version": "2.1.0"}, "holds Beam 2.1.0, this is"),
+        (PYTHON, {**LABELS, VERSION: "0.0.9"}, "holds beamsplitter 0.0.9, as its label says, this"),
     ],
 )
 def test_an_image_of_other_versions_is_told(
@@ -406,6 +433,28 @@ def test_an_image_of_other_versions_is_told(
     finding = found(verified(batch(cloud, image=image)), image)
     assert finding.status == "warning"
     assert complaint in finding.remark
+
+
+@pytest.mark.usefixtures("gcs")
+@pytest.mark.parametrize(
+    ("tag", "labels", "status", "remark"),
+    [
+        ("1", LABELS, "ok", f"beamsplitter {version('beamsplitter')}, as its label says"),
+        ("9.9.9", LABELS, "ok", f"beamsplitter {version('beamsplitter')}, as its label says"),
+        (version("beamsplitter"), {}, "ok", "as its tag says"),
+        ("v0.0.9-cuda", {}, "warning", "holds beamsplitter 0.0.9, as its tag says, this is"),
+        ("cuda", {}, "can't tell", "neither a label nor the tag says which beamsplitter"),
+        # That of another program below it.
+        ("cuda", {VERSION: "22.04", TITLE: "ubuntu"}, "can't tell", "neither a label nor the tag"),
+    ],
+)
+def test_the_beamsplitter_in_an_image_is_compared(
+    cloud: CloudServer, tag: str, labels: dict[str, str], status: str, remark: str
+) -> None:
+    image = cloud.add_image(f"team/songs:{tag}", python=PYTHON, labels=labels)
+    finding = found(verified(batch(cloud, image=image)), image)
+    assert finding.status == status
+    assert remark in finding.remark
 
 
 @pytest.mark.usefixtures("gcs")
