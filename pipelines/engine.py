@@ -95,9 +95,9 @@ def metrics_by_step(result: Any) -> dict[str, dict[str, Any]]:
     query = result.metrics().query()
     for counter in query["counters"]:
         step = metrics.setdefault(counter.key.metric.namespace, {})
-        step[counter.key.metric.name] = step.get(counter.key.metric.name, 0) + counter.committed
+        step[counter.key.metric.name] = step.get(counter.key.metric.name, 0) + counter.result
     for each in query["distributions"]:
-        value = each.committed
+        value = each.result
         step = metrics.setdefault(each.key.metric.namespace, {})
         name = each.key.metric.name
         step[name] = {"sum": value.sum, "count": value.count, "min": value.min, "max": value.max}

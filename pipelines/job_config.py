@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import json
 import re
 import string
 from collections.abc import Iterable, Mapping
@@ -116,10 +117,20 @@ class PipelineSettings(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    runner: Literal["DirectRunner", "FnApiRunner", "DataflowRunner"] = "DataflowRunner"
+    runner: Literal["DirectRunner", "FnApiRunner", "DataflowRunner", "PortableRunner"] = (
+        "DataflowRunner"
+    )
     streaming: bool = True
     direct_num_workers: int | None = Field(
         None, ge=1, description="worker processes on this machine; default one for each core"
+    )
+
+    job_endpoint: str | None = Field(
+        None, pattern=r"^[^/]+:[0-9]+$", description="address of the job server of PortableRunner"
+    )
+    environment_type: Literal["LOOPBACK", "EXTERNAL", "PROCESS", "DOCKER"] | None = None
+    environment_config: str | dict[str, Any] | None = Field(
+        None, description="address of the worker pool, {command: …}, or image of the workers"
     )
 
     project: str | None = None
@@ -205,6 +216,8 @@ class PipelineSettings(BaseModel):
     def beam_options(self) -> dict[str, Any]:
         """The options that are set, by the names of Beam's flags."""
         options = self.model_dump(exclude={"accelerator"}, exclude_none=True)
+        if isinstance(self.environment_config, dict):
+            options["environment_config"] = json.dumps(self.environment_config)
         return {"save_main_session": False, **options}
 
 
