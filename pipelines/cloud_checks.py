@@ -14,7 +14,7 @@ from google.pubsub_v1 import types
 from ..transforms import gcs
 from ..transforms.storage import GCS_SCHEME
 from .event_config import DELETED_TOPIC, BigQueryEventOutput, BigQueryEvents
-from .findings import Finding, Status, failed, lacking
+from .findings import Finding, Status, failed, lacking, not_made
 from .job_config import JobConfig
 from .resources import NamedPlace
 
@@ -85,7 +85,11 @@ class CloudChecks:
                     kind, shown, "missing", "name pipeline_options.region: it is made there"
                 )
                 return
-            bucket = self._make_bucket(name)
+            try:
+                bucket = self._make_bucket(name)
+            except api_exceptions.GoogleAPIError as error:
+                yield not_made(kind, shown, error)
+                return
             made = True
         except api_exceptions.Forbidden:
             # Who may use the objects of a bucket need not see the bucket itself.
@@ -173,7 +177,11 @@ class CloudChecks:
                 advice = f"{use}: --create, or gcloud pubsub topics create {topic}"
                 yield Finding("topic", topic, "missing", advice)
                 return
-            self.publisher.create_topic(name=topic, **ONCE)
+            try:
+                self.publisher.create_topic(name=topic, **ONCE)
+            except api_exceptions.GoogleAPIError as error:
+                yield not_made("topic", topic, error)
+                return
             made = True
         except api_exceptions.PermissionDenied:
             pass  # Who may publish need not see the topic.
@@ -221,7 +229,11 @@ class CloudChecks:
                 )
                 yield Finding("subscription", name, "missing", advice)
                 return
-            found = self._make_subscription(name, topic)
+            try:
+                found = self._make_subscription(name, topic)
+            except api_exceptions.GoogleAPIError as error:
+                yield not_made("subscription", name, error)
+                return
             made = True
         status, remark = _judged(found, topic)
         if status == "ok" and made:

@@ -335,9 +335,16 @@ def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str)
     use_access(job.access)
     if job.pipeline_options.runner == "DataflowRunner":
         raise typer.Exit(_run_on_dataflow(job, dry_run=dry_run, log_format=log_format))
+    is_portable = job.pipeline_options.runner == "PortableRunner"
+    is_here = not is_portable or job.pipeline_options.environment_type == "LOOPBACK"
     with _explained():
         _require_output(job)
-        require_usable(job.separation.separators, job.separation.device, load_packages=dry_run)
+        if is_portable:
+            from .portable import portable_options
+
+            portable_options(job)
+        if is_here:
+            require_usable(job.separation.separators, job.separation.device, load_packages=dry_run)
     if dry_run:
         from .dry_run import print_plan
 
@@ -348,6 +355,10 @@ def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str)
                     "`beamsplitter verify` says whether it can begin"
                 )
             raise typer.Exit(print_plan(job, list_events(job), log_format=log_format))
+    if is_portable:
+        if is_here:
+            _fetch_models(job, log_format)
+        raise typer.Exit(_run_portable(job, log_format=log_format))
     if job.pipeline_options.streaming:
         raise typer.Exit(
             _run_stream(job, workers=workers or available_cores(), log_format=log_format)
@@ -459,26 +470,56 @@ def _run_on_dataflow(job: JobConfig, *, dry_run: bool, log_format: str) -> int:
     return _wait(job, submission.job_id, log_format) if submission.job_id else 0
 
 
+def _run_portable(job: JobConfig, *, log_format: str) -> int:
+    from .portable import PortableError, PortableJobFailedError, submitted
+
+    submission = None
+    try:
+        with _explained(), submitted(job) as submission:
+            line = json.dumps({"job_id": submission.id}) if log_format == "json" else submission.id
+            print(line, flush=True)
+            if job.job_config.blocking or submission.is_here:
+                return _told_summary(job, submission.write_summary(), log_format)
+            if job.job_config.wait_for_pipeline_running:
+                submission.wait_until_running()
+    except PortableError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1 if isinstance(error, PortableJobFailedError) else USAGE_ERROR
+    except KeyboardInterrupt:
+        if submission and submission.is_here:
+            submission.cancel()
+            print("interrupted; run it again to go on where it stopped", file=sys.stderr)
+        else:
+            print("no longer waiting; the job goes on without", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _told_summary(job: JobConfig, summary: dict[str, Any], log_format: str) -> int:
+    """Print the content of the `run.json` of a job that ran elsewhere; gives the exit code."""
+    from .progress import JsonLog, print_service_summary
+
+    if log_format == "json":
+        JsonLog()(None, {"event": "summary", **summary})
+    else:
+        print_service_summary(
+            Console(stderr=True, soft_wrap=True),
+            summary,
+            location=job.output_location,
+            is_stream=job.pipeline_options.streaming,
+        )
+    return 1 if summary["recordings"]["failed"] else 0
+
+
 def _wait(job: JobConfig, job_id: str, log_format: str) -> int:
     """Wait as the job file says: until the job runs, until it is over, or not at all."""
     from .dataflow import wait_for_results
     from .dataflow_jobs import DataflowError, DataflowJobs
-    from .progress import JsonLog, print_dataflow_summary
 
     try:
         if job.job_config.blocking:
-            summary = wait_for_results(job, job_id)
-            if log_format == "json":
-                JsonLog()(None, {"event": "summary", **summary})
-            else:
-                print_dataflow_summary(
-                    Console(stderr=True, soft_wrap=True),
-                    summary,
-                    location=job.output_location,
-                    is_stream=job.pipeline_options.streaming,
-                )
-            return 1 if summary["recordings"]["failed"] else 0
-        elif job.job_config.wait_for_pipeline_running:
+            return _told_summary(job, wait_for_results(job, job_id), log_format)
+        if job.job_config.wait_for_pipeline_running:
             DataflowJobs(job.pipeline_options).wait_until_running(job_id)
     except (DataflowError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,7 +1,6 @@
 """Jobs on Google Cloud Dataflow: checked and described without a cloud, or submitted."""
 
 import contextlib
-import io
 import json
 import os
 import re
@@ -12,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.portability.common_urns import resource_hints
 
-from ..transforms.attempts import new_attempts
 from ..transforms.file_facts import GCS_SCHEME
 from ..transforms.storage import OutputTree, StorageError, UnusableStorageError
 from .dataflow_jobs import DataflowJobs, explained
@@ -25,10 +22,8 @@ from .event_config import FolderEvents, GlobEvents, RecordingEvents
 from .event_outputs import prepare_outputs
 from .events import require_events
 from .job_config import JobConfig, JobFileError, PipelineSettings
-from .launch import summary_json
 from .resources import places_of
-from .run import build
-from .sources import ReadEvents
+from .submission import build_for_service, parse_options, write_summary
 
 JOB_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 DATAFLOW_ENDPOINT = "https://dataflow.googleapis.com"
@@ -81,31 +76,7 @@ def dataflow_options(job: JobConfig) -> PipelineOptions:
     ------
     JobFileError : what Dataflow needs is missing, or an option has a value that Beam refuses
     """
-    return _parse_options(_plain_options(job))
-
-
-def build_dataflow_job(job: JobConfig, options: PipelineOptions) -> beam.Pipeline:
-    """The graph of a job, ready to be run.
-
-    Parameters
-    ----------
-    options : those of `dataflow_options`, or changed ones
-
-    Raises
-    ------
-    JobFileError : Beam finds the options wrong
-    """
-    try:
-        pipeline = beam.Pipeline(options=options)
-    except ValueError as error:
-        complaints = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-        raise JobFileError(f"pipeline_options: {' '.join(complaints) or error}") from error
-    try:
-        messages = pipeline | ReadEvents(job)
-    except ValueError as error:
-        raise JobFileError(f"job_config.events.inputs: {error}") from error
-    build(job, messages, attempts=new_attempts())
-    return pipeline
+    return parse_options(_plain_options(job))
 
 
 def describe(job: JobConfig) -> JobDescription:
@@ -133,15 +104,15 @@ def describe(job: JobConfig) -> JobDescription:
         if plain.get("update"):
             changes["update"] = False  # Beam would ask Dataflow for the running job
         with explained():
-            options = _parse_options({**plain, **changes})
-            build_dataflow_job(job, options).run()
+            options = parse_options({**plain, **changes})
+            build_for_service(job, options).run()
         pipeline = Path(temp, "pipeline.pb").read_bytes()
         text = Path(template, "job.json").read_text("utf-8")
     # The description is to show the job's own places, not those that it was built with.
     text = text.replace(temp, (plain.get("staging_location") or plain["temp_location"]).rstrip("/"))
     text = text.replace(OFFLINE_ENDPOINT, plain.get("dataflow_endpoint", DATAFLOW_ENDPOINT))
     description = json.loads(text)
-    _restore_options(description, _parse_options(plain), set(changes))
+    _restore_options(description, parse_options(plain), set(changes))
     if plain.get("update"):
         description["transformNameMapping"] = plain.get("transform_name_mapping") or {}
     return JobDescription(description, beam_runner_api_pb2.Pipeline.FromString(pipeline))
@@ -194,7 +165,7 @@ def submit(job: JobConfig) -> Submission:
     with contextlib.suppress(StorageError, UnusableStorageError):
         OutputTree(job.output_location).clear_left_scratch()
     with explained():
-        result = build_dataflow_job(job, options).run()
+        result = build_for_service(job, options).run()
     if not result.has_job:
         return Submission()
     return Submission(result.job_id(), jobs.url(result.job_id()))
@@ -212,38 +183,7 @@ def wait_for_results(job: JobConfig, job_id: str) -> dict[str, Any]:
     jobs = DataflowJobs(job.pipeline_options)
     started = time.monotonic()
     jobs.wait(job_id)
-    metrics = jobs.metrics(job_id)
-    summary = summary_json(
-        job,
-        recordings_of(metrics),
-        metrics,
-        audio_s=metrics.get("PublishTrack", {}).get("audio_milliseconds", 0) / 1000,
-        wall_s=time.monotonic() - started,
-        workers=None,
-    )
-    OutputTree(job.output_location).write_json(summary, "run.json")
-    return summary
-
-
-def recordings_of(metrics: dict[str, dict[str, Any]]) -> dict[str, int]:
-    """How many events came to which end, by the counters of the steps."""
-
-    def counter(step: str, name: str) -> int:
-        return int(metrics.get(step, {}).get(name, 0))
-
-    accepted = counter("SkipFinished", "in")
-    total = counter("AcceptMessages", "in")
-    passed = total - counter("AcceptMessages", "failures") - accepted
-    for name in ("results", "kmsg-data-not-found-input"):
-        passed += counter("SkipFinished", name)
-    return {
-        "finished": counter("PublishTrack", "recordings"),
-        "skipped": counter("SkipFinished", "skipped"),
-        "passed_through": passed,
-        "failed": counter("WriteDeadLetters", "recordings"),
-        "clipped": counter("PublishTrack", "clipped_recordings"),
-        "total": total,
-    }
+    return write_summary(job, jobs.metrics(job_id), wall_s=time.monotonic() - started)
 
 
 def _plain_options(job: JobConfig) -> dict[str, Any]:
@@ -301,17 +241,6 @@ def _problems_of_options(job: JobConfig) -> Iterator[str]:
             "pipeline_options.accelerator: dataflow_service_options names a worker_accelerator "
             "for all steps; Dataflow takes one or the other"
         )
-
-
-def _parse_options(plain: dict[str, Any]) -> PipelineOptions:
-    options = PipelineOptions.from_dictionary(plain)
-    with contextlib.redirect_stderr(io.StringIO()) as complaint:
-        try:
-            options.get_all_options()
-        except SystemExit as error:
-            message = complaint.getvalue().rpartition(" error: ")[2].strip()
-            raise JobFileError(f"pipeline_options: {message}") from error
-    return options
 
 
 def _restore_options(

@@ -254,6 +254,11 @@ def stop_job(job: JobConfig, *, mode: str | None = None, wait: bool = False) -> 
     JobFailedError : the job failed in the end
     DataflowError : no credentials, no permission
     """
+    if job.pipeline_options.runner == "PortableRunner":
+        raise JobFileError(
+            "pipeline_options.runner: stop the job with the tools of the runner behind its job "
+            "server; one with LOOPBACK ends with its command, by Ctrl-C"
+        )
     if job.pipeline_options.runner != "DataflowRunner":
         raise JobFileError(
             "pipeline_options.runner: the job runs on this machine: end its command with Ctrl-C"

@@ -5,6 +5,7 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BeforeValidator,
     ConfigDict,
@@ -20,6 +21,9 @@ TOPIC = r"^projects/[^/]+/topics/[^/]+$"
 # What is kept of a deleted topic by the subscriptions that had it.
 DELETED_TOPIC = "_deleted-topic_"
 SUBSCRIPTION = r"^projects/[^/]+/subscriptions/[^/]+$"
+# As Google has them, and Beam requires them.
+PROJECT_ID = re.compile(r"[a-z][-a-z0-9:.]{4,61}[a-z0-9]")
+PUBSUB_ID = re.compile(r"(?!goog)[A-Za-z][-\w.~+%]{2,254}", re.ASCII)
 Compression = Literal["auto", "bzip2", "deflate", "gzip", "lzma", "uncompressed", "zstd"]
 OptionalPath = Annotated[str, BeforeValidator(lambda path: "" if path is None else path)]
 TABLE = re.compile(r"(?:(?P<project>.+)[:.])?(?P<dataset>\w+)\.(?P<table>[^.:]+)")
@@ -154,12 +158,32 @@ class AvroEvents(Section):
         return _joined(self.location, self.file_pattern)
 
 
+def _as_pubsub_has_them(name: str) -> str:
+    """The full name of a topic or subscription, if Pub/Sub could have one of this name."""
+    _, project, kind, id = name.split("/")
+    if not PROJECT_ID.fullmatch(project):
+        raise ValueError(
+            f"{name}: {project!r} is no id of a project, which has at least 6 lower-case letters, "
+            "digits and hyphens, and begins with a letter: see `gcloud projects list`"
+        )
+    if not PUBSUB_ID.fullmatch(id):
+        raise ValueError(
+            f"{name}: {id!r} is no name of a {kind.removesuffix('s')}, which has 3 to 255 letters, "
+            "digits and -_.~+%, and begins with a letter, but not with goog: correct it"
+        )
+    return name
+
+
+Topic = Annotated[str, Field(pattern=TOPIC), AfterValidator(_as_pubsub_has_them)]
+Subscription = Annotated[str, Field(pattern=SUBSCRIPTION), AfterValidator(_as_pubsub_has_them)]
+
+
 class PubSubEvents(Section):
     """Each message of a subscription is an event. A topic alone is given one of its own."""
 
     type: Literal["pubsub"]
-    topic: str | None = Field(None, pattern=TOPIC)
-    subscription: str | None = Field(None, pattern=SUBSCRIPTION)
+    topic: Topic | None = None
+    subscription: Subscription | None = None
     data_location: str | None = Field(None, description="of Klio's version 1, which 2 ignores")
     skip_klio_read: bool = False
 
@@ -178,8 +202,8 @@ class PubSubEvents(Section):
 class StreamingSettings(Section):
     """How a stream is run on one machine."""
 
-    dead_letter_topic: str | None = Field(
-        None, pattern=TOPIC, description="messages whose recording failed are published here too"
+    dead_letter_topic: Topic | None = Field(
+        None, description="messages whose recording failed are published here too"
     )
     max_tries: int = Field(
         3, ge=1, description="of a recording that takes its process down, before it is given up"
@@ -358,7 +382,7 @@ class PubSubEventOutput(Section):
     """Messages of finished recordings are published to a topic."""
 
     type: Literal["pubsub"]
-    topic: str = Field(pattern=TOPIC)
+    topic: Topic
     data_location: str | None = Field(None, description="of Klio's version 1, which 2 ignores")
     skip_klio_write: bool = False
 

@@ -224,5 +224,9 @@ def _require_topic(output: PubSubEventOutput) -> None:
         return
     except GoogleAuthError as error:
         raise InputError(f"no credentials for Pub/Sub: {HOW_TO_SIGN_IN}") from error
+    except api_exceptions.ClientError as error:
+        raise InputError(
+            f"{output.topic}: Pub/Sub refuses it: {error.message}: correct the job file"
+        ) from error
     except api_exceptions.GoogleAPIError as error:
         raise InputError(f"{output.topic}: Pub/Sub can't be reached: {error}") from error

@@ -10,8 +10,8 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 
 from .dataflow_jobs import DataflowError, first_line
 
-Status = Literal["ok", "created", "warning", "missing", "no access", "can't tell"]
-INCOMPLETE: tuple[Status, ...] = ("missing", "no access")
+Status = Literal["ok", "created", "warning", "missing", "no access", "refused", "can't tell"]
+INCOMPLETE: tuple[Status, ...] = ("missing", "no access", "refused")
 Check = Callable[[], Iterable["Finding"]]
 
 
@@ -40,7 +40,14 @@ def failed(kind: str, name: str, error: Exception) -> Finding:
         return Finding(kind, name, "missing", first_line(error.message))
     if isinstance(error, api_exceptions.Forbidden | api_exceptions.Unauthorized):
         return Finding(kind, name, "no access", first_line(error.message))
+    if isinstance(error, api_exceptions.BadRequest):
+        return Finding(kind, name, "refused", f"{first_line(error.message)}: correct the job file")
     return Finding(kind, name, "can't tell", first_line(error))
+
+
+def not_made(kind: str, name: str, error: Exception) -> Finding:
+    """The finding about a missing resource that was to be made, and could not be."""
+    return Finding(kind, name, "missing", f"can't be made: {first_line(error)}")
 
 
 def lacking(kind: str, name: str, wanted: Iterable[str], granted: Iterable[str]) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import json
 import re
 import string
 from collections.abc import Iterable, Mapping
@@ -33,10 +34,10 @@ from ..transforms.storage import (
 from .event_config import (
     EVENT_INPUTS,
     EVENT_OUTPUTS,
-    TOPIC,
     EventInput,
     EventOutput,
     StreamingSettings,
+    Topic,
 )
 
 EXCERPT_LIMIT_S = 60.0
@@ -69,7 +70,7 @@ class UpstreamJob(Section):
 
     job_name: str = Field(min_length=1)
     gcp_project: str = ""
-    topic: str = Field(pattern=TOPIC)
+    topic: Topic
 
 
 class Events(Section):
@@ -116,10 +117,20 @@ class PipelineSettings(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    runner: Literal["DirectRunner", "FnApiRunner", "DataflowRunner"] = "DataflowRunner"
+    runner: Literal["DirectRunner", "FnApiRunner", "DataflowRunner", "PortableRunner"] = (
+        "DataflowRunner"
+    )
     streaming: bool = True
     direct_num_workers: int | None = Field(
         None, ge=1, description="worker processes on this machine; default one for each core"
+    )
+
+    job_endpoint: str | None = Field(
+        None, pattern=r"^[^/]+:[0-9]+$", description="address of the job server of PortableRunner"
+    )
+    environment_type: Literal["LOOPBACK", "EXTERNAL", "PROCESS", "DOCKER"] | None = None
+    environment_config: str | dict[str, Any] | None = Field(
+        None, description="address of the worker pool, {command: …}, or image of the workers"
     )
 
     project: str | None = None
@@ -159,7 +170,7 @@ class PipelineSettings(BaseModel):
     accelerator: str | None = Field(
         None,
         pattern=r"^type:[^;]+;count:[1-9][0-9]*(;[^;]+)*$",
-        description="GPU of the workers that separate: a resource hint, no option of Beam",
+        description="GPU of the steps that hold samples: a resource hint, no option of Beam",
     )
 
     @model_validator(mode="before")
@@ -196,8 +207,8 @@ class PipelineSettings(BaseModel):
         return self
 
     @property
-    def separation_hints(self) -> dict[str, str]:
-        """Resource hints of the step that separates; none on this machine."""
+    def fused_stage_hints(self) -> dict[str, str]:
+        """Resource hints of all steps that hold samples; none on this machine."""
         if self.accelerator is None or self.runner != "DataflowRunner":
             return {}
         return {"accelerator": self.accelerator}
@@ -205,6 +216,8 @@ class PipelineSettings(BaseModel):
     def beam_options(self) -> dict[str, Any]:
         """The options that are set, by the names of Beam's flags."""
         options = self.model_dump(exclude={"accelerator"}, exclude_none=True)
+        if isinstance(self.environment_config, dict):
+            options["environment_config"] = json.dumps(self.environment_config)
         return {"save_main_session": False, **options}
 
 

@@ -146,10 +146,10 @@ def print_stream_summary(console: Console, totals: StreamTotals, *, location: st
         console.print(Text(f"why some failed: {location}/{DEAD_LETTER_FOLDER}/"))
 
 
-def print_dataflow_summary(
+def print_service_summary(
     console: Console, summary: dict[str, Any], *, location: str, is_stream: bool
 ) -> None:
-    """The closing lines of a job on Dataflow, by the content of its `run.json`."""
+    """The closing lines of a job that ran elsewhere, by the content of its `run.json`."""
     counts = summary["recordings"]
     console.print(
         f"{counts['finished']} finished, {counts['skipped']} already done, {counts['failed']} "

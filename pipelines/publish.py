@@ -285,6 +285,8 @@ def _reason(place: str, error: Exception) -> str:
         return f"{place}: is not there: create it, or correct the job file"
     if isinstance(error, api_exceptions.Forbidden | api_exceptions.Unauthorized):
         return f"{place}: may not be used: check the roles of this account ({error.message})"
+    if isinstance(error, api_exceptions.ClientError):
+        return f"{place}: Pub/Sub refuses it: {error.message}: correct the job file"
     if isinstance(error, api_exceptions.RetryError):
         return f"{place}: Pub/Sub can't be reached, after many tries: {error.cause}"
     return f"{place}: {error}"

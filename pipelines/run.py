@@ -8,6 +8,7 @@ ReadEvents - AcceptMessages - SkipFinished - PlanParts - Spread
   - Flatten - WriteEvents; failures of every step - dead letters
 """
 
+import functools
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -155,22 +156,23 @@ def fused_stage(
     Returns an object with `main`, receipts of finished recordings, and `parts`, those of parts.
     """
     out, settings = job.output_location, job.settings
+    # All of these steps or none: a stage ends where the hints change, and all samples would cross.
+    hints = job.pipeline_options.fused_stage_hints
+    apply = functools.partial(run_step, failures=failures, hints=hints)
     if attempts:
-        count = CountAttempts(out, attempts, reason=CRASHED)
-        parts = run_step(parts, count, PartReference, failures)
-    binaries = run_step(parts, LoadBinary(), Track, failures)
-    tracks = run_step(binaries, LoadAudio(), Track, failures)
-    separated = tracks | "Separate" >> separation(
-        job, model_threads=model_threads, at_once=attempts is not None
-    )
+        parts = apply(parts, CountAttempts(out, attempts, reason=CRASHED), PartReference)
+    binaries = apply(parts, LoadBinary(), Track)
+    tracks = apply(binaries, LoadAudio(), Track)
+    separate = separation(job, model_threads=model_threads, at_once=attempts is not None)
+    separated = tracks | "Separate" >> separate.with_resource_hints(**hints)
     failures += separated["failures"]
-    stems = run_step(separated["tracks"], LoadStems(settings, out), Track, failures)
+    stems = apply(separated["tracks"], LoadStems(settings, out), Track)
     has_stems = settings.separation.description.effect == "stems"
     encode = EncodeStems(settings, out) if has_stems else WriteLabels(settings, out)
-    encoded = run_step(stems, encode, Track, failures)
-    powers = run_step(encoded, GetSpec(settings, out), Track, failures)
-    plotted = run_step(powers, SpecToPlot(settings, out), Track, failures)
-    published = run_step(plotted, PublishTrack(settings, out), Receipt, failures, tags=(PARTS,))
+    encoded = apply(stems, encode, Track)
+    powers = apply(encoded, GetSpec(settings, out), Track)
+    plotted = apply(powers, SpecToPlot(settings, out), Track)
+    published = apply(plotted, PublishTrack(settings, out), Receipt, tags=(PARTS,))
     published[PARTS].element_type = PartReceipt
     return published
 
@@ -179,15 +181,15 @@ def separation(
     job: JobConfig, *, model_threads: int | None, at_once: bool = False
 ) -> beam.PTransform:
     """The steps from samples to stems: those of the method itself, or a model's inference."""
-    settings, hints = job.settings, job.pipeline_options.separation_hints
+    settings = job.settings
     if not settings.separation.is_nn_filter:
         # RunInference takes a second to import.
         from ..transforms.inference import RunModels
 
-        return RunModels(settings, threads=model_threads, hints=hints, at_once=at_once)
+        return RunModels(settings, threads=model_threads, at_once=at_once)
     recipe = recipe_of(settings.separation.separators[0].options)
     separate = SeparateByFanOut if job.join == "cogbk" else SeparateNearestNeighbors
-    return separate(recipe, stems=settings.wanted_stems).with_resource_hints(**hints)
+    return separate(recipe, stems=settings.wanted_stems)
 
 
 def report_each(

@@ -279,11 +279,13 @@ def _explained(path: str, call: Callable[..., Any], **arguments: Any) -> Any:
         raise InputError(f"no credentials for Google Pub/Sub: {HOW_TO_SIGN_IN}") from error
     except GoogleAuthError as error:
         raise InputError(f"Pub/Sub: no valid credentials: {error}; {HOW_TO_SIGN_IN}") from error
-    except (
-        exceptions.ServiceUnavailable,
-        exceptions.DeadlineExceeded,
-        exceptions.RetryError,
-    ) as error:
+    except (exceptions.PermissionDenied, exceptions.AlreadyExists):
+        raise  # Which the callers know what to do about.
+    except exceptions.ClientError as error:
+        raise InputError(
+            f"{path}: Pub/Sub refuses it: {error.message}: correct the job file"
+        ) from error
+    except (exceptions.ServerError, exceptions.RetryError) as error:
         raise InputError(
             f"{path}: Pub/Sub can't be reached: {error.message}; check the network, and "
             "PUBSUB_EMULATOR_HOST if it is set"

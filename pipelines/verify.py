@@ -40,6 +40,7 @@ STYLES = {
     "warning": "yellow",
     "missing": "bold red",
     "no access": "bold red",
+    "refused": "bold red",
     "can't tell": "yellow",
 }
 PLAIN_WIDTH = 200
@@ -57,7 +58,7 @@ def verify_job(job: JobConfig, *, create: bool = False) -> list[Finding]:
 
     Raises
     ------
-    JobFileError : the job can't run on Dataflow as it stands
+    JobFileError : the job can't run on Dataflow, or behind a job server, as it stands
     DataflowError : there are no credentials
     """
     try:
@@ -100,6 +101,11 @@ def _findings(job: JobConfig, create: bool) -> Iterator[Finding]:
 
         dataflow_options(job)
         credentials = credentials_of(job.pipeline_options)
+    if job.pipeline_options.runner == "PortableRunner":
+        from .portable import portable_options, server_findings
+
+        portable_options(job)
+        yield from server_findings(job)
     for kind, name, check in _checks(job, credentials, create):
         yield from run_check(kind, name, check)
 

@@ -47,7 +47,6 @@ class PartHandler(ModelHandler[Track, Track, Any]):
     ----------
     separation : which models, and where they run
     threads : of the arithmetic on the CPU; None: as torch has it
-    hints : resource hints of this step alone
     """
 
     branch: str
@@ -57,7 +56,6 @@ class PartHandler(ModelHandler[Track, Track, Any]):
         separation: SeparationSettings,
         *,
         threads: int | None = None,
-        hints: dict[str, str] | None = None,
     ) -> None:
         # A mirror that is named where the job is submitted is meant for its workers.
         mirror = (
@@ -67,7 +65,6 @@ class PartHandler(ModelHandler[Track, Track, Any]):
         self.separation = separation
         self.separators = separation.separators
         self.threads = threads
-        self.hints = dict(hints or {})
 
     def open(self, options: DeviceOptions) -> Any:
         """Load the models; may raise ModelError."""
@@ -120,10 +117,6 @@ class PartHandler(ModelHandler[Track, Track, Any]):
     def get_metrics_namespace(self) -> str:
         """The name of the step in the metrics."""
         return "RunInference"
-
-    def get_resource_hints(self) -> dict[str, str]:
-        """The accelerator, for this step alone."""
-        return self.hints
 
 
 class SeparationHandler(PartHandler):
@@ -296,13 +289,11 @@ class RunModels(beam.PTransform):
         settings: SplitSettings,
         *,
         threads: int | None = None,
-        hints: dict[str, str] | None = None,
         at_once: bool = False,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.threads = threads
-        self.hints = hints
         self.at_once = at_once
 
     def expand(self, tracks: beam.PCollection) -> Any:
@@ -312,12 +303,13 @@ class RunModels(beam.PTransform):
         if description.normalizes:
             measure = MeasureMixture(description.sample_rates)
             tracks = run_step(tracks, measure, Track, failures)
-        where: dict[str, Any] = {"threads": self.threads, "hints": self.hints}
         handler: PartHandler
         if description.effect == "labels":
-            handler = LabelHandler(separation, **where)
+            handler = LabelHandler(separation, threads=self.threads)
         else:
-            handler = SeparationHandler(separation, stems=self.settings.wanted_stems, **where)
+            handler = SeparationHandler(
+                separation, stems=self.settings.wanted_stems, threads=self.threads
+            )
         if self.at_once:
             follow = beam.FlatMap(lambda track: (track, Track(track.reference)))
             tracks = tracks | "Follow" >> follow.with_output_types(Track)

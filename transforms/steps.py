@@ -3,7 +3,7 @@
 import logging
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -152,8 +152,13 @@ def run_step(
     *,
     label: str | None = None,
     tags: Iterable[str] = (),
+    hints: Mapping[str, str] | None = None,
 ) -> Any:
     """Apply a step, and put the PCollection of its failures into the list.
+
+    Parameters
+    ----------
+    hints : resource hints of the step
 
     Returns the PCollection of its output, or, with `tags`, an object with one attribute a tag.
     """
@@ -161,7 +166,7 @@ def run_step(
     main = None if step.main_tag else "main"
     outputs = collection | (label or type(step).__name__) >> beam.ParDo(step).with_outputs(
         FAILURES, *tags, **({"main": main} if main else {})
-    )
+    ).with_resource_hints(**(hints or {}))
     # Beam does not carry type hints to tagged outputs; without them it would pickle the arrays.
     outputs[FAILURES].element_type = Failure
     for tag in (*tags, *([main] if main else [])):

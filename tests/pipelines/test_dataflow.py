@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import sys
 import tempfile
 import time
@@ -15,6 +16,8 @@ import soundfile
 import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.pipeline_context import PipelineContext
+from apache_beam.runners.portability.fn_api_runner import translations
 from conftest import Command, made_signal
 from dataflow_server import CANCELLED, DONE, FAILED, PENDING, RUNNING, CloudServer, serving
 from google.cloud.dataflow_v1beta3 import JobType
@@ -33,6 +36,7 @@ from beamsplitter.pipelines.sources import CreateEvents
 from beamsplitter.transforms.attempts import new_attempts
 from beamsplitter.transforms.file_facts import StorageError
 from beamsplitter.transforms.gcs import GcsFiles
+from beamsplitter.transforms.records import Failure, PartReceipt, PartReference, Receipt
 
 ACCELERATOR = "type:nvidia-l4;count:1;machine_type:g2-standard-4;install-nvidia-driver"
 OPTIONS = {
@@ -45,7 +49,7 @@ OPTIONS = {
 }
 
 
-def plain_job(**options: Any) -> dict[str, Any]:
+def plain_job(*, separation: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     merged = {**OPTIONS, **options}
     return {
         "job_name": "my-job",
@@ -54,6 +58,7 @@ def plain_job(**options: Any) -> dict[str, Any]:
             "events": {"inputs": [{"type": "folder", "location": "gs://music/in"}]},
             "data": {"outputs": [{"type": "gcs", "location": "gs://music/out"}]},
         },
+        "separation": separation or {},
     }
 
 
@@ -104,17 +109,73 @@ def test_the_main_session_is_not_sent_and_beam_is_not_installed_again() -> None:
     assert options["sdk_location"] == "container"
 
 
-def test_the_accelerator_is_for_the_separation_alone() -> None:
-    description = described(accelerator=ACCELERATOR)
-    separation = {step for step in description.steps if step.startswith("Separate/")}
-    assert description.accelerators == dict.fromkeys(separation, ACCELERATOR)
-    assert len(separation) > 3
-    assert described().accelerators == {}
+FUSED_STAGE = (
+    "CountAttempts",
+    "LoadBinary",
+    "LoadAudio",
+    "Separate",
+    "LoadStems",
+    "EncodeStems",
+    "GetSpec",
+    "SpecToPlot",
+    "PublishTrack",
+)
+"""The steps that hold samples, by the beginnings of their names."""
+BY_MODEL = {"separator": "separators:Smoothing", "options": {"normalizes": True}}
+
+
+def accelerated_stage(description: JobDescription) -> tuple[set[str], set[type]]:
+    """What Beam's fuser makes of a described job: the steps of the only stage with an accelerator,
+    and the types of what enters and leaves it."""
+    graph = beam_runner_api_pb2.Pipeline.FromString(description.pipeline.SerializeToString())
+    components = graph.components
+    coders = PipelineContext(components).coders
+    types = {
+        name: coders.get_by_id(each.coder_id).to_type_hint()
+        for name, each in components.pcollections.items()
+    }
+    _, stages = translations.create_and_optimize_stages(
+        graph, translations.standard_optimize_phases(), known_runner_urns=frozenset()
+    )
+    accelerated = [
+        each
+        for each in stages
+        if each.environment and components.environments[each.environment].resource_hints
+    ]
+    steps = {step.unique_name for each in accelerated for step in each.transforms}
+    assert len(accelerated) == 1, steps
+    others = {name for each in stages if each not in accelerated for name in collections_of(each)}
+    crossing = collections_of(accelerated[0]) & others
+    return steps, {types[name] for name in crossing}
+
+
+def collections_of(stage: translations.Stage) -> set[str]:
+    return {
+        name
+        for step in stage.transforms
+        for names in (step.inputs.values(), step.outputs.values())
+        for name in names
+    }
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["batch", "stream"])
+@pytest.mark.parametrize("separation", [{}, BY_MODEL], ids=["nn-filter", "model"])
+def test_no_samples_leave_the_stage_with_the_accelerator(
+    separation: dict[str, Any], streaming: bool
+) -> None:
+    described_so = described_stream if streaming else described
+    description = described_so(accelerator=ACCELERATOR, separation=separation)
+    steps, crossing = accelerated_stage(description)
+    assert crossing == {PartReference, PartReceipt, Receipt, Failure}
+    assert {each.partition("/")[0] for each in steps} == set(FUSED_STAGE)
+    assert set(description.accelerators.values()) == {ACCELERATOR}
+    assert {each.partition("/")[0] for each in description.accelerators} == set(FUSED_STAGE)
+    assert described_so(separation=separation).accelerators == {}
 
 
 def test_on_this_machine_an_accelerator_changes_nothing() -> None:
     settings = make_job(accelerator=ACCELERATOR, runner="DirectRunner").pipeline_options
-    assert settings.separation_hints == {}
+    assert settings.fused_stage_hints == {}
 
 
 def test_the_description_shows_the_places_of_the_job() -> None:
@@ -237,7 +298,7 @@ def test_a_dry_run_prints_a_summary_or_the_job(tmp_path: Path, command: Command)
     assert done.returncode == 0, done.stderr
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert lines["job"] == "my-job, batch"
-    assert lines["accelerator"].startswith(f"{ACCELERATOR} on Separate (")
+    assert lines["accelerator"].startswith(f"{ACCELERATOR} on CountAttempts, EncodeStems, ")
     assert lines["labels"] == "team=audio"
     assert lines["results"] == "gs://music/out"
     done = command("run", path, "--dry-run", "--log-format", "json")
@@ -379,7 +440,7 @@ def test_the_command_waits_as_the_file_says(
     assert exit.value.code == code
     output = capsys.readouterr()
     assert output.out.startswith(f"{job_id}\nhttps://console.cloud.google.com/")
-    assert output.err == complaint
+    assert re.sub(r"(?<=audio in )[0-9:]+", "0:00", output.err) == complaint
     assert (cloud.states[job_id] == []) is bool(keys)  # else the command did not wait at all
     assert [name for name in bucket.names("temp") if name.endswith("/pipeline.pb")]
 
@@ -529,13 +590,6 @@ def test_a_streaming_job_has_the_flags_of_one() -> None:
         assert OPTIONS["sdk_container_image"].encode() in each.payload
 
 
-def test_the_accelerator_of_a_stream_is_for_the_separation_alone() -> None:
-    description = described_stream(accelerator=ACCELERATOR)
-    separation = {step for step in description.steps if step.startswith("Separate/")}
-    assert description.accelerators == dict.fromkeys(separation, ACCELERATOR)
-    assert len(separation) > 3
-
-
 @pytest.mark.parametrize(
     ("events", "field", "name"),
     [
@@ -572,9 +626,23 @@ def test_a_stream_has_one_source_and_no_listing() -> None:
     assert beam_runner_api_pb2.IsBounded.UNBOUNDED in {each.is_bounded for each in collections}
 
 
-def test_names_that_pubsub_does_not_take_are_told() -> None:
-    with pytest.raises(JobFileError, match=r"job_config\.events\.inputs: Invalid PubSub project"):
-        described_stream({"type": "pubsub", "subscription": "projects/p/subscriptions/s"})
+@pytest.mark.parametrize("streaming", [False, True])
+def test_topics_that_pubsub_can_not_have_are_told_before_anything_is_built(
+    streaming: bool, command: Command, tmp_path: Path
+) -> None:
+    plain = plain_job(streaming=streaming)
+    if streaming:
+        plain["job_config"]["events"]["inputs"] = [STREAM]
+    plain["job_config"]["events"]["outputs"] = [{"type": "pubsub", "topic": "projects/p/topics/xx"}]
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    done = command("run", path, "--dry-run")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        f"error: {path}: job_config.events.outputs.0.topic: projects/p/topics/xx"
+    )
+    assert "'p' is no id of a project" in line
 
 
 def test_events_that_are_no_recordings_need_the_folder_they_lie_below() -> None:

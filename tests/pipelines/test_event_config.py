@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from apache_beam.io import ReadFromPubSub
 from google.cloud.bigquery import SchemaField
 
 from beamsplitter.pipelines.event_config import (
@@ -92,11 +93,11 @@ def test_inputs_as_klio_writes_them_out_in_full() -> None:
     assert isinstance(avro, AvroEvents) and avro.pattern == "gs://b/x" and avro.skip_klio_read
     pubsub = input_of(
         """
-        {type: pubsub, topic: projects/p/topics/t, subscription: null, data_location: gs://b/x}
+        {type: pubsub, topic: projects/project/topics/topic, subscription: null, data_location: gs://b/x}
         """,
         streaming=True,
     )
-    assert pubsub.location == "projects/p/topics/t"
+    assert pubsub.location == "projects/project/topics/topic"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_outputs_of_klio() -> None:
     assert isinstance(avro, AvroEventOutput) and avro.paths == ("gs://b/x-00000-of-00001",)
     custom = output_of("{type: custom, some_key: some_value}")
     assert isinstance(custom, CustomEventOutput) and custom.skip_klio_write
-    streamed = output_of("{type: pubsub, topic: projects/p/topics/t}", streaming=True)
+    streamed = output_of("{type: pubsub, topic: projects/project/topics/topic}", streaming=True)
     assert not streamed.skip_klio_write
 
 
@@ -198,6 +199,12 @@ def test_names_of_shards(options: dict[str, Any], names: list[str]) -> None:
         ("{type: file, location: x, compression_type: rar}", "'auto', 'bzip2', 'deflate'"),
         ("{type: file, location: x, skip_header_lines: -1}", "greater than or equal to 0"),
         ("{type: filee, location: x}", "'file', 'folder'"),
+        ("{type: pubsub, topic: projects/my-project/topics/ab}", "'ab' is no name of a topic"),
+        ("{type: pubsub, topic: projects/my-project/topics/google}", "but not with goog"),
+        ("{type: pubsub, topic: projects/my-project/topics/1st}", "begins with a letter"),
+        ("{type: pubsub, subscription: projects/my-project/subscriptions/ab}", "of a subscription"),
+        ("{type: pubsub, subscription: projects/123456/subscriptions/abc}", "no id of a project"),
+        ("{type: pubsub, subscription: projects/My-Project/subscriptions/abc}", "lower-case"),
     ],
 )
 def test_mistakes_in_inputs(text: str, complaint: str) -> None:
@@ -205,6 +212,16 @@ def test_mistakes_in_inputs(text: str, complaint: str) -> None:
         input_of(text)
     assert complaint in str(error.value)
     assert str(error.value).startswith("job.yaml: job_config.events.inputs.0")
+
+
+@pytest.mark.parametrize("project", ["my-project", "example.com:music", "a23456"])
+@pytest.mark.parametrize("name", ["abc", "a" * 255, "a-_.~+%1"])
+def test_names_that_pubsub_has_are_taken(project: str, name: str) -> None:
+    subscription = f"projects/{project}/subscriptions/{name}"
+    read = input_of(f"{{type: pubsub, subscription: '{subscription}'}}", streaming=True)
+    assert read.location == subscription
+    # Beam's own rules: what is refused there would be a stack trace.
+    ReadFromPubSub(subscription=subscription)
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_the_first_pubsub_input_counts_as_overridden(
     pubsub: PubSubServer, topic: str, subscription: str, tmp_path: Path
 ) -> None:
     custom = {"type": "custom"}
-    inputs = [{"type": "pubsub", "topic": name} for name in ("projects/p-1/topics/none", topic)]
+    inputs = [{"type": "pubsub", "topic": name} for name in ("projects/others/topics/none", topic)]
     job = tmp_path / "job.yaml"
     job.write_text(yaml.safe_dump(plain_job(custom, *inputs)).replace(topic, "${TOPIC}"))
     override = f"job_config.events.inputs.1.topic={topic}"
@@ -310,8 +310,8 @@ def test_no_credentials(
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     for pubsub_input in (
-        {"topic": "projects/p-1/topics/t"},
-        {"subscription": "projects/p-1/subscriptions/s"},
+        {"topic": "projects/project-1/topics/songs"},
+        {"subscription": "projects/project-1/subscriptions/songs"},
     ):
         assert "gcloud auth" in refused(publish(job_file(**pubsub_input), "a"))
 

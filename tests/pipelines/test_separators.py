@@ -530,7 +530,9 @@ def test_what_decides_the_results_is_in_the_digest_and_nothing_else(tmp_path: Pa
 
 def test_updates_are_for_packages_of_stems(package: str, tmp_path: Path) -> None:
     stream = {"runner": "DataflowRunner", "streaming": True}
-    events = {"inputs": [{"type": "pubsub", "subscription": "projects/p/subscriptions/s"}]}
+    events = {
+        "inputs": [{"type": "pubsub", "subscription": "projects/project/subscriptions/songs"}]
+    }
     data = {"outputs": [{"type": "file", "location": "gs://bucket/out"}]}
 
     def job(separator: str) -> JobConfig:

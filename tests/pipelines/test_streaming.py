@@ -19,6 +19,8 @@ import psutil
 import pytest
 from bigquery_server import BigQueryServer
 from conftest import Command, result_files
+from google.api_core import exceptions
+from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
 from google.cloud.pubsub_v1.subscriber.message import Message
 from google.pubsub_v1 import types
 from model_packages import Halves, write_package
@@ -27,9 +29,16 @@ from result_checks import read_json
 from separators import Ending
 from storage_server import Fault, StorageServer
 
-from beamsplitter.pipelines.events import Place
+from beamsplitter.pipelines.events import InputError, Place
 from beamsplitter.pipelines.job_config import parse_job
-from beamsplitter.pipelines.subscriptions import LEASE_S, Event, Subscription, event_of
+from beamsplitter.pipelines.subscriptions import (
+    LEASE_S,
+    DeadLetterTopic,
+    Event,
+    Subscription,
+    connect,
+    event_of,
+)
 from beamsplitter.transforms.klio_message import new_message, parse_message
 
 WriteAudio = Callable[..., Path]
@@ -544,6 +553,40 @@ def test_mistakes_of_the_set_up_are_one_line(job: Job, command: Command) -> None
         assert run.returncode == 2
         assert said in run.stderr
         assert len(run.stderr.splitlines()) == 1, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (exceptions.InvalidArgument("Invalid name"), "Pub/Sub refuses it: Invalid name: correct"),
+        (exceptions.FailedPrecondition("detached"), "Pub/Sub refuses it: detached: correct"),
+        (exceptions.Unauthenticated("who?"), "Pub/Sub refuses it: who?: correct"),
+        (exceptions.InternalServerError("oh"), "Pub/Sub can't be reached: oh; check the network"),
+    ],
+)
+def test_what_pubsub_refuses_is_explained(
+    error: Exception, said: str, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    for client, call in (
+        (SubscriberClient, "get_subscription"),
+        (SubscriberClient, "create_subscription"),
+        (PublisherClient, "get_topic"),
+    ):
+        monkeypatch.setattr(client, call, refuse)
+    plain = job.plain()
+    with pytest.raises(InputError) as told:
+        connect(parse_job(plain, source="test"))
+    assert str(told.value).startswith(f"{job.subscription}: {said}")
+    plain["job_config"]["events"]["inputs"] = [{"type": "pubsub", "topic": job.topic}]
+    with pytest.raises(InputError) as told:
+        connect(parse_job(plain, source="test"))
+    assert str(told.value).startswith(f"{job.topic}: {said}")
+    with pytest.raises(InputError) as told:
+        DeadLetterTopic(job.topic, "live")
+    assert str(told.value).startswith(f"{job.topic}: {said}")
 
 
 def test_nothing_is_lost_when_everything_is_killed_in_turn(

@@ -12,7 +12,12 @@ import pytest
 import yaml
 from conftest import Command
 from dataflow_server import BATCH, CloudServer, serving
-from google.api_core.exceptions import MethodNotImplemented, PermissionDenied
+from google.api_core.exceptions import (
+    InvalidArgument,
+    MethodNotImplemented,
+    PermissionDenied,
+    ServiceUnavailable,
+)
 from google.cloud import pubsub_v1
 from google.iam.v1 import iam_policy_pb2
 from google.protobuf.duration_pb2 import Duration
@@ -265,6 +270,58 @@ def test_topics_and_subscriptions_are_checked_and_made(
     findings = verified(plain, create=True)
     assert found(findings, fresh).status == found(findings, outgoing).status == "ok"
     assert pubsub.subscriber.get_subscription(subscription=short).ack_deadline_seconds == 10
+
+
+@pytest.mark.usefixtures("gcs")
+def test_what_can_t_be_made_is_missing(
+    cloud: CloudServer, pubsub: PubSubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = pubsub.topic()
+    outgoing = topic.replace("/topics/", "/topics/new-")
+    fresh = topic.replace("/topics/", "/subscriptions/new-")
+    plain = stream(cloud, {"type": "pubsub", "topic": topic, "subscription": fresh})
+    plain["job_config"]["events"]["outputs"] = [{"type": "pubsub", "topic": outgoing}]
+    for client, call in (
+        (pubsub_v1.PublisherClient, "create_topic"),
+        (pubsub_v1.SubscriberClient, "create_subscription"),
+    ):
+
+        def refuse(*_: object, **__: object) -> None:
+            raise ServiceUnavailable("come back later")
+
+        monkeypatch.setattr(client, call, refuse)
+    findings = verified(plain, create=True)
+    for name in (outgoing, fresh):
+        finding = found(findings, name)
+        assert finding.status == "missing"
+        assert finding.remark == "can't be made: 503 come back later"
+    assert not complete(findings)
+
+
+def test_a_bucket_whose_name_is_taken_can_t_be_made(buckets: CloudServer) -> None:
+    buckets.refusals["POST /storage/v1/b$"] = (409, "The requested bucket name is not available.")
+    plain = batch(buckets, temp_location="gs://of-others/temp")
+    findings = verified(plain, create=True)
+    finding = found(findings, "gs://of-others")
+    assert finding.status == "missing"
+    assert finding.remark == "can't be made: The requested bucket name is not available."
+    assert not complete(findings)
+
+
+@pytest.mark.usefixtures("gcs")
+def test_what_a_service_refuses_is_told(
+    cloud: CloudServer, pubsub: PubSubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise InvalidArgument("Invalid [subscriptions] name")
+
+    subscription = pubsub.subscription(pubsub.topic())
+    monkeypatch.setattr(pubsub_v1.SubscriberClient, "get_subscription", refuse)
+    findings = verified(stream(cloud, {"type": "pubsub", "subscription": subscription}))
+    finding = found(findings, subscription)
+    assert finding.status == "refused"
+    assert finding.remark == "Invalid [subscriptions] name: correct the job file"
+    assert not complete(findings)
 
 
 @pytest.mark.usefixtures("gcs")

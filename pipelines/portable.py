@@ -1,0 +1,257 @@
+"""Jobs on a runner behind a Beam job server: `runner: PortableRunner`.
+
+The workers are started by that runner, as `environment_type` says: in this process (LOOPBACK), by a
+worker pool (EXTERNAL), as processes (PROCESS) or in containers (DOCKER).
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineState
+
+from ..transforms.storage import OutputTree, require_writable, scheme_of
+from .engine import metrics_by_step, what_is_unusable
+from .event_outputs import prepare_outputs
+from .events import require_events
+from .findings import Finding
+from .job_config import JobConfig, JobFileError
+from .resources import places_of
+from .submission import build_for_service, parse_options, write_summary
+
+CONNECT_LIMIT_S = 10.0
+RUNNING_LIMIT_S = 600.0
+POLL_S = 0.2
+CONFIGURATIONS = {
+    "EXTERNAL": "the address of the worker pool, such as localhost:50000",
+    "PROCESS": "{command: …}, the program that starts a worker",
+    "DOCKER": "a container image that holds beamsplitter",
+}
+
+
+class PortableError(RuntimeError):
+    """The job server can't be reached or refuses."""
+
+
+class PortableJobFailedError(PortableError):
+    """A job failed, or was cancelled."""
+
+
+class PortableJob:
+    """A job that was submitted.
+
+    Parameters
+    ----------
+    result : Beam's
+    """
+
+    def __init__(self, job: JobConfig, result: Any) -> None:
+        self.job = job
+        self.result = result
+        self.started = time.monotonic()
+
+    @property
+    def id(self) -> str:
+        """What the job server calls it."""
+        name: str = self.result._job_id  # which Beam tells in no other way
+        return name
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its workers are in this process: it ends with them."""
+        return self.job.pipeline_options.environment_type == "LOOPBACK"
+
+    def wait_until_running(self) -> None:
+        """Wait until it runs, or has done so.
+
+        Raises
+        ------
+        PortableJobFailedError : it failed or was cancelled
+        PortableError : it does not run after ten minutes, or the job server can't be asked
+        """
+        deadline = time.monotonic() + RUNNING_LIMIT_S
+        while True:
+            with _explained(self.job):
+                state = self.result.state
+            if state == PipelineState.RUNNING:
+                return
+            if PipelineState.is_terminal(state):
+                self.wait()
+                return
+            if time.monotonic() > deadline:
+                raise PortableError(
+                    f"job {self.id} is still {state.lower()} after {RUNNING_LIMIT_S / 60:g} "
+                    "minutes; it goes on"
+                )
+            time.sleep(POLL_S)
+
+    def wait(self) -> None:
+        """Wait until it is over.
+
+        Raises
+        ------
+        PortableJobFailedError : it failed or was cancelled
+        PortableError : the job server can't be asked
+        """
+        with _explained(self.job):
+            try:
+                self.result.wait_until_finish()
+            except RuntimeError as error:
+                raise PortableJobFailedError(_reason(error, self.result.state)) from error
+
+    def write_summary(self) -> dict[str, Any]:
+        """Wait until it is over, and write its `run.json`; gives the content.
+
+        Raises
+        ------
+        PortableError : see `wait`
+        StorageError : `run.json` can't be written
+        """
+        self.wait()
+        with _explained(self.job):
+            metrics = metrics_by_step(self.result)
+        return write_summary(self.job, metrics, wall_s=time.monotonic() - self.started)
+
+    def cancel(self) -> None:
+        """End it."""
+        with contextlib.suppress(grpc.RpcError):
+            self.result.cancel()
+
+
+def portable_options(job: JobConfig) -> PipelineOptions:
+    """Beam's options of a job for a job server.
+
+    Raises
+    ------
+    JobFileError : something is missing, can't work, or is refused by Beam
+    """
+    problems = list(_problems(job))
+    if problems:
+        raise JobFileError("\n".join(problems))
+    return parse_options({**job.pipeline_options.beam_options(), "job_name": job.job_name})
+
+
+@contextlib.contextmanager
+def submitted(job: JobConfig) -> Iterator[PortableJob]:
+    """Submit a job. Scratch files of this process's own workers are gone afterwards.
+
+    Raises
+    ------
+    JobFileError : see `portable_options`
+    InputError : an event input or output is not there, or a folder holds no recordings
+    StorageError : one may not be used
+    PortableError : the job server can't be reached, or refuses
+    """
+    options = portable_options(job)
+    require_server(job)
+    require_events(job)
+    require_writable(job.output_location)
+    prepare_outputs(job)
+    # What its workers and its messages have to say is in the error, or in the dead letters.
+    logging.disable(logging.CRITICAL)
+    try:
+        with OutputTree(job.output_location).owned_scratch():
+            with _explained(job):
+                result = build_for_service(job, options).run()
+            yield PortableJob(job, result)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def require_server(job: JobConfig) -> None:
+    """Find out whether the job server answers.
+
+    Raises
+    ------
+    PortableError : it does not
+    """
+    endpoint = job.pipeline_options.job_endpoint or ""
+    if not _answers(endpoint):
+        raise PortableError(
+            f"pipeline_options.job_endpoint: no job server answers at {endpoint}: start it, or "
+            "correct the address"
+        )
+
+
+def server_findings(job: JobConfig) -> Iterator[Finding]:
+    """Whether the job server answers, and the worker pool, as far as it can be seen from here."""
+    settings = job.pipeline_options
+    endpoint = settings.job_endpoint or ""
+    if _answers(endpoint):
+        yield Finding("job server", endpoint, "ok")
+    else:
+        yield Finding("job server", endpoint, "missing", "nothing answers there: start it")
+    if settings.environment_type == "EXTERNAL" and isinstance(settings.environment_config, str):
+        pool = settings.environment_config
+        remark = "" if _answers(pool) else "does not answer here; the runner must reach it"
+        yield Finding("worker pool", pool, "warning" if remark else "ok", remark)
+
+
+def _answers(address: str) -> bool:
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=CONNECT_LIMIT_S)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
+
+
+def _problems(job: JobConfig) -> Iterator[str]:
+    settings = job.pipeline_options
+    if settings.streaming:
+        yield (
+            "pipeline_options.streaming: a stream runs on this machine (runner: DirectRunner) or "
+            "on Dataflow: set it to false"
+        )
+    if not settings.job_endpoint:
+        yield "pipeline_options.job_endpoint: name the address of the job server, HOST:PORT"
+    kind = settings.environment_type
+    if not kind:
+        yield (
+            "pipeline_options.environment_type: name where the workers run: LOOPBACK, EXTERNAL, "
+            "PROCESS or DOCKER"
+        )
+        return
+    if (settings.model_extra or {}).get("environment_options"):
+        yield "pipeline_options.environment_options: write environment_config instead"
+    elif kind == "LOOPBACK" and settings.environment_config:
+        yield "pipeline_options.environment_config: LOOPBACK has none: leave it out"
+    elif kind != "LOOPBACK" and not settings.environment_config:
+        yield f"pipeline_options.environment_config: for {kind}, name {CONFIGURATIONS[kind]}"
+    for place in places_of(job) if kind == "DOCKER" else ():
+        if not scheme_of(place.location):
+            yield (
+                f"{place.key}: {place.location}: the workers in containers have files of their "
+                "own: name a place that they reach, such as gs://…"
+            )
+
+
+@contextlib.contextmanager
+def _explained(job: JobConfig) -> Iterator[None]:
+    """Turn what goes wrong on the way to the job server into a line.
+
+    Raises
+    ------
+    PortableError : for each of them
+    """
+    try:
+        yield
+    except grpc.RpcError as error:
+        details = error.details() if isinstance(error, grpc.Call) else str(error)
+        raise PortableError(
+            f"the job server at {job.pipeline_options.job_endpoint} gives no answer, or refuses: "
+            f"{details}"
+        ) from error
+
+
+def _reason(error: RuntimeError, state: str) -> str:
+    """Why a job failed, in a line: the runner gives stack traces of its own, and of its workers."""
+    if state == PipelineState.CANCELLED:
+        return "the job was cancelled"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    unusable = what_is_unusable(error)
+    return f"the job failed: {unusable[1] if unusable else lines[-1]}"
