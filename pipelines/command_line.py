@@ -473,25 +473,24 @@ def _run_on_dataflow(job: JobConfig, *, dry_run: bool, log_format: str) -> int:
 def _run_portable(job: JobConfig, *, log_format: str) -> int:
     from .portable import PortableError, PortableJobFailedError, submitted
 
-    submission = None
     try:
         with _explained(), submitted(job) as submission:
             line = json.dumps({"job_id": submission.id}) if log_format == "json" else submission.id
             print(line, flush=True)
-            if job.job_config.blocking or submission.is_here:
-                return _told_summary(job, submission.write_summary(), log_format)
-            if job.job_config.wait_for_pipeline_running:
-                submission.wait_until_running()
+            try:
+                if job.job_config.blocking or submission.is_here:
+                    return _told_summary(job, submission.write_summary(), log_format)
+                if job.job_config.wait_for_pipeline_running:
+                    submission.wait_until_running()
+            except KeyboardInterrupt:
+                if submission.is_here:
+                    print("interrupted; run it again to go on where it stopped", file=sys.stderr)
+                    submission.end_here(INTERRUPTED)
+                print("no longer waiting; the job goes on without", file=sys.stderr)
+                return INTERRUPTED
     except PortableError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, PortableJobFailedError) else USAGE_ERROR
-    except KeyboardInterrupt:
-        if submission and submission.is_here:
-            submission.cancel()
-            print("interrupted; run it again to go on where it stopped", file=sys.stderr)
-        else:
-            print("no longer waiting; the job goes on without", file=sys.stderr)
-        return INTERRUPTED
     return 0
 
 

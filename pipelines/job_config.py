@@ -302,8 +302,16 @@ class JobConfig(SplitSettings):
 
     @property
     def settings(self) -> SplitSettings:
-        """What decides the content of the results."""
-        return SplitSettings(separation=self.separation, stems=self.stems, plots=self.plots)
+        """What decides the content of the results.
+
+        Raises
+        ------
+        JobFileError : what the launcher has, such as a separator of one's own, a worker has not
+        """
+        try:
+            return SplitSettings(separation=self.separation, stems=self.stems, plots=self.plots)
+        except ValidationError as error:
+            raise JobFileError("; ".join(map(_explain, error.errors()))) from error
 
     @property
     def access(self) -> Access:

@@ -6,9 +6,13 @@ worker pool (EXTERNAL), as processes (PROCESS) or in containers (DOCKER).
 
 import contextlib
 import logging
+import os
+import re
+import socket
+import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -116,10 +120,14 @@ class PortableJob:
             metrics = metrics_by_step(self.result)
         return write_summary(self.job, metrics, wall_s=time.monotonic() - self.started)
 
-    def cancel(self) -> None:
-        """End it."""
+    def end_here(self, exit_code: int) -> NoReturn:
+        """End it with this process: Beam's threads that work for it can't be stopped otherwise, and
+        would miss scratch files that go. Those go with the next run.
+        """
         with contextlib.suppress(grpc.RpcError):
             self.result.cancel()
+        sys.stderr.flush()
+        os._exit(exit_code)
 
 
 def portable_options(job: JobConfig) -> PipelineOptions:
@@ -192,11 +200,11 @@ def server_findings(job: JobConfig) -> Iterator[Finding]:
 
 
 def _answers(address: str) -> bool:
-    with grpc.insecure_channel(address) as channel:
-        try:
-            grpc.channel_ready_future(channel).result(timeout=CONNECT_LIMIT_S)
-        except grpc.FutureTimeoutError:
-            return False
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_LIMIT_S).close()
+    except (OSError, ValueError):
+        return False
     return True
 
 
@@ -252,6 +260,8 @@ def _reason(error: RuntimeError, state: str) -> str:
     """Why a job failed, in a line: the runner gives stack traces of its own, and of its workers."""
     if state == PipelineState.CANCELLED:
         return "the job was cancelled"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     unusable = what_is_unusable(error)
-    return f"the job failed: {unusable[1] if unusable else lines[-1]}"
+    # Beam puts its own error, and the type of that of a step, before what the step said.
+    *_, last = str(error).strip().splitlines()
+    said = re.sub(r"^(?:[\w.]+Error: )*(.*?)(?: \[while running .*)?$", r"\1", last)
+    return f"the job failed: {unusable[1] if unusable else said}"

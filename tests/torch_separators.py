@@ -42,6 +42,14 @@ class Toy(TorchSeparator):
         return torch.stack([estimate, blocks - estimate], dim=1)
 
 
+class Thoughtful(Toy):
+    """Computes when it is loaded, enough for several threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module(torch.ones(8, 1, 100_000))
+
+
 class Hungry(Toy):
     """Has memory for so many blocks at once."""
 

@@ -222,16 +222,24 @@ _preloaded: dict[tuple[SeparatorName, ...], tuple[Member, ...]] = {}
 def preload(separators: tuple[SeparatorName, ...], device: str) -> None:
     """Load models that will run on the CPU, for the processes that are forked from this one.
 
-    They share its memory. It must not compute anything: the threads of that would be missing there.
+    They share its memory. What loading computes is computed by one thread: a pool of threads would
+    be missing in the forked processes, which would wait for it for ever.
 
     Raises
     ------
     ModelError : a model can't be loaded, or the device is not there
     """
+    import torch
+
     from .inference import find_device
 
     if find_device(device).type == "cpu" or not describe(separators).uses_device:
-        _preloaded[separators] = load(separators)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            _preloaded[separators] = load(separators)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def open_models(separators: tuple[SeparatorName, ...], options: DeviceOptions) -> "Models":

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -47,6 +49,41 @@ def test_any_batch_size_gives_the_same(batch_size: int | None) -> None:
     blocks = blocks_of(7)
     made = run_here(Toy(), blocks, DeviceOptions("cpu", batch_size=batch_size))
     np.testing.assert_allclose(made, expected(blocks), atol=1e-5)
+
+
+FORKING = """
+import os, sys, time
+import torch
+from beamsplitter.models.separators import server
+from beamsplitter.models.separators.loading import SeparatorName
+from beamsplitter.models.separators.running import DeviceOptions
+
+torch.set_num_threads(2)
+separators = (SeparatorName("torch_separators:Thoughtful"),)
+server.preload(separators, "cpu")
+assert torch.get_num_threads() == 2
+worker = os.fork()
+if not worker:
+    models = server.open_models(separators, DeviceOptions("cpu", threads=2))
+    models.members[0].separator.module(torch.ones(8, 1, 100_000))
+    os._exit(0)
+until = time.monotonic() + 30
+while os.waitpid(worker, os.WNOHANG)[0] == 0:
+    if time.monotonic() > until:
+        os.kill(worker, 9)
+        sys.exit("the worker hangs")
+    time.sleep(0.05)
+"""
+
+
+def test_workers_can_be_forked_from_a_process_that_loaded_models() -> None:
+    """Though demucs' networks compute there; threads of a pool are not in the forked process."""
+    tests = Path(__file__).parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(tests)}
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_out_of_memory_halves_the_batch_for_good_and_loses_nothing() -> None:

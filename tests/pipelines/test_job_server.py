@@ -1,16 +1,24 @@
 """Jobs behind a Beam job server: Beam's own, with its worker pool."""
 
 import json
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import separators
 import yaml
+from apache_beam.options.pipeline_options import PortableOptions
+from apache_beam.transforms.environments import Environment
 from conftest import Command, dead_letters, result_files
 from portable_server import PortableServer, free_port, serving
 from result_checks import read_json
+
+from beamsplitter.pipelines.job_config import JobFileError, parse_job
+from beamsplitter.pipelines.portable import portable_options
 
 WriteAudio = Callable[..., Path]
 END_LIMIT_S = 120
@@ -169,3 +177,125 @@ def test_servers_that_are_not_there_are_told(
     findings = {each["kind"]: each for each in map(json.loads, done.stdout.splitlines())}
     assert findings["job server"]["status"] == "missing"
     assert findings["worker pool"]["status"] == "warning"
+
+
+def test_a_job_that_fails_is_told_in_a_line(
+    server: PortableServer,
+    write_audio: WriteAudio,
+    job_file: Callable[..., Path],
+    tmp_path: Path,
+    command: Command,
+) -> None:
+    write_audio("music/short.wav", seconds=2, sample_rate=8000)
+    job = job_file("out", keys={"blocking": True}, **portable(server, "EXTERNAL"))
+    plain = yaml.safe_load(job.read_text())
+    plain["separation"] = {"separator": "separators:Smoothing"}
+    job.write_text(yaml.safe_dump(plain))
+    # Known where the job is submitted, and not where the workers are.
+    done = command("run", job, PYTHONPATH=str(Path(separators.__file__).parent))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "error: the job failed: separation: separator 'separators:Smoothing': No module "
+    )
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_an_interrupt_ends_a_job_whose_workers_are_here(
+    server: PortableServer,
+    write_audio: WriteAudio,
+    job_file: Callable[..., Path],
+    tmp_path: Path,
+    command: Command,
+) -> None:
+    for index in range(12):
+        write_audio(f"music/{index}.wav", seconds=20, sample_rate=16000, seed=index)
+    job = job_file("out", **portable(server, "LOOPBACK"))
+    process = subprocess.Popen(
+        command.line("run", job), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + END_LIMIT_S
+    while not list((tmp_path / "out").rglob("manifest.json")):
+        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=END_LIMIT_S)
+    assert process.returncode == 130
+    assert stderr == "interrupted; run it again to go on where it stopped\n"
+    assert not (tmp_path / "out" / "run.json").exists()
+    assert command("run", job).returncode == 0
+    assert len(list((tmp_path / "out").rglob("manifest.json"))) == 12
+    assert not (tmp_path / "out" / ".beamsplitter").exists()
+
+
+# Job files ----------------------------------------------------------------------------------------
+
+
+SERVER = PortableServer("localhost:8099", "localhost:50000")
+
+
+STREAM = {"type": "pubsub", "subscription": "projects/my-project/subscriptions/uploads"}
+
+
+def options_of(
+    *, location: str = "gs://music/in", events: dict[str, Any] | None = None, **options: Any
+) -> PortableOptions:
+    plain = {
+        "job_name": "elsewhere",
+        "pipeline_options": {"streaming": False, **options},
+        "job_config": {
+            "events": {"inputs": [events or {"type": "folder", "location": location}]},
+            "data": {"outputs": [{"type": "file", "location": "gs://music/out"}]},
+        },
+    }
+    return portable_options(parse_job(plain, source="job.yaml")).view_as(PortableOptions)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "said"),
+    [
+        ("LOOPBACK", None, "PythonLoopbackEnvironment"),
+        ("EXTERNAL", "localhost:50000", "url=localhost:50000"),
+        ("EXTERNAL", {"url": "pool:1", "params": {"a": "b"}}, "url=pool:1,params={'a': 'b'}"),
+        ("PROCESS", {"command": "/opt/apache/beam/boot"}, "command=/opt/apache/beam/boot"),
+        ("DOCKER", "registry/beamsplitter:cpu", "container_image=registry/beamsplitter:cpu"),
+    ],
+)
+def test_beam_makes_the_environment_that_the_file_names(kind: str, config: Any, said: str) -> None:
+    changes = {} if config is None else {"environment_config": config}
+    options = options_of(**{**portable(SERVER, kind), **changes})
+    assert options.job_endpoint == "localhost:8099"
+    assert said in str(Environment.from_options(options))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (
+            {"streaming": True, "events": STREAM},
+            "pipeline_options.streaming: a stream runs on this machine",
+        ),
+        ({"job_endpoint": None}, "pipeline_options.job_endpoint: name the address"),
+        ({"job_endpoint": "http://localhost"}, "job_endpoint: 'http://localhost' is not of the"),
+        ({"environment_type": None}, "pipeline_options.environment_type: name where"),
+        ({"environment_type": "LOOPBACK"}, "environment_config: LOOPBACK has none: leave it out"),
+        ({"environment_config": None}, "for EXTERNAL, name the address of the worker pool"),
+        ({"environment_type": "PROCESS", "environment_config": None}, "for PROCESS, name {command"),
+        ({"environment_type": "DOCKER", "environment_config": None}, "for DOCKER, name a contain"),
+        (
+            {"environment_options": ["external_service_address=localhost:50000"]},
+            "pipeline_options.environment_options: write environment_config instead",
+        ),
+        (
+            {"environment_type": "DOCKER", "location": "/music"},
+            "job_config.events.inputs.0.location: /music: the workers in containers have files of",
+        ),
+    ],
+)
+def test_mistakes_are_told_with_their_fix(changes: dict[str, Any], complaint: str) -> None:
+    merged = {**portable(SERVER, "EXTERNAL"), **changes}
+    with pytest.raises(JobFileError) as error:
+        options_of(**{name: each for name, each in merged.items() if each is not None})
+    assert complaint in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
