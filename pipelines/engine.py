@@ -23,7 +23,13 @@ import psutil
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from ..models.separators.base import ModelError, UnusableModelError
-from ..transforms.storage import DEAD_LETTERS, OutputTree, StorageError, UnusableStorageError
+from ..transforms.storage import (
+    DEAD_LETTERS,
+    OutputTree,
+    StorageError,
+    UnusableStorageError,
+    use_access,
+)
 from ..transforms.whereabouts import tell_whereabouts
 from .cores import threads_of
 from .engine_spec import FAILED_EXIT_CODE, SET_UP_EXIT_CODE, UNUSABLE_EXIT_CODE, EngineSpec
@@ -150,6 +156,8 @@ def work(spec: EngineSpec, folder: Path) -> int:
     job = parse_job(spec.job, source="job")
     try:
         preload_models(job)
+        # Those of an earlier run are of no more use, also where this one does not come to its end.
+        use_access(job.access)
         OutputTree(job.output_location).write(b"", DEAD_LETTERS)
         tell_whereabouts(folder)
         # To look for garbage in what was imported would copy its memory in each worker.

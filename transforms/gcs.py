@@ -56,6 +56,10 @@ def client() -> storage.Client:
     return storage.Client()
 
 
+# Processes that share a connection get each other's answers.
+os.register_at_fork(after_in_child=client.cache_clear)
+
+
 def split(path: str) -> tuple[str, str]:
     """Bucket and object name of `gs://bucket/name`."""
     bucket, _, name = path.removeprefix(GCS_SCHEME).partition("/")

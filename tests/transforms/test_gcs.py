@@ -1,5 +1,6 @@
 """Objects appear whole or not at all; what the service does in the meantime is waited for."""
 
+import contextlib
 import io
 import os
 import time
@@ -48,6 +49,23 @@ def test_what_is_written_is_read(tree: OutputTree) -> None:
             assert file.read(1000) == data[start : start + 1000]
         assert file.seek(-5, io.SEEK_END) == len(data) - 5
         assert file.read() == data[-5:]
+
+
+def test_forked_processes_do_not_share_connections(tree: OutputTree) -> None:
+    names = [str(index) for index in range(4)]
+    for name in names:
+        tree.write(name.encode() * 10_000, name)
+    workers = []
+    for name in names:
+        worker = os.fork()
+        if not worker:
+            # Whatever is raised must not leave this block.
+            with contextlib.suppress(Exception):
+                right = [read_bytes(tree.path(name)) == name.encode() * 10_000 for _ in range(50)]
+                os._exit(0 if all(right) else 1)
+            os._exit(2)
+        workers.append(worker)
+    assert [os.waitpid(worker, 0)[1] for worker in workers] == [0] * 4
 
 
 def test_reading_keeps_to_one_generation(tree: OutputTree, gcs: StorageServer) -> None:
