@@ -108,6 +108,8 @@ class Faulty(Toy):
                 time.sleep(3600)
             if self.fault == "stops":
                 os.kill(os.getpid(), signal.SIGSTOP)
+                # This thread may go on for a moment, where another has taken the signal.
+                time.sleep(3600)
             raise ValueError("too loud")
         return super().forward(blocks)
 

@@ -356,7 +356,8 @@ def _names(spec: ServerSpec) -> str:
     return " + ".join(each.name for each in spec.separators)
 
 
-@dataclass(frozen=True)
+# By identity: samples of several shapes can't be compared.
+@dataclass(frozen=True, eq=False)
 class _Request:
     member_index: int
     sample_rate: int

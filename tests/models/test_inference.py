@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,12 @@ from beamsplitter.models.separators.inference import DeviceRunner, find_device
 from beamsplitter.models.separators.loading import SeparatorName
 from beamsplitter.models.separators.mixing import Position, RunBlocks, separate_part
 from beamsplitter.models.separators.running import DeviceOptions, runner_of
-from beamsplitter.models.separators.server import RemoteRunner, ServerSpec
+from beamsplitter.models.separators.server import (
+    ModelServer,
+    RemoteRunner,
+    ServerSpec,
+    _Request,
+)
 
 RATE = 16000
 CPU = DeviceOptions(device="cpu")
@@ -210,6 +215,19 @@ def test_recordings_of_many_lengths_share_a_server(spec: ServerSpec, tmp_path: P
     for stem, mixture in zip(made, mixtures, strict=True):
         here = separate(mixture, members, runner_of(members, DeviceOptions("cpu")))
         np.testing.assert_allclose(stem, here, atol=1e-5)
+
+
+def test_requests_that_do_not_fit_stand_between_those_that_do() -> None:
+    options = DeviceOptions("cpu", batch_size=8)
+    toys = ModelServer(ServerSpec((SeparatorName("torch_separators:Toy"),), options))
+    blocks = [blocks_of(1)[..., :samples] for samples in (2000, 470, 2000, 999, 470)]
+    with toys.changed:
+        requests = [_Request(0, RATE, (0,), each, Future()) for each in blocks]
+        toys.waiting.extend(requests)
+        toys.changed.notify()
+    for request, each in zip(requests, blocks, strict=True):
+        made = request.done.result(timeout=30)
+        np.testing.assert_allclose(made, expected(each)[:, :1], atol=1e-5)
 
 
 def test_one_client_s_fault_does_not_cost_the_others(spec: ServerSpec) -> None:
