@@ -45,6 +45,7 @@ print(*sum(extras, project['dependencies']), sep='\n')" > requirements.txt \
 COPY LICENSE README.md setup.py __init__.py ./
 COPY audio audio
 COPY models models
+COPY storage storage
 COPY transforms transforms
 COPY pipelines pipelines
 RUN pip install --no-cache-dir --constraint constraints.txt --no-deps . \

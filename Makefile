@@ -25,7 +25,7 @@ types: $(VENV)/.installed-dev
 	@# mypy finds the package by a folder of its name, whatever the checkout is called.
 	mkdir -p .mypy_cache/packages && ln -sfn ../.. .mypy_cache/packages/beamsplitter
 	MYPYPATH=.mypy_cache/packages $(RUN)/mypy -p beamsplitter.audio -p beamsplitter.models \
-		-p beamsplitter.transforms -p beamsplitter.pipelines
+		-p beamsplitter.storage -p beamsplitter.transforms -p beamsplitter.pipelines
 
 imports: $(VENV)/.installed-dev
 	$(RUN)/lint-imports

@@ -1,18 +1,12 @@
 """The repository root is the package `beamsplitter`; everything else is in pyproject.toml."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
+
+FLOORS = ["audio", "storage", "models", "transforms", "pipelines"]
+PACKAGES = find_packages(include=[*FLOORS, *(f"{floor}.*" for floor in FLOORS)])
 
 setup(
     package_dir={"beamsplitter": "."},
-    packages=[
-        "beamsplitter",
-        "beamsplitter.audio",
-        "beamsplitter.models",
-        "beamsplitter.models.networks",
-        "beamsplitter.models.packages",
-        "beamsplitter.models.separators",
-        "beamsplitter.transforms",
-        "beamsplitter.pipelines",
-    ],
+    packages=["beamsplitter", *(f"beamsplitter.{package}" for package in PACKAGES)],
     package_data={"beamsplitter.models": ["registry.yaml"]},
 )

@@ -8,9 +8,9 @@ from typing import Any, BinaryIO, Literal, Protocol, cast
 import numpy as np
 import soundfile as sf
 
-from .decoder import AudioInfo
+from .decoding.decoder import AudioInfo
+from .decoding.ogg_pages import set_stem_serial
 from .errors import UnsupportedFormatError
-from .ogg_pages import set_stem_serial
 from .wav_writer import WavWriter
 
 Container = Literal["flac", "wav", "ogg", "mp3"]

@@ -15,8 +15,8 @@ import mutagen.id3
 import mutagen.mp4
 from av.stream import Disposition
 
-from .decoding import AudioSource
-from .libav import open_for_tags
+from .decoding.audio_reader import AudioSource
+from .decoding.libav import open_for_tags
 
 MAX_COVER_BYTES = 10 * 1024 * 1024
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from pubsub_server import PubSubServer, available_servers, serving
 
-from beamsplitter.transforms.klio_message import new_message
+from beamsplitter.transforms.klio.message import new_message
 
 SAMPLE_RATE = 16000
 DIFFERENT = 20

@@ -68,8 +68,8 @@ class Listing:
 
 
 def recordings(location: str, output: str | None) -> Iterator[str]:
-    from beamsplitter.pipelines.event_config import FolderEvents
-    from beamsplitter.pipelines.listing import recordings_of
+    from beamsplitter.pipelines.events.listing import recordings_of
+    from beamsplitter.pipelines.job.event_config import FolderEvents
 
     folder = FolderEvents(type="folder", location=location)
     return recordings_of(folder, output=output, stems={"background", "foreground"})

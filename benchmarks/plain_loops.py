@@ -52,7 +52,7 @@ def tutorial(path: Path, out: Path) -> None:
 
 def functions(path: Path, out: Path) -> None:
     """What the steps call, in order, without Beam."""
-    from beamsplitter.audio.decoding import probe, read_audio
+    from beamsplitter.audio.decoding.audio_reader import probe, read_audio
     from beamsplitter.audio.drawing import draw_spectrogram, plot_grid, pool_power
     from beamsplitter.audio.encoding import StemWriter, choose_format, quantize
     from beamsplitter.audio.tags import read_tags, write_tags

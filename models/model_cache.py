@@ -23,8 +23,10 @@ import tenacity
 from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
+from ..storage import scheme_of, source_files_of
+from ..storage.files import HTTP_SCHEMES
+from ..storage.protocol import SourceStat
 from .model_registry import ModelEntry, ModelFile
-from .model_sources import SourceStat, files_of, scheme_of
 from .separators.base import ModelError
 
 CACHE_VARIABLE = "BEAMSPLITTER_MODEL_CACHE"
@@ -425,13 +427,13 @@ def _tries() -> tenacity.Retrying:
 
 def _stat(address: str) -> SourceStat:
     with _explained():
-        return files_of(address).stat(address)
+        return source_files_of(address).stat(address)
 
 
 def _chunks(address: str, start_byte: int) -> Iterator[bytes]:
     """The content of a file from a byte on."""
     # What is done with a chunk is no part of this: a full disk stays an OSError.
-    with _explained(), files_of(address).reading(address) as file:
+    with _explained(), source_files_of(address).reading(address) as file:
         file.seek(start_byte)
         while data := file.read(CHUNK_BYTES):
             yield data
@@ -461,7 +463,7 @@ def _local_folder(path: str, required: Sequence[str]) -> Path:
 
 def _checked_address(address: str) -> str:
     parts = urllib.parse.urlsplit(address)
-    if scheme_of(address) in ("http", "https") and (
+    if scheme_of(address).lower() in HTTP_SCHEMES and (
         parts.query or parts.fragment or "@" in parts.netloc
     ):
         # The address is shown in messages and records.

@@ -17,14 +17,14 @@ from rich.text import Text
 
 from ..audio.extensions import has_audio_extension
 from ..models.separators.base import ModelError
-from ..models.separators.loading import fetch, missing, require_usable
-from ..transforms.storage import require_writable, scheme_of, use_access
-from .cores import available_cores
-from .event_outputs import prepare_outputs
-from .events import InputError, list_events
-from .job_config import JobConfig, JobFileError, load_job, parse_job
-from .listing import is_pattern
-from .models_command import models_app, shown_progress
+from ..models.separators.by_name import fetch, missing, require_usable
+from ..storage import require_writable, scheme_of, use_access
+from .commands.models_command import models_app, shown_progress
+from .events.elements import InputError, list_events
+from .events.listing import is_pattern
+from .events.outputs import prepare_outputs
+from .job.job_config import JobConfig, JobFileError, load_job, parse_job
+from .local.cores import available_cores
 
 app = typer.Typer(
     name="beamsplitter",
@@ -201,7 +201,7 @@ def publish(
     Exit code: 0 if all were published, 1 if some could not be, 2 for a mistake in the call, or if
     Pub/Sub does not take them.
     """
-    from . import publish as publishing
+    from .events import sending as publishing
 
     job = _load(job_file, override, template)
     try:
@@ -245,7 +245,7 @@ def stop(
     Exit code: 0 if it is stopping, or has stopped with --wait; 1 if no job of the name is running,
     or it failed in the end; 2 for a mistake in the call, or no access.
     """
-    from .dataflow_jobs import DataflowError, JobFailedError, NoSuchJobError, stop_job
+    from .services.dataflow_jobs import DataflowError, JobFailedError, NoSuchJobError, stop_job
 
     job = _load(job_file, override, template)
     try:
@@ -289,8 +289,8 @@ def verify(
     Exit code: 0 if nothing is missing, 1 if something is, 2 for a mistake in the call, or no
     credentials.
     """
-    from .dataflow_jobs import DataflowError
-    from .verify import complete, print_findings, verify_job
+    from .checks.verify import complete, print_findings, verify_job
+    from .services.dataflow_jobs import DataflowError
 
     job = _load(job_file, override, template)
     try:
@@ -310,7 +310,7 @@ def demo(
     log_format: LogFormat = "text",
 ) -> None:
     """Synthesise a short song, split it, and print how near the stems come to the true ones."""
-    from .demo import print_scores, write_song
+    from .commands.demo import print_scores, write_song
 
     song = write_song(output)
     with _explained():
@@ -340,13 +340,13 @@ def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str)
     with _explained():
         _require_output(job)
         if is_portable:
-            from .portable import portable_options
+            from .services.portable import portable_options
 
             portable_options(job)
         if is_here:
             require_usable(job.separation.separators, job.separation.device, load_packages=dry_run)
     if dry_run:
-        from .dry_run import print_plan
+        from .commands.dry_run import print_plan
 
         with _explained():
             if job.pipeline_options.streaming:
@@ -367,8 +367,8 @@ def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str)
 
 
 def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
-    from .launch import LaunchError, SetUpError, run_local
-    from .progress import Bar, JsonLog, print_summary
+    from .commands.progress import Bar, JsonLog, print_summary
+    from .local.launch import LaunchError, SetUpError, run_local
 
     started = time.monotonic()
     console = Console(stderr=True, soft_wrap=True)
@@ -403,9 +403,9 @@ def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
 
 
 def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
-    from .launch import LaunchError, SetUpError
-    from .progress import JsonLog, StreamLines, print_stream_summary
-    from .streaming import run_stream
+    from .commands.progress import JsonLog, StreamLines, print_stream_summary
+    from .local.launch import LaunchError, SetUpError
+    from .stream.streaming import run_stream
 
     console = Console(stderr=True, soft_wrap=True)
     show = JsonLog() if log_format == "json" else StreamLines(console)
@@ -444,8 +444,8 @@ def _require_output(job: JobConfig) -> None:
 
 
 def _run_on_dataflow(job: JobConfig, *, dry_run: bool, log_format: str) -> int:
-    from .dataflow import describe, submit, summary
-    from .dataflow_jobs import DataflowError
+    from .services.dataflow import describe, submit, summary
+    from .services.dataflow_jobs import DataflowError
 
     try:
         with _explained():
@@ -471,7 +471,7 @@ def _run_on_dataflow(job: JobConfig, *, dry_run: bool, log_format: str) -> int:
 
 
 def _run_portable(job: JobConfig, *, log_format: str) -> int:
-    from .portable import PortableError, PortableJobFailedError, submitted
+    from .services.portable import PortableError, PortableJobFailedError, submitted
 
     try:
         with _explained(), submitted(job) as submission:
@@ -496,7 +496,7 @@ def _run_portable(job: JobConfig, *, log_format: str) -> int:
 
 def _told_summary(job: JobConfig, summary: dict[str, Any], log_format: str) -> int:
     """Print the content of the `run.json` of a job that ran elsewhere; gives the exit code."""
-    from .progress import JsonLog, print_service_summary
+    from .commands.progress import JsonLog, print_service_summary
 
     if log_format == "json":
         JsonLog()(None, {"event": "summary", **summary})
@@ -512,8 +512,8 @@ def _told_summary(job: JobConfig, summary: dict[str, Any], log_format: str) -> i
 
 def _wait(job: JobConfig, job_id: str, log_format: str) -> int:
     """Wait as the job file says: until the job runs, until it is over, or not at all."""
-    from .dataflow import wait_for_results
-    from .dataflow_jobs import DataflowError, DataflowJobs
+    from .services.dataflow import wait_for_results
+    from .services.dataflow_jobs import DataflowError, DataflowJobs
 
     try:
         if job.job_config.blocking:

@@ -10,10 +10,10 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from .dataflow import submit
-from .dataflow_jobs import DataflowError
-from .events import InputError
-from .job_config import JobConfig, JobFileError, PipelineSettings, load_job, parse_job
+from .events.elements import InputError
+from .job.job_config import JobConfig, JobFileError, PipelineSettings, load_job, parse_job
+from .services.dataflow import submit
+from .services.dataflow_jobs import DataflowError
 
 # Options that a job file, as Klio's, calls otherwise than Beam does.
 NAMES_IN_JOB_FILES = {"machine_type": "worker_machine_type", "disk_type": "worker_disk_type"}

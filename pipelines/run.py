@@ -20,7 +20,7 @@ from ..transforms import coders  # noqa: F401  (registers the coders)
 from ..transforms.accepting import NOT_FOR_US, PASS_THROUGH, AcceptMessages
 from ..transforms.attempts import CountAttempts
 from ..transforms.fan_out import SeparateByFanOut
-from ..transforms.klio_message import KlioJob
+from ..transforms.klio.message import KlioJob
 from ..transforms.labels import WriteLabels
 from ..transforms.loading import LoadAudio, LoadBinary, LoadStems
 from ..transforms.planning import (
@@ -34,6 +34,7 @@ from ..transforms.planning import (
 )
 from ..transforms.plots import GetSpec, SpecToPlot
 from ..transforms.publishing import PARTS, EncodeStems, JoinParts, PublishTrack
+from ..transforms.receipts import receipts_by_recording
 from ..transforms.records import (
     PartReceipt,
     PartReference,
@@ -44,12 +45,11 @@ from ..transforms.records import (
 from ..transforms.reporting import ReportProgress, WriteDeadLetters, finished_message
 from ..transforms.separation import SeparateNearestNeighbors
 from ..transforms.steps import pass_access_on, run_step
-from .event_writing import WriteEvents
-from .events import place_of
-from .job_config import JobConfig
-from .launch import CRASHED
-from .receipts import receipts_by_recording
-from .upstream import TriggerUpstream
+from .events.elements import place_of
+from .events.upstream import TriggerUpstream
+from .events.writing import WriteEvents
+from .job.job_config import JobConfig
+from .outcomes.run_state import CRASHED
 
 
 def build(

@@ -21,7 +21,8 @@ from audio_files import (
 )
 from result_checks import assert_whole, manifests, read_json
 
-from beamsplitter.audio import errors, ogg_pages
+from beamsplitter.audio import errors
+from beamsplitter.audio.decoding import ogg_pages
 from beamsplitter.audio.encoding import StemFormat, StemWriter
 from beamsplitter.audio.extensions import has_audio_extension
 from beamsplitter.audio.tags import Tags, write_tags

@@ -17,8 +17,8 @@ import pytest
 import soundfile
 from storage_server import StorageServer, serving
 
-from beamsplitter.pipelines import bigquery as bigquery_client
-from beamsplitter.transforms.gcs import client
+from beamsplitter.pipelines.events import bigquery as bigquery_client
+from beamsplitter.storage.gcs import client
 
 # Workers are processes, in tests as in jobs: one thread each.
 for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):

@@ -6,10 +6,10 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beamsplitter.pipelines.job_config import JobConfig
+from beamsplitter.pipelines.job.job_config import JobConfig
 from beamsplitter.pipelines.run import build
-from beamsplitter.transforms.klio_message import KlioMessage, parse_message
-from beamsplitter.transforms.storage import OutputTree
+from beamsplitter.storage import OutputTree
+from beamsplitter.transforms.klio.message import KlioMessage, parse_message
 
 
 def run(job: JobConfig, messages: Iterable[KlioMessage]) -> list[KlioMessage]:

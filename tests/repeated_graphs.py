@@ -14,12 +14,12 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from conftest import made_signal
 from repeating_engine import StreamOf
 
-from beamsplitter.pipelines.job_config import JobConfig, parse_job
+from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
 from beamsplitter.pipelines.run import build
+from beamsplitter.storage import OutputTree
 from beamsplitter.transforms import plots
 from beamsplitter.transforms.attempts import new_attempts
-from beamsplitter.transforms.klio_message import new_message, parse_message
-from beamsplitter.transforms.storage import OutputTree
+from beamsplitter.transforms.klio.message import new_message, parse_message
 
 RATE = 4000
 LONG, SHORT, GONE, BROKEN = "long.wav", "a/short.wav", "gone.wav", "broken.wav"

@@ -24,8 +24,8 @@ from apache_beam.runners.common import DoFnRunner, Receiver
 from apache_beam.transforms.sideinputs import SideInputMap
 from apache_beam.transforms.window import GlobalWindows
 
-from beamsplitter.transforms.file_facts import UnusableStorageError
-from beamsplitter.transforms.local_files import LocalFiles
+from beamsplitter.storage.file_facts import UnusableStorageError
+from beamsplitter.storage.local_files import LocalFiles
 
 TRIES = 60
 IDENTICAL = (beam.Reshuffle, beam.WindowInto)

@@ -17,12 +17,12 @@ import yaml
 from pydantic import BaseModel
 
 from beamsplitter.models import model_cache, model_registry
+from beamsplitter.models.separators.by_name import KINDS, SeparatorName, describe
 from beamsplitter.models.separators.demucs import RELEASES, SAMPLE_RATE
 from beamsplitter.models.separators.harmonic_percussive import HarmonicPercussiveOptions
-from beamsplitter.models.separators.loading import KINDS, SeparatorName, describe
 from beamsplitter.models.separators.mixing import BLOCKS_AT_ONCE
+from beamsplitter.models.separators.model_package import DEFAULT_CONTEXT_S, PackageOptions
 from beamsplitter.models.separators.open_unmix import OpenUnmixOptions
-from beamsplitter.models.separators.packages import DEFAULT_CONTEXT_S, PackageOptions
 from beamsplitter.models.separators.recipes import NearestNeighborRecipe
 from beamsplitter.models.separators.server import LANES, REQUESTS_AHEAD
 from beamsplitter.transforms.settings import SeparationSettings, SplitSettings
@@ -177,7 +177,7 @@ def test_the_memory_that_is_told_is_that_of_the_constants() -> None:
     request = BLOCKS_AT_ONCE * block * (1 + len(RELEASES["htdemucs"].stems))
     thread = REQUESTS_AHEAD * request
     # The size of a batch stands in a module that imports torch.
-    from beamsplitter.models.separators.inference import LARGEST_BATCH
+    from beamsplitter.models.separators.device_runner import LARGEST_BATCH
 
     lanes = LANES * LARGEST_BATCH * block * 2
     told = [row[2] for row in cells_of(MODELS) if len(row) == 3 and re.match(r"[\d.]+$", row[2])]

@@ -20,10 +20,10 @@ from result_checks import read_json
 from typer.testing import CliRunner, Result
 
 from beamsplitter.pipelines.command_line import app
-from beamsplitter.pipelines.job_config import JobConfig, load_job, parse_job
-from beamsplitter.pipelines.sources import ReadEvents
-from beamsplitter.transforms.klio_decorators import handle_klio
-from beamsplitter.transforms.klio_message import (
+from beamsplitter.pipelines.events.sources import ReadEvents
+from beamsplitter.pipelines.job.job_config import JobConfig, load_job, parse_job
+from beamsplitter.transforms.klio.decorators import handle_klio
+from beamsplitter.transforms.klio.message import (
     KlioJob,
     KlioMessage,
     array_from_bytes,

@@ -11,7 +11,7 @@ import torch
 
 from beamsplitter.models.separators.base import ModelError, TorchSeparator
 from beamsplitter.models.separators.blocks import BlockLengths
-from beamsplitter.models.separators.inference import DeviceRunner
+from beamsplitter.models.separators.device_runner import DeviceRunner
 
 
 class Toy(TorchSeparator):

@@ -16,8 +16,8 @@ from typing import Any
 from apache_beam.pvalue import TaggedOutput
 
 from ..audio.extensions import is_audio_name
-from .file_facts import GCS_SCHEME
-from .klio_message import (
+from ..storage.file_facts import GCS_SCHEME
+from .klio.message import (
     KlioJob,
     KlioMessage,
     KlioMessageError,

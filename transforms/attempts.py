@@ -16,9 +16,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from ..storage import WORK_FOLDER, OutputTree, StorageError, UnusableStorageError, run_identity
 from .records import PartReference, PendingRecording
 from .steps import GivenUpError, Step
-from .storage import WORK_FOLDER, OutputTree, StorageError, UnusableStorageError, run_identity
 
 BEGUN_BEFORE_GIVING_UP = 2
 ALONE_TIMEOUT_S = 600.0

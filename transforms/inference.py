@@ -12,11 +12,11 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
-from ..audio.decoding import read_audio
+from ..audio.decoding.audio_reader import read_audio
 from ..models.model_cache import MIRROR_VARIABLE
 from ..models.separators.base import RESIDUAL, ModelError, UnusableModelError
+from ..models.separators.by_name import SeparatorName, describe, load_labeler
 from ..models.separators.labelling import label_part
-from ..models.separators.loading import SeparatorName, describe, load_labeler
 from ..models.separators.mixing import (
     MixingOptions,
     Position,
@@ -24,14 +24,14 @@ from ..models.separators.mixing import (
     StreamingStatistics,
     separate_part,
 )
-from ..models.separators.packages import Labeler
-from ..models.separators.running import DeviceOptions
+from ..models.separators.model_package import Labeler
+from ..models.separators.plain_runner import DeviceOptions
 from ..models.separators.server import Models, open_models
+from ..storage import open_for_reading
 from .loading import samples_of
 from .records import Recording, Track
 from .settings import SeparationSettings, SplitSettings
 from .steps import Step, failure_of, identity_of, run_step
-from .storage import open_for_reading
 from .whereabouts import at_step
 
 STATISTICS_BLOCK_S = 30.0

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterable, Sequence
 
-from .files import (
+from ..storage import OutputTree, read_bytes
+from .published_files import (
     LABELS_JSON,
     LABELS_TEXT,
     PublishingStep,
@@ -12,7 +13,6 @@ from .files import (
     require_unchanged,
 )
 from .records import FileReceipt, Recording, Track
-from .storage import OutputTree, read_bytes
 
 PartLabels = Sequence[tuple[float, float, str]]
 

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..audio.decoding import AudioSource, read_audio
-from .files import require_unchanged
+from ..audio.decoding.audio_reader import AudioSource, read_audio
+from ..storage import OutputTree, open_for_reading, read_bytes
+from .published_files import require_unchanged
 from .records import PartReference, Track
 from .settings import SplitSettings
 from .steps import Step
-from .storage import OutputTree, open_for_reading, read_bytes
 
 # Larger files are read where they lie, part by part.
 BINARY_LIMIT_BYTES = 64 << 20

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import __version__
+from ..storage import OutputTree, StorageError, read_bytes
 from .plain import from_plain, to_plain
 from .records import FileReceipt, Recording
-from .storage import OutputTree, StorageError, read_bytes
 
 NAME = "manifest.json"
 FORMAT = 1

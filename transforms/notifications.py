@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .klio_message import KlioMessageError
+from .klio.message import KlioMessageError
 
 
 def parse_notification(data: bytes, attributes: Mapping[str, str]) -> tuple[str, bool] | None:

@@ -8,26 +8,19 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
-from ..audio.decoding import probe
+from ..audio.decoding.audio_reader import probe
 from ..audio.encoding import choose_format
 from ..audio.errors import TooShortAudioError
 from ..audio.extensions import has_audio_extension
 from ..audio.parts import plan_parts
 from ..models.separators.mixing import alignment_of, needed_context_samples
-from .files import part_folder
-from .klio_message import parse_message
+from ..storage import OutputTree, StorageError, files_of, open_for_reading, scheme_of, stat_file
+from .klio.message import parse_message
 from .manifest import Manifest, finished_branches, read_manifest
+from .published_files import part_folder
 from .records import PartReference, PendingRecording, Receipt, Recording
 from .settings import SeparationSettings, SplitSettings
 from .steps import GivenUpError, Step
-from .storage import (
-    OutputTree,
-    StorageError,
-    files_of,
-    open_for_reading,
-    scheme_of,
-    stat_file,
-)
 
 SKIPPED = "skipped"
 RESULTS = "results"

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..audio.drawing import PlotGrid, draw_spectrogram, plot_grid, pool_power
-from .files import PublishingStep, part_file_name, published
+from ..storage import OutputTree
 from .loading import samples_of
+from .published_files import PublishingStep, part_file_name, published
 from .records import FileReceipt, Recording, Track
 from .settings import MIXTURE_PLOT, SplitSettings
-from .storage import OutputTree
 
 MIXTURE = "mixture"
 

@@ -12,18 +12,18 @@ from typing import Any, BinaryIO
 import numpy as np
 from apache_beam.pvalue import TaggedOutput
 
-from ..audio.decoding import read_audio
+from ..audio.decoding.audio_reader import read_audio
 from ..audio.drawing import pool_power
 from ..audio.encoding import StemWriter, choose_format, quantize
 from ..audio.parts import Part, join_parts
 from ..audio.tags import Tags, read_tags, write_tags
-from .files import PublishingStep, part_file_name, remove_unfinished, require_unchanged
+from ..storage import OutputTree, StorageError, crc32c_of, open_for_reading, sha256_of
 from .labels import read_part_labels, write_labels
 from .manifest import NAME, finished_branches, manifest_json, merged_files, read_manifest
 from .plots import draw_plots, grid_of
+from .published_files import PublishingStep, part_file_name, remove_unfinished, require_unchanged
 from .records import FileReceipt, PartReceipt, PartReference, Receipt, Recording, Track
 from .settings import SplitSettings
-from .storage import OutputTree, StorageError, crc32c_of, open_for_reading, sha256_of
 
 PARTS = "parts"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..audio.decoding import AudioInfo
+from ..audio.decoding.audio_reader import AudioInfo
 from ..audio.parts import Part
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from .klio_message import Version, parse_message
+from ..storage import DEAD_LETTER_FOLDER, DEAD_LETTERS, OutputTree
+from .klio.message import Version, parse_message
 from .plain import to_plain
 from .records import Failure, PartReceipt, PartReference, PendingRecording, Receipt
 from .steps import StorageDoFn
-from .storage import DEAD_LETTER_FOLDER, DEAD_LETTERS, OutputTree
 
 
 class ReportProgress(beam.PTransform):

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..models.separators.base import RESIDUAL, Description, ModelError
-from ..models.separators.loading import SeparatorName, describe
+from ..models.separators.by_name import SeparatorName, describe
 
 # Part of every digest: raise it when the same settings begin to give other samples or pictures.
 RESULTS_VERSION = 2

@@ -12,9 +12,9 @@ from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.pvalue import TaggedOutput
 
 from ..audio.errors import AudioError
-from .klio_message import KlioMessageError
+from ..storage import Access, StorageError, UnusableStorageError, use_access
+from .klio.message import KlioMessageError
 from .records import Failure, PartReceipt, PartReference, PendingRecording, Track
-from .storage import Access, StorageError, UnusableStorageError, use_access
 from .whereabouts import at_step
 
 FAILURES = "failures"

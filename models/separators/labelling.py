@@ -3,7 +3,7 @@
 import numpy as np
 
 from .mixing import resample, resampled_length
-from .packages import Label, Labeler
+from .model_package import Label, Labeler
 
 
 def label_part(

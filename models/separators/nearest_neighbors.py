@@ -6,14 +6,15 @@ is that of librosa's vocal separation tutorial.
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from ...audio.errors import TooShortAudioError
 from ...audio.nn_filter import default_k, nn_filter
 from ...audio.spectrum import inverse_stft, magnitude_and_phase, soft_mask, stft
-from .base import Separator
-from .recipes import MINIMUM_S, STEMS, NearestNeighborRecipe
+from .base import Member, Separator, alone
+from .recipes import MINIMUM_S, STEMS, NearestNeighborRecipe, recipe_of
 
 HOPS_PER_WINDOW = 4
 BANDS = 64
@@ -213,3 +214,8 @@ class NearestNeighborSeparator(Separator):
         """Both stems, as the steps of the graph make them."""
         stems = separate(block, sample_rate, self.recipe)
         return np.stack([stems[stem] for stem in self.stems])
+
+
+def load(_name: str, options: Mapping[str, object]) -> tuple[Member, ...]:
+    """The separator."""
+    return alone(NearestNeighborSeparator(recipe_of(options)))

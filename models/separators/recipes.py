@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .base import Description, Member, alone
+from .base import Description
 from .options import parse_options
 
 STEMS = ("background", "foreground")
@@ -80,11 +80,3 @@ def describe(_name: str, options: Mapping[str, object]) -> Description:
         sums_to_mixture=recipe.foreground == "residual",
         resolved_options=recipe.model_dump_json(),
     )
-
-
-def load(_name: str, options: Mapping[str, object]) -> tuple[Member, ...]:
-    """The separator."""
-    # Its compiled kernels take a while to load.
-    from .nearest_neighbors import NearestNeighborSeparator
-
-    return alone(NearestNeighborSeparator(recipe_of(options)))

@@ -36,11 +36,11 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from .base import Member, ModelError, Separator
+from .base import Member, ModelError, Separator, TorchSeparator
 from .blocks import BlockLengths
-from .loading import SeparatorName, describe, fetch, load
+from .by_name import SeparatorName, describe, fetch, load
 from .mixing import RunBlocks
-from .running import DeviceOptions, runner_of
+from .plain_runner import DeviceOptions, PlainRunner
 
 REQUESTS_AHEAD = 2
 TRIES = 3
@@ -231,7 +231,7 @@ def preload(separators: tuple[SeparatorName, ...], device: str) -> None:
     """
     import torch
 
-    from .inference import find_device
+    from .device_runner import find_device
 
     if find_device(device).type == "cpu" or not describe(separators).uses_device:
         threads = torch.get_num_threads()
@@ -253,7 +253,7 @@ def open_models(separators: tuple[SeparatorName, ...], options: DeviceOptions) -
     """
     if describe(separators).uses_device:
         # torch takes seconds to import.
-        from .inference import device_count, find_device
+        from .device_runner import device_count, find_device
 
         device = find_device(options.device)
         if device.type == "cuda" and device.index is None:
@@ -263,6 +263,21 @@ def open_models(separators: tuple[SeparatorName, ...], options: DeviceOptions) -
             return Models(remote.members, remote)
     members = _preloaded.get(separators) or load(separators)
     return Models(members, runner_of(members, options))
+
+
+def runner_of(members: Sequence[Member], options: DeviceOptions) -> RunBlocks:
+    """What runs the models of an ensemble.
+
+    Raises
+    ------
+    ModelError : the device is not there
+    """
+    if not any(isinstance(member.separator, TorchSeparator) for member in members):
+        return PlainRunner(members)
+    # torch takes seconds to import, and most jobs do without.
+    from .device_runner import DeviceRunner
+
+    return DeviceRunner(members, options)
 
 
 @dataclass(frozen=True)
@@ -388,7 +403,7 @@ class ModelServer:
     """
 
     def __init__(self, spec: ServerSpec) -> None:
-        from .inference import DeviceRunner
+        from .device_runner import DeviceRunner
 
         self.members = load(spec.separators)
         self.runner = DeviceRunner(self.members, spec.options)

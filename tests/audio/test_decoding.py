@@ -20,8 +20,8 @@ import soundfile as sf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beamsplitter.audio import ogg_pages
-from beamsplitter.audio.decoding import AudioInfo, probe, read_audio
+from beamsplitter.audio.decoding import ogg_pages
+from beamsplitter.audio.decoding.audio_reader import AudioInfo, probe, read_audio
 from beamsplitter.audio.errors import (
     AudioError,
     EmptyAudioError,

@@ -11,7 +11,7 @@ import soundfile
 from audio_files import RECORDING_NAMES, offset, recording
 from programs import run_program
 
-from beamsplitter.audio.decoding import AudioInfo, probe, read_audio
+from beamsplitter.audio.decoding.audio_reader import AudioInfo, probe, read_audio
 
 EXCERPT_S = 6
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from beamsplitter.audio.decoding import AudioInfo, probe, read_audio
+from beamsplitter.audio.decoding.audio_reader import AudioInfo, probe, read_audio
 from beamsplitter.audio.encoding import StemFormat, StemWriter, choose_format, quantize
 from beamsplitter.audio.errors import UnsupportedFormatError
 

@@ -15,7 +15,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamsplitter.audio.decoding import read_audio
+from beamsplitter.audio.decoding.audio_reader import read_audio
 from beamsplitter.audio.encoding import StemFormat, StemWriter
 from beamsplitter.audio.tags import Tags, read_tags, write_tags
 

@@ -33,7 +33,8 @@ from beamsplitter.models.separators import demucs as separators
 from beamsplitter.models.separators.base import ModelError, alone
 from beamsplitter.models.separators.demucs import DemucsSeparator, load_folder, load_network
 from beamsplitter.models.separators.mixing import MixingOptions, Position, separate_part
-from beamsplitter.models.separators.running import DeviceOptions, runner_of
+from beamsplitter.models.separators.plain_runner import DeviceOptions
+from beamsplitter.models.separators.server import runner_of
 
 HTDEMUCS = "955717e8"
 FT = ("f7e0c4bc", "d12395a8", "92cfc3b6", "04573f0d")

@@ -20,15 +20,16 @@ from torch_separators import Choosy, Hungry, Toy
 
 from beamsplitter.models.separators import server
 from beamsplitter.models.separators.base import Member, ModelError, Separator, alone
-from beamsplitter.models.separators.inference import DeviceRunner, find_device
-from beamsplitter.models.separators.loading import SeparatorName
+from beamsplitter.models.separators.by_name import SeparatorName
+from beamsplitter.models.separators.device_runner import DeviceRunner, find_device
 from beamsplitter.models.separators.mixing import Position, RunBlocks, separate_part
-from beamsplitter.models.separators.running import DeviceOptions, runner_of
+from beamsplitter.models.separators.plain_runner import DeviceOptions
 from beamsplitter.models.separators.server import (
     ModelServer,
     RemoteRunner,
     ServerSpec,
     _Request,
+    runner_of,
 )
 
 RATE = 16000
@@ -60,8 +61,8 @@ FORKING = """
 import os, sys, time
 import torch
 from beamsplitter.models.separators import server
-from beamsplitter.models.separators.loading import SeparatorName
-from beamsplitter.models.separators.running import DeviceOptions
+from beamsplitter.models.separators.by_name import SeparatorName
+from beamsplitter.models.separators.plain_runner import DeviceOptions
 
 torch.set_num_threads(2)
 separators = (SeparatorName("torch_separators:Thoughtful"),)

@@ -24,7 +24,7 @@ from beamsplitter.models.separators.mixing import (
     statistics_of,
     to_groups,
 )
-from beamsplitter.models.separators.running import PlainRunner
+from beamsplitter.models.separators.plain_runner import PlainRunner
 
 RATE = 8000
 

@@ -21,7 +21,7 @@ import pytest
 from model_server import ModelServer, serving
 from storage_server import BUCKET, Fault, StorageServer
 
-from beamsplitter.models import model_cache, model_sources
+from beamsplitter.models import model_cache
 from beamsplitter.models.model_cache import (
     CACHE_VARIABLE,
     MIRROR_VARIABLE,
@@ -30,7 +30,6 @@ from beamsplitter.models.model_cache import (
 )
 from beamsplitter.models.model_registry import ModelEntry
 from beamsplitter.models.separators.base import ModelError
-from beamsplitter.transforms.gcs import GcsFiles
 
 CONTENT = np.random.default_rng(0).bytes(3 << 20)
 METADATA, MODEL = b'{"labels": []}', np.random.default_rng(1).bytes(1 << 20)
@@ -602,8 +601,7 @@ class FakeBucket:
 
 
 def test_schemes_can_be_added(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_sources, "_makers", dict(model_sources._makers))
-    model_sources.register_files("toy", FakeBucket)
+    monkeypatch.setattr(model_cache, "source_files_of", lambda _address: FakeBucket())
     monkeypatch.setenv(MIRROR_VARIABLE, "toy://bucket/models")
     monkeypatch.setenv(OFFLINE_VARIABLE, "1")
     folder = ModelCache().fetch(entry_of(server, {"a.th": MODEL}))
@@ -616,8 +614,6 @@ def test_schemes_can_be_added(server: ModelServer, monkeypatch: pytest.MonkeyPat
 def test_buckets_are_read_by_the_files_of_jobs(
     gcs: StorageServer, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_sources, "_makers", dict(model_sources._makers))
-    model_sources.register_files("gs", GcsFiles)
     monkeypatch.setenv(MIRROR_VARIABLE, f"gs://{BUCKET}/models")
     entry = entry_of(server, {"a.th": MODEL, "b.th": CONTENT})
     gcs.bucket.blob("models/demucs/tiny/a.th").upload_from_string(MODEL)

@@ -22,7 +22,8 @@ from beamsplitter.models.separators.open_unmix import (
     load,
     load_folder,
 )
-from beamsplitter.models.separators.running import DeviceOptions, runner_of
+from beamsplitter.models.separators.plain_runner import DeviceOptions
+from beamsplitter.models.separators.server import runner_of
 
 STEREO = Layout(("vocals", "drums", "bass", "other"), 44100, 2, 256, 64)
 MONO = Layout(("speech", "noise"), 16000, 1, 128, 64)

@@ -31,14 +31,15 @@ from beamsplitter.models.packages.shape_limits import ShapeLimits
 from beamsplitter.models.separators.base import ModelError
 from beamsplitter.models.separators.labelling import label_part
 from beamsplitter.models.separators.mixing import Position, separate_part
-from beamsplitter.models.separators.packages import (
+from beamsplitter.models.separators.model_package import (
     PackageSeparator,
     describe,
     load,
     load_labeler,
     stem_names,
 )
-from beamsplitter.models.separators.running import DeviceOptions, runner_of
+from beamsplitter.models.separators.plain_runner import DeviceOptions
+from beamsplitter.models.separators.server import runner_of
 
 OPTIONS = {"block_seconds": 2.0, "context_seconds": 0.1}
 DEVICES = [

@@ -15,9 +15,9 @@ from repeated_graphs import RATE
 from result_checks import assert_whole, manifests
 from separators import Ending
 
+from beamsplitter.storage import RUN_IDENTITY_VARIABLE, OutputTree, run_identity
 from beamsplitter.transforms import attempts
 from beamsplitter.transforms.attempts import new_attempts
-from beamsplitter.transforms.storage import RUN_IDENTITY_VARIABLE, OutputTree, run_identity
 
 WriteAudio = Callable[..., Path]
 TESTS = str(Path(__file__).parents[1])
@@ -28,7 +28,7 @@ sys.path.insert(0, sys.argv[1])
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from beamsplitter.audio import decoding
-from beamsplitter.pipelines.sources import CreateEvents
+from beamsplitter.pipelines.events.sources import CreateEvents
 from beamsplitter.transforms import planning
 from repeated_graphs import Scenario
 from beamsplitter.pipelines.run import build

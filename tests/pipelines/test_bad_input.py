@@ -28,14 +28,14 @@ from bad_files import damaged_files, faults_of_run
 from conftest import Command, dead_letters, made_signal, result_files
 from result_checks import FILES_OF_RUN, assert_whole, manifests, read_json
 
-from beamsplitter.pipelines.events import list_events, place_of
-from beamsplitter.pipelines.job_config import JobConfig, parse_job
+from beamsplitter.pipelines.events.elements import list_events, place_of
+from beamsplitter.pipelines.events.sources import CreateEvents
+from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
 from beamsplitter.pipelines.run import build
-from beamsplitter.pipelines.sources import CreateEvents
+from beamsplitter.storage import OutputTree, StorageError
 from beamsplitter.transforms.loading import LoadBinary
 from beamsplitter.transforms.planning import PlanParts, SkipFinished
 from beamsplitter.transforms.publishing import PublishTrack
-from beamsplitter.transforms.storage import OutputTree, StorageError
 
 RATE = 8000
 TONE = made_signal(1.5, RATE, 1)

@@ -18,14 +18,10 @@ from graph_runs import run
 from pubsub_server import PubSubServer
 from storage_server import StorageServer
 
-from beamsplitter.pipelines.job_config import JobConfig, parse_job
+from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
 from beamsplitter.pipelines.run import build
-from beamsplitter.transforms.klio_message import (
-    KlioJob,
-    new_message,
-    parse_message,
-)
-from beamsplitter.transforms.storage import OutputTree
+from beamsplitter.storage import OutputTree
+from beamsplitter.transforms.klio.message import KlioJob, new_message, parse_message
 
 WriteAudio = Callable[..., Path]
 

@@ -11,7 +11,7 @@ import pytest
 # there.
 IN_CONTAINER = """
 mount -t tmpfs none /sys/fs/cgroup && mkdir -p /sys/fs/cgroup/cpu && cp -r "$1"/. /sys/fs/cgroup
-exec "$2" -c "from beamsplitter.pipelines.cores import available_cores as a; print(a())"
+exec "$2" -c "from beamsplitter.pipelines.local.cores import available_cores as a; print(a())"
 """
 ALONE = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", IN_CONTAINER, "sh"]
 
@@ -44,7 +44,7 @@ def test_a_container_has_the_cores_of_its_quota(
 def test_affinity_counts() -> None:
     code = (
         "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
-        "from beamsplitter.pipelines.cores import available_cores as a; print(a())"
+        "from beamsplitter.pipelines.local.cores import available_cores as a; print(a())"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stdout == "1\n", run.stderr

@@ -24,18 +24,23 @@ from google.cloud.dataflow_v1beta3 import JobType
 from repeated_graphs import BROKEN, GONE, LONG, RATE, Scenario, write
 from storage_server import BUCKET, StorageServer
 
-from beamsplitter.pipelines import dataflow, dataflow_jobs
 from beamsplitter.pipelines.command_line import app
-from beamsplitter.pipelines.dataflow import JobDescription, dataflow_options, describe, submit
-from beamsplitter.pipelines.dataflow_jobs import DataflowError
-from beamsplitter.pipelines.engine import metrics_by_step
-from beamsplitter.pipelines.events import InputError
-from beamsplitter.pipelines.job_config import JobConfig, JobFileError, parse_job
+from beamsplitter.pipelines.events.elements import InputError
+from beamsplitter.pipelines.events.sources import CreateEvents
+from beamsplitter.pipelines.job.job_config import JobConfig, JobFileError, parse_job
+from beamsplitter.pipelines.outcomes.step_metrics import metrics_by_step
 from beamsplitter.pipelines.run import build
-from beamsplitter.pipelines.sources import CreateEvents
+from beamsplitter.pipelines.services import dataflow, dataflow_jobs
+from beamsplitter.pipelines.services.dataflow import (
+    JobDescription,
+    dataflow_options,
+    describe,
+    submit,
+)
+from beamsplitter.pipelines.services.dataflow_jobs import DataflowError
+from beamsplitter.storage.file_facts import StorageError
+from beamsplitter.storage.gcs import GcsFiles
 from beamsplitter.transforms.attempts import new_attempts
-from beamsplitter.transforms.file_facts import StorageError
-from beamsplitter.transforms.gcs import GcsFiles
 from beamsplitter.transforms.records import Failure, PartReceipt, PartReference, Receipt
 
 ACCELERATOR = "type:nvidia-l4;count:1;machine_type:g2-standard-4;install-nvidia-driver"

@@ -17,8 +17,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import beamsplitter
-from beamsplitter.pipelines.dataflow_checks import BEAM_LABEL, TITLE_LABEL, VERSION_LABEL
-from beamsplitter.pipelines.launch import KEPT_MEMORY, THREADS_OF_LIBRARIES
+from beamsplitter.pipelines.checks.dataflow_checks import BEAM_LABEL, TITLE_LABEL, VERSION_LABEL
+from beamsplitter.pipelines.local.launch import KEPT_MEMORY, THREADS_OF_LIBRARIES
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

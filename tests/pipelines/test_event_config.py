@@ -8,7 +8,7 @@ import yaml
 from apache_beam.io import ReadFromPubSub
 from google.cloud.bigquery import SchemaField
 
-from beamsplitter.pipelines.event_config import (
+from beamsplitter.pipelines.job.event_config import (
     AvroEventOutput,
     AvroEvents,
     BigQueryEventOutput,
@@ -18,7 +18,7 @@ from beamsplitter.pipelines.event_config import (
     FileEventOutput,
     FileEvents,
 )
-from beamsplitter.pipelines.job_config import JobConfig, JobFileError, parse_job
+from beamsplitter.pipelines.job.job_config import JobConfig, JobFileError, parse_job
 
 
 def job_of(events: dict[str, Any], *, streaming: bool = False) -> JobConfig:

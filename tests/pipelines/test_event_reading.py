@@ -21,19 +21,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from storage_server import Fault, StorageServer
 
-from beamsplitter.pipelines import bigquery
-from beamsplitter.pipelines.event_config import AvroEvents, BigQueryEvents, FileEvents
-from beamsplitter.pipelines.event_reading import (
+from beamsplitter.pipelines.events import bigquery
+from beamsplitter.pipelines.events.elements import list_events
+from beamsplitter.pipelines.events.listing import InputError
+from beamsplitter.pipelines.events.reading import (
     avro_elements_of,
     files_matching,
     lines_of,
     require_readable,
     rows_of,
 )
-from beamsplitter.pipelines.events import list_events
-from beamsplitter.pipelines.job_config import parse_job
-from beamsplitter.pipelines.listing import InputError
-from beamsplitter.transforms.storage import StorageError
+from beamsplitter.pipelines.job.event_config import AvroEvents, BigQueryEvents, FileEvents
+from beamsplitter.pipelines.job.job_config import parse_job
+from beamsplitter.storage import StorageError
 
 COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
     ".txt": bytes,
@@ -304,7 +304,7 @@ def songs(bigquery: BigQueryServer) -> BigQueryServer:
 
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("beamsplitter.pipelines.event_reading.ROWS_A_PAGE", 10)
+    monkeypatch.setattr("beamsplitter.pipelines.events.reading.ROWS_A_PAGE", 10)
 
 
 def test_one_column_is_its_value(songs: BigQueryServer) -> None:

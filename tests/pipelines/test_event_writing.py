@@ -17,20 +17,20 @@ from conftest import dead_letters
 from pubsub_server import PubSubServer
 from storage_server import Fault, StorageServer
 
-from beamsplitter.pipelines import bigquery as bigquery_client
-from beamsplitter.pipelines.event_config import AvroEvents, FileEvents
-from beamsplitter.pipelines.event_outputs import PAYLOAD_SCHEMA, prepare_outputs
-from beamsplitter.pipelines.event_reading import avro_elements_of, lines_of
-from beamsplitter.pipelines.event_writing import WriteEvents
-from beamsplitter.pipelines.job_config import JobConfig, parse_job
-from beamsplitter.pipelines.listing import InputError
+from beamsplitter.pipelines.events import bigquery as bigquery_client
+from beamsplitter.pipelines.events.listing import InputError
+from beamsplitter.pipelines.events.outputs import PAYLOAD_SCHEMA, prepare_outputs
+from beamsplitter.pipelines.events.reading import avro_elements_of, lines_of
+from beamsplitter.pipelines.events.sources import ReadEvents
+from beamsplitter.pipelines.events.writing import WriteEvents
+from beamsplitter.pipelines.job.event_config import AvroEvents, FileEvents
+from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
 from beamsplitter.pipelines.run import build
-from beamsplitter.pipelines.sources import ReadEvents
+from beamsplitter.storage import StorageError
 from beamsplitter.transforms import coders  # noqa: F401  (registers the coders)
-from beamsplitter.transforms.klio_message import new_message, parse_message
+from beamsplitter.transforms.klio.message import new_message, parse_message
 from beamsplitter.transforms.records import FileReceipt, Receipt
 from beamsplitter.transforms.reporting import finished_message, line_of
-from beamsplitter.transforms.storage import StorageError
 
 ELEMENTS = [b"one.wav", b"two words.wav", "名前.wav".encode(), b"caf\xe9.wav", b"one.wav"]
 

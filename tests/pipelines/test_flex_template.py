@@ -14,14 +14,14 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from storage_server import BUCKET, StorageServer
 
-from beamsplitter.pipelines.dataflow import describe
 from beamsplitter.pipelines.flex_template import (
     NAMES_IN_JOB_FILES,
     argument_parser,
     job_of,
     split_pairs,
 )
-from beamsplitter.pipelines.job_config import JobFileError, PipelineSettings
+from beamsplitter.pipelines.job.job_config import JobFileError, PipelineSettings
+from beamsplitter.pipelines.services.dataflow import describe
 
 ROOT = Path(__file__).parents[2]
 METADATA = json.loads((ROOT / "pipelines" / "flex_template.json").read_text())

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from beamsplitter.audio.decoder import AudioInfo
+from beamsplitter.audio.decoding.decoder import AudioInfo
 from beamsplitter.audio.encoding import choose_format
 from beamsplitter.audio.errors import UnsupportedFormatError
-from beamsplitter.pipelines.job_config import JobConfig, JobFileError, load_job, parse_job
+from beamsplitter.pipelines.job.job_config import JobConfig, JobFileError, load_job, parse_job
 
 KLIO_JOB = """
 job_name: audio-spectrograms

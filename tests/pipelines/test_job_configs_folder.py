@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
-from beamsplitter.pipelines.job_config import load_job
+from beamsplitter.pipelines.job.job_config import load_job
 
 JOB_FOLDER = Path(__file__).parents[2] / "job-configs"
 JOB_FILES = sorted(JOB_FOLDER.glob("*.yaml"))

@@ -17,8 +17,8 @@ from conftest import Command, dead_letters, result_files
 from portable_server import PortableServer, free_port, serving
 from result_checks import read_json
 
-from beamsplitter.pipelines.job_config import JobFileError, parse_job
-from beamsplitter.pipelines.portable import portable_options
+from beamsplitter.pipelines.job.job_config import JobFileError, parse_job
+from beamsplitter.pipelines.services.portable import portable_options
 
 WriteAudio = Callable[..., Path]
 END_LIMIT_S = 120

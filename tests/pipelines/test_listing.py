@@ -19,15 +19,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from storage_server import Fault, StorageServer
 
-from beamsplitter.pipelines import listing
-from beamsplitter.pipelines.event_config import FolderEvents, GlobEvents
-from beamsplitter.pipelines.events import list_events
-from beamsplitter.pipelines.job_config import JobConfig, parse_job
-from beamsplitter.pipelines.listing import InputError, recordings_of
-from beamsplitter.pipelines.sources import ReadEvents
-from beamsplitter.transforms import gcs as gcs_files
-from beamsplitter.transforms.klio_message import parse_message
-from beamsplitter.transforms.storage import StorageError, UnusableStorageError
+from beamsplitter.pipelines.events import listing
+from beamsplitter.pipelines.events.elements import list_events
+from beamsplitter.pipelines.events.listing import InputError, recordings_of
+from beamsplitter.pipelines.events.sources import ReadEvents
+from beamsplitter.pipelines.job.event_config import FolderEvents, GlobEvents
+from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
+from beamsplitter.storage import StorageError, UnusableStorageError
+from beamsplitter.storage import gcs as gcs_files
+from beamsplitter.transforms.klio.message import parse_message
 
 ROOT = "gs://music/in"
 STEMS = {"background", "foreground"}

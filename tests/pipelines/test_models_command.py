@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from beamsplitter.models import model_cache
 from beamsplitter.models.model_cache import CACHE_VARIABLE, MIRROR_VARIABLE, OFFLINE_VARIABLE
 from beamsplitter.models.model_registry import PACKAGED_REGISTRY, REGISTRY_VARIABLE, read_registry
-from beamsplitter.pipelines.models_command import models_app
+from beamsplitter.pipelines.commands.models_command import models_app
 
 CONTENTS = {"demucs:tiny": b"drums", "umx:tiny": b"vocals"}
 
@@ -155,7 +155,7 @@ def test_show_tells_all_facts() -> None:
 
 @pytest.mark.usefixtures("server")
 def test_show_says_what_is_wrong_with_a_package(tmp_path: Path) -> None:
-    pytest.importorskip("beamsplitter.models.separators.packages")
+    pytest.importorskip("beamsplitter.models.separators.model_package")
     (tmp_path / "toy").mkdir()
     assert_error(models("show", tmp_path / "toy"), 1, "toy", "metadata.json")
     assert_error(models("show", "ftp://example.org/toy"), 1, "ftp://example.org/toy")

@@ -15,11 +15,11 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import translations
 from conftest import dead_letters, result_files
 
-from beamsplitter.pipelines.job_config import JobConfig, parse_job
+from beamsplitter.pipelines.events.sources import ReadEvents
+from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
 from beamsplitter.pipelines.run import build
-from beamsplitter.pipelines.sources import ReadEvents
+from beamsplitter.storage import OutputTree
 from beamsplitter.transforms.coders import TrackCoder
-from beamsplitter.transforms.storage import OutputTree
 
 WriteAudio = Callable[..., Path]
 

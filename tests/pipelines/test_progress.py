@@ -1,6 +1,6 @@
 """What a person sees of a run."""
 
-from beamsplitter.pipelines.progress import failure_text
+from beamsplitter.pipelines.commands.progress import failure_text
 
 
 def test_what_steers_a_terminal_is_shown_and_not_sent() -> None:

@@ -18,10 +18,10 @@ from google.cloud import pubsub_v1
 from pubsub_server import PubSubServer, serving
 from typer.testing import CliRunner, Result
 
-from beamsplitter.pipelines import publish as publishing
 from beamsplitter.pipelines.command_line import app
-from beamsplitter.pipelines.job_config import JobConfig, parse_job
-from beamsplitter.transforms.klio_message import KlioJob, KlioMessage, parse_message
+from beamsplitter.pipelines.events import sending as publishing
+from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
+from beamsplitter.transforms.klio.message import KlioJob, KlioMessage, parse_message
 
 LIMIT_S = 60
 THIS_JOB = KlioJob(job_name="my-job", gcp_project="my-project")

@@ -4,10 +4,10 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 
-from beamsplitter.audio.decoding import AudioInfo
+from beamsplitter.audio.decoding.audio_reader import AudioInfo
 from beamsplitter.audio.parts import plan_parts
-from beamsplitter.pipelines.receipts import receipts_by_recording
 from beamsplitter.transforms import coders  # noqa: F401  (registers the coders)
+from beamsplitter.transforms.receipts import receipts_by_recording
 from beamsplitter.transforms.records import Failure, PartReceipt, Recording
 
 FRAMES = 3 * 80000

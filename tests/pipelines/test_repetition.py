@@ -39,11 +39,11 @@ from repeated_graphs import (
 from repeating_engine import NONE, Engine, Mischief
 from storage_server import StorageServer
 
+from beamsplitter.pipelines.events.sources import CreateEvents
 from beamsplitter.pipelines.run import build
-from beamsplitter.pipelines.sources import CreateEvents
+from beamsplitter.storage.gcs import GcsFiles
 from beamsplitter.transforms import attempts
-from beamsplitter.transforms.gcs import GcsFiles
-from beamsplitter.transforms.klio_message import new_message
+from beamsplitter.transforms.klio.message import new_message
 
 SEEDS = int(os.environ.get("BEAMSPLITTER_SEEDS", "30"))
 CHUNK = 10

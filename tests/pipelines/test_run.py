@@ -15,9 +15,9 @@ from apache_beam.runners.portability.fn_api_runner import execution
 from conftest import Command, dead_letters, made_signal, result_files
 
 from beamsplitter.pipelines import run as run_module
-from beamsplitter.pipelines.events import list_events
-from beamsplitter.pipelines.job_config import JobConfig, parse_job
-from beamsplitter.pipelines.sources import CreateEvents
+from beamsplitter.pipelines.events.elements import list_events
+from beamsplitter.pipelines.events.sources import CreateEvents
+from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
 from beamsplitter.transforms import separation
 from beamsplitter.transforms.records import Track
 from beamsplitter.transforms.steps import Step, run_step

@@ -19,22 +19,21 @@ from demucs.apply import apply_model
 from demucs_models import tiny_htdemucs, write_th
 from model_packages import Halves, Loudness, Twice, Volume, write_package
 
-from beamsplitter.audio.decoding import probe
+from beamsplitter.audio.decoding.audio_reader import probe
 from beamsplitter.audio.parts import plan_parts
 from beamsplitter.models.model_cache import sha256_of
 from beamsplitter.models.model_registry import find_entry
-from beamsplitter.models.separators import loading
+from beamsplitter.models.separators import by_name as loading
 from beamsplitter.models.separators.base import UnusableModelError
-from beamsplitter.pipelines.engine import what_is_unusable
-from beamsplitter.pipelines.engine_spec import SET_UP_EXIT_CODE
-from beamsplitter.pipelines.events import list_events
-from beamsplitter.pipelines.job_config import JobConfig, JobFileError, parse_job
+from beamsplitter.pipelines.events.elements import list_events
+from beamsplitter.pipelines.events.sources import CreateEvents
+from beamsplitter.pipelines.job.job_config import JobConfig, JobFileError, parse_job
+from beamsplitter.pipelines.outcomes.unusable import SET_UP_EXIT_CODE, what_is_unusable
 from beamsplitter.pipelines.run import build
-from beamsplitter.pipelines.sources import CreateEvents
+from beamsplitter.storage import OutputTree
 from beamsplitter.transforms.inference import SeparationHandler
 from beamsplitter.transforms.records import PartReference, Recording, Track
 from beamsplitter.transforms.settings import SeparationSettings
-from beamsplitter.transforms.storage import OutputTree
 
 WriteAudio = Callable[..., Path]
 RATE = 16000

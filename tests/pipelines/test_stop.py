@@ -22,15 +22,15 @@ from dataflow_server import (
 )
 from storage_server import BUCKET
 
-from beamsplitter.pipelines import dataflow_jobs
-from beamsplitter.pipelines.dataflow import describe, submit, summary
-from beamsplitter.pipelines.dataflow_jobs import (
+from beamsplitter.pipelines.job.job_config import JobConfig, JobFileError, parse_job
+from beamsplitter.pipelines.services import dataflow_jobs
+from beamsplitter.pipelines.services.dataflow import describe, submit, summary
+from beamsplitter.pipelines.services.dataflow_jobs import (
     DataflowError,
     DataflowJobs,
     NoSuchJobError,
     stop_job,
 )
-from beamsplitter.pipelines.job_config import JobConfig, JobFileError, parse_job
 
 NAME = "my-stream"
 SUBSCRIPTION = "projects/my-project/subscriptions/uploads"

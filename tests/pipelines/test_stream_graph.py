@@ -13,12 +13,12 @@ from apache_beam.testing import test_stream
 from apache_beam.transforms.window import TimestampedValue
 from conftest import result_files
 
-from beamsplitter.pipelines.job_config import JobConfig, parse_job
+from beamsplitter.pipelines.events.sources import CreateEvents
+from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
 from beamsplitter.pipelines.run import build
-from beamsplitter.pipelines.sources import CreateEvents
-from beamsplitter.transforms.klio_message import new_message
+from beamsplitter.storage import OutputTree
+from beamsplitter.transforms.klio.message import new_message
 from beamsplitter.transforms.publishing import JoinParts
-from beamsplitter.transforms.storage import OutputTree
 
 WriteAudio = Callable[..., Path]
 DAY_S = 24 * 3600

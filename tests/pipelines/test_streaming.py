@@ -29,9 +29,9 @@ from result_checks import read_json
 from separators import Ending
 from storage_server import Fault, StorageServer
 
-from beamsplitter.pipelines.events import InputError, Place
-from beamsplitter.pipelines.job_config import parse_job
-from beamsplitter.pipelines.subscriptions import (
+from beamsplitter.pipelines.events.elements import InputError, Place
+from beamsplitter.pipelines.job.job_config import parse_job
+from beamsplitter.pipelines.stream.subscriptions import (
     LEASE_S,
     DeadLetterTopic,
     Event,
@@ -39,7 +39,7 @@ from beamsplitter.pipelines.subscriptions import (
     connect,
     event_of,
 )
-from beamsplitter.transforms.klio_message import new_message, parse_message
+from beamsplitter.transforms.klio.message import new_message, parse_message
 
 WriteAudio = Callable[..., Path]
 LIMIT_S = 120

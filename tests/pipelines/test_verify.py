@@ -25,17 +25,17 @@ from google.pubsub_v1 import types
 from pubsub_server import PubSubServer
 from storage_server import BUCKET, StorageServer
 
-from beamsplitter.pipelines.dataflow_checks import (
+from beamsplitter.pipelines.checks.dataflow_checks import (
     DOCKER_HUB,
     cores_of,
     gpu_metric,
     parse_image,
 )
-from beamsplitter.pipelines.dataflow_jobs import DataflowError
-from beamsplitter.pipelines.findings import Finding
-from beamsplitter.pipelines.job_config import JobFileError, parse_job
-from beamsplitter.pipelines.verify import complete, verify_job
-from beamsplitter.transforms.gcs import client as storage_client
+from beamsplitter.pipelines.checks.findings import Finding
+from beamsplitter.pipelines.checks.verify import complete, verify_job
+from beamsplitter.pipelines.job.job_config import JobFileError, parse_job
+from beamsplitter.pipelines.services.dataflow_jobs import DataflowError
+from beamsplitter.storage.gcs import client as storage_client
 
 PYTHON = platform.python_version()
 TITLE, VERSION = "org.opencontainers.image.title", "org.opencontainers.image.version"

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from beamsplitter.pipelines import watchdog
-from beamsplitter.pipelines.job_config import parse_job
-from beamsplitter.pipelines.watchdog import CHECK_EVERY_S, LONGEST_CHECK_S, Watchdog
+from beamsplitter.pipelines.job.job_config import parse_job
+from beamsplitter.pipelines.local import watchdog
+from beamsplitter.pipelines.local.watchdog import CHECK_EVERY_S, LONGEST_CHECK_S, Watchdog
 
 
 def job(**separation: Any) -> Any:

@@ -21,7 +21,7 @@ from beamsplitter.transforms.accepting import (
     parse_notification,
     settle,
 )
-from beamsplitter.transforms.klio_message import (
+from beamsplitter.transforms.klio.message import (
     KlioJob,
     KlioMessage,
     KlioMessageError,

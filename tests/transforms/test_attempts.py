@@ -11,12 +11,12 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from storage_server import BUCKET, StorageServer
 
+from beamsplitter.storage import OutputTree, UnusableStorageError
+from beamsplitter.storage.local_files import LocalFiles
 from beamsplitter.transforms import attempts
 from beamsplitter.transforms.attempts import CountAttempts, new_attempts
-from beamsplitter.transforms.local_files import LocalFiles
 from beamsplitter.transforms.records import PendingRecording
 from beamsplitter.transforms.steps import FAILURES
-from beamsplitter.transforms.storage import OutputTree, UnusableStorageError
 
 
 def pending(name: str, generation: str = "1") -> PendingRecording:

@@ -15,12 +15,11 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from conftest import dead_letters, result_files
 from storage_server import StorageServer
 
-from beamsplitter.pipelines.events import list_events
-from beamsplitter.pipelines.job_config import JobConfig, parse_job
+from beamsplitter.pipelines.events.elements import list_events
+from beamsplitter.pipelines.events.sources import ReadEvents
+from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
 from beamsplitter.pipelines.run import build
-from beamsplitter.pipelines.sources import ReadEvents
-from beamsplitter.transforms.beam_files import BeamFiles
-from beamsplitter.transforms.storage import (
+from beamsplitter.storage import (
     DEAD_LETTERS,
     OutputTree,
     StorageError,
@@ -28,6 +27,7 @@ from beamsplitter.transforms.storage import (
     read_bytes,
     stat_file,
 )
+from beamsplitter.storage.beam_files import BeamFiles
 
 SHELF = "shelf://"
 

@@ -10,10 +10,7 @@ import pytest
 from google.cloud import storage as google_storage
 from storage_server import Fault, StorageServer
 
-from beamsplitter.transforms.gcs import READ_CHUNK_BYTES, GcsFiles
-from beamsplitter.transforms.planning import SkipFinished
-from beamsplitter.transforms.settings import SplitSettings
-from beamsplitter.transforms.storage import (
+from beamsplitter.storage import (
     OutputTree,
     StorageError,
     crc32c_of,
@@ -23,6 +20,9 @@ from beamsplitter.transforms.storage import (
     sha256_of,
     stat_file,
 )
+from beamsplitter.storage.gcs import READ_CHUNK_BYTES, GcsFiles
+from beamsplitter.transforms.planning import SkipFinished
+from beamsplitter.transforms.settings import SplitSettings
 
 OUT = "gs://music/out"
 AWKWARD = ["ü x", "#1", "a%b", "a%20b", "a?b", "-x", "a+b", "a'b", "a\nb", "a:b&c=d", "名前", "%?#"]
@@ -100,7 +100,7 @@ def test_an_exception_leaves_what_was_there(tree: OutputTree) -> None:
 
 
 def test_scratch_files_of_this_run_are_cleared_and_no_others(tree: OutputTree) -> None:
-    from beamsplitter.transforms.storage import run_identity
+    from beamsplitter.storage import run_identity
 
     tree.write(b"", ".beamsplitter", f"scratch-{run_identity()}", "parts", "x")
     tree.write(b"", ".beamsplitter", "scratch-other-1", "x")

@@ -12,13 +12,13 @@ from apache_beam.pvalue import AsList, TaggedOutput
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, GlobalWindow, TimestampedValue
 
-from beamsplitter.transforms.klio_context import (
+from beamsplitter.transforms.klio.context import (
     KlioContext,
     KlioMetrics,
     bind_context,
     default_context,
 )
-from beamsplitter.transforms.klio_decorators import (
+from beamsplitter.transforms.klio.decorators import (
     ThreadLimiter,
     handle_binary,
     handle_klio,
@@ -26,7 +26,7 @@ from beamsplitter.transforms.klio_decorators import (
     serialize_klio_message,
     set_klio_context,
 )
-from beamsplitter.transforms.klio_message import (
+from beamsplitter.transforms.klio.message import (
     KlioJob,
     array_from_bytes,
     array_to_bytes,
@@ -566,7 +566,7 @@ class TestMetrics:
         """Klio had one timer for all threads: a step of 1 s reported 0.3 s."""
         recorded = []
         monkeypatch.setattr(
-            "beamsplitter.transforms.klio_context.KlioTimer.record",
+            "beamsplitter.transforms.klio.context.KlioTimer.record",
             lambda self, nanoseconds: recorded.append(nanoseconds),
         )
 

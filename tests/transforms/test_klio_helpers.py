@@ -10,20 +10,15 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.testing.util import assert_that, equal_to
 
 from beamsplitter.transforms.accepting import Decision, decide, settle
-from beamsplitter.transforms.klio_context import KlioContext, bind_context
-from beamsplitter.transforms.klio_helpers import (
+from beamsplitter.transforms.klio.context import KlioContext, bind_context
+from beamsplitter.transforms.klio.helpers import (
     KlioDebugMessage,
     KlioDrop,
     KlioMessageCounter,
     KlioTriggerUpstream,
     KlioUpdateAuditLog,
 )
-from beamsplitter.transforms.klio_message import (
-    KlioJob,
-    KlioMessage,
-    new_message,
-    parse_message,
-)
+from beamsplitter.transforms.klio.message import KlioJob, KlioMessage, new_message, parse_message
 
 JOB = KlioJob(job_name="my-job", gcp_project="my-project")
 UPSTREAM = KlioJob(job_name="upstream-job", gcp_project="upstream-project")

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
-from beamsplitter.transforms.klio_message import (
+from beamsplitter.transforms.klio.message import (
     KlioJob,
     KlioMessage,
     KlioMessageError,

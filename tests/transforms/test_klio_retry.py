@@ -17,9 +17,9 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.testing.util import assert_that, equal_to
 
-from beamsplitter.transforms.klio_decorators import handle_binary, handle_klio
-from beamsplitter.transforms.klio_message import new_message, parse_message
-from beamsplitter.transforms.klio_retry import (
+from beamsplitter.transforms.klio.decorators import handle_binary, handle_klio
+from beamsplitter.transforms.klio.message import new_message, parse_message
+from beamsplitter.transforms.klio.retry import (
     KlioRetriesExhausted,
     KlioTimeoutError,
     retry,

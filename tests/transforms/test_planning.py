@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamsplitter.audio.decoding import AudioInfo
+from beamsplitter.audio.decoding.audio_reader import AudioInfo
 from beamsplitter.audio.parts import plan_parts
 from beamsplitter.transforms.planning import deal, folder_of
 from beamsplitter.transforms.records import PartReference, Recording

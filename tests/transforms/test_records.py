@@ -7,7 +7,7 @@ import apache_beam as beam
 import numpy as np
 import pytest
 
-from beamsplitter.audio.decoding import AudioInfo
+from beamsplitter.audio.decoding.audio_reader import AudioInfo
 from beamsplitter.audio.parts import Part
 from beamsplitter.transforms.coders import RecordCoder, TrackCoder
 from beamsplitter.transforms.plain import from_plain, to_plain

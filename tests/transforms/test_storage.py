@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from beamsplitter.transforms import storage
-from beamsplitter.transforms.storage import OutputTree, StorageError
+from beamsplitter import storage
+from beamsplitter.storage import OutputTree, StorageError
 
 
 def files_below(folder: Path) -> set[str]:
@@ -73,7 +73,7 @@ def living_run(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """
     program = (
         "import os, sys\n"
-        "from beamsplitter.transforms.storage import OutputTree, scratch_names\n"
+        "from beamsplitter.storage import OutputTree, scratch_names\n"
         "tree = OutputTree(sys.argv[1])\n"
         "with tree.owned_scratch():\n"
         "    tree.write(b'part', *scratch_names(), 'parts', 'x')\n"

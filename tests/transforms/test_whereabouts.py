@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from beamsplitter.audio.decoding import AudioInfo
+from beamsplitter.audio.decoding.audio_reader import AudioInfo
 from beamsplitter.transforms import whereabouts
 from beamsplitter.transforms.records import PendingRecording, Recording
 from beamsplitter.transforms.whereabouts import at_step, read_whereabouts, tell_whereabouts

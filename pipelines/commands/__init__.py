@@ -1,0 +1,1 @@
+"""Commands that run no job, and what is shown of those that do."""

@@ -1,0 +1,191 @@
+"""What a person sees of a run: a progress bar, or lines; and the closing summary."""
+
+import json
+import re
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+from ...storage import DEAD_LETTER_FOLDER, DEAD_LETTERS
+from ..outcomes.run_state import RunState
+from ..outcomes.stream_totals import StreamTotals
+
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class JsonLog:
+    """One JSON object a line on standard output for each thing that happens."""
+
+    def __call__(self, state: object, line: dict[str, Any] | None) -> None:
+        """Print a line of progress."""
+        if line is not None:
+            print(json.dumps({"time": round(time.time(), 3), **line}), flush=True)
+
+
+class StreamLines:
+    """Lines for a person about a stream: failures as they come, and how it does now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.told = ""
+
+    def __call__(self, state: object, line: dict[str, Any] | None) -> None:
+        """Print what is worth it; health only when it has changed."""
+        event = line["event"] if line else ""
+        if line is None:
+            return
+        if event == "failed":
+            self.console.print(failure_text(line))
+        elif event == "crashed":
+            self.console.print(crash_text(line))
+        elif event == "listening":
+            self.console.print(Text(f"listening to {', '.join(line['subscriptions'])}"))
+        elif event == "health" and health_line(line["health"]) != self.told:
+            self.told = health_line(line["health"])
+            self.console.print(Text(self.told))
+
+
+class Bar:
+    """A live progress bar on a terminal; elsewhere only failures, as they come."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.started = time.monotonic()
+        self.progress = Progress(
+            MofNCompleteColumn(),
+            TextColumn("recordings"),
+            BarColumn(20),
+            _AudioColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.progress.add_task("", total=None, audio="")
+
+    def __enter__(self) -> "Bar":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, state: RunState, line: dict[str, Any] | None) -> None:
+        """Show the state; print a failure or a crash when it comes."""
+        if line is None:
+            self.progress.update(
+                self.task, total=state.total, completed=state.ended, audio=self._audio(state)
+            )
+        elif line["event"] == "failed":
+            self.console.print(failure_text(line))
+        elif line["event"] == "crashed":
+            self.console.print(crash_text(line))
+
+    def _audio(self, state: RunState) -> str:
+        elapsed_s = time.monotonic() - self.started
+        speed = state.done_s / elapsed_s
+        left = f", {_clock((state.planned_s - state.done_s) / speed)} left" if speed else ""
+        return (
+            f"{_clock(state.done_s)} of {_clock(state.planned_s)} of audio, "
+            f"{speed:.1f}x real time, "
+            f"{len(state.failures)} failed{left}"
+        )
+
+
+class _AudioColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["audio"])
+
+
+def failure_text(line: dict[str, Any]) -> Text:
+    """A dead letter for a person to read."""
+    message = line["message"]
+    element = line["element"]
+    text = message if element in message else f"{element}: {message}"
+    return Text.assemble(("failed ", "bold red"), printable(text))
+
+
+def crash_text(line: dict[str, Any]) -> Text:
+    """A recording that took its process down, or hung in it, for a person to read."""
+    tries, max_tries = line["tries"], line["max_tries"]
+    what = "it hung" if line["hung"] else "its process ended"
+    where = f" in step {line['step']}" if line["step"] else ""
+    next_step = "will be tried again, alone" if tries < max_tries else "is given up"
+    text = f"{line['element']}: {what}{where}, try {tries} of {max_tries}; it {next_step}"
+    return Text.assemble(("hung " if line["hung"] else "crashed ", "bold yellow"), printable(text))
+
+
+def printable(text: str) -> str:
+    """A text on one line: names come from others, and may hold what steers a terminal."""
+    return CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def health_line(health: dict[str, Any]) -> str:
+    """How a stream does."""
+    oldest = f" (oldest {health['oldest_waiting_s']:.0f} s)" if health["waiting"] else ""
+    trouble = f"; {health['trouble']}" if health["trouble"] else ""
+    return (
+        f"{health['finished']} finished, {health['skipped']} skipped, {health['failed']} failed; "
+        f"{health['in_work']} in work, {health['waiting']} waiting{oldest}{trouble}"
+    )
+
+
+def print_stream_summary(console: Console, totals: StreamTotals, *, location: str) -> None:
+    """The closing lines of a stream."""
+    console.print(
+        f"{totals.finished} finished, {totals.skipped} skipped, {totals.failed} failed; "
+        f"{_clock(totals.audio_s)} of audio",
+        highlight=False,
+    )
+    if totals.passed:
+        console.print(f"{totals.passed} passed through untouched", highlight=False)
+    console.print(Text(f"results in {location}"))
+    if totals.failed:
+        console.print(Text(f"why some failed: {location}/{DEAD_LETTER_FOLDER}/"))
+
+
+def print_service_summary(
+    console: Console, summary: dict[str, Any], *, location: str, is_stream: bool
+) -> None:
+    """The closing lines of a job that ran elsewhere, by the content of its `run.json`."""
+    counts = summary["recordings"]
+    console.print(
+        f"{counts['finished']} finished, {counts['skipped']} already done, {counts['failed']} "
+        f"failed; {_clock(summary['audio_s'])} of audio in {_clock(summary['wall_s'])}",
+        highlight=False,
+    )
+    if counts["passed_through"]:
+        console.print(f"{counts['passed_through']} passed through untouched", highlight=False)
+    console.print(Text(f"results in {location}"))
+    if counts["failed"]:
+        letters = f"{DEAD_LETTER_FOLDER}/" if is_stream else DEAD_LETTERS
+        console.print(Text(f"why some failed: {location}/{letters}"))
+
+
+def print_summary(console: Console, state: RunState, *, wall_s: float, location: str) -> None:
+    """The closing lines of a run."""
+    speed = f", {state.done_s / wall_s:.1f}x real time" if state.done_s else ""
+    console.print(
+        f"{len(state.finished)} finished, {len(state.skipped - state.finished)} already done, "
+        f"{len(state.failures)} failed; {_clock(state.done_s)} of audio in {_clock(wall_s)}{speed}",
+        highlight=False,
+    )
+    if state.passed:
+        console.print(f"{len(state.passed)} passed through untouched", highlight=False)
+    if state.clipped:
+        console.print(
+            f"{len(state.clipped)} with samples beyond full scale, clipped in the stems; "
+            "--format wav --bit-depth 32f keeps them",
+            highlight=False,
+        )
+    console.print(Text(f"results in {location}"))
+    if state.failures:
+        console.print(Text(f"why some failed: {location}/{DEAD_LETTERS}"))
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

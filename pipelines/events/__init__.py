@@ -1,0 +1,1 @@
+"""Where events come from, what they name, and where the messages of finished recordings go."""

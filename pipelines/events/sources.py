@@ -1,0 +1,86 @@
+"""Where the graph gets its events from: the inputs of the job, or a list made before."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import apache_beam as beam
+
+from ...transforms.klio.message import new_message
+from ...transforms.steps import StorageDoFn
+from ..job.event_config import EventInput, PubSubEvents
+from ..job.job_config import JobConfig
+from .elements import elements_of, inputs_to_read
+from .listing import RecordingInput
+
+
+class CreateEvents(beam.PTransform):
+    """Elements that were listed before, as the bytes of a `KlioMessage` each."""
+
+    def __init__(self, elements: Iterable[str]) -> None:
+        super().__init__()
+        self.elements = [os.fsencode(element) for element in elements]
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """Elements to messages."""
+        return pipeline | beam.Create(self.elements) | ToMessages()
+
+
+class ReadEvents(beam.PTransform):
+    """The events of a job's inputs, read where the graph runs, as the bytes of a message each.
+
+    No process holds more of them than a page of a listing. What is named more than once, by a list
+    or by several inputs, is taken once.
+    """
+
+    def __init__(self, job: JobConfig) -> None:
+        super().__init__()
+        self.job = job
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """Events to messages, or to `PubsubMessage`s."""
+        inputs = inputs_to_read(self.job)
+        if self.job.pipeline_options.streaming:
+            streams = [
+                pipeline | f"Stream-{index}" >> _pubsub(each)
+                for index, each in enumerate(inputs)
+                if isinstance(each, PubSubEvents)
+            ]
+            return streams | beam.Flatten() if len(streams) > 1 else streams[0]
+        elements = (
+            pipeline
+            | "Inputs" >> beam.Create(range(len(inputs)))
+            | "List" >> beam.ParDo(_ListInput(self.job, inputs)).with_output_types(bytes)
+        )
+        if len(inputs) > 1 or not isinstance(inputs[0], RecordingInput):
+            elements |= "Once" >> beam.Distinct()
+        else:
+            elements |= "Spread" >> beam.Reshuffle()
+        return elements | ToMessages()
+
+
+class _ListInput(StorageDoFn):
+    """The number of an event input to its elements."""
+
+    def __init__(self, job: JobConfig, inputs: Sequence[EventInput]) -> None:
+        self.job = job
+        self.inputs = inputs
+
+    def process(self, index: int) -> Iterator[bytes]:
+        for element in elements_of(self.inputs[index], self.job):
+            yield os.fsencode(element)
+
+
+def _pubsub(each: PubSubEvents) -> beam.PTransform:
+    topic = None if each.subscription else each.topic
+    # The attributes tell what kind of storage notification a message is.
+    return beam.io.ReadFromPubSub(topic, each.subscription, with_attributes=True)
+
+
+class ToMessages(beam.PTransform):
+    """The bytes of elements to the bytes of messages."""
+
+    def expand(self, elements: beam.PCollection) -> beam.PCollection:
+        """One message an element."""
+        return elements | beam.Map(
+            lambda element: new_message(element).SerializeToString()
+        ).with_output_types(bytes)

@@ -1,0 +1,415 @@
+"""The event inputs and outputs of a job file, in Klio's spelling."""
+
+import os
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from ...storage.file_facts import GCS_SCHEME
+from ...transforms.settings import Section
+
+TOPIC = r"^projects/[^/]+/topics/[^/]+$"
+# What is kept of a deleted topic by the subscriptions that had it.
+DELETED_TOPIC = "_deleted-topic_"
+SUBSCRIPTION = r"^projects/[^/]+/subscriptions/[^/]+$"
+# As Google has them, and Beam requires them.
+PROJECT_ID = re.compile(r"[a-z][-a-z0-9:.]{4,61}[a-z0-9]")
+PUBSUB_ID = re.compile(r"(?!goog)[A-Za-z][-\w.~+%]{2,254}", re.ASCII)
+Compression = Literal["auto", "bzip2", "deflate", "gzip", "lzma", "uncompressed", "zstd"]
+OptionalPath = Annotated[str, BeforeValidator(lambda path: "" if path is None else path)]
+TABLE = re.compile(r"(?:(?P<project>.+)[:.])?(?P<dataset>\w+)\.(?P<table>[^.:]+)")
+COLUMN = re.compile(r"\s*(?P<name>\w+)\s*:\s*(?P<type>\w+)\s*")
+SHARD_NAME = "-SSSSS-of-NNNNN"
+DIGITS = re.compile("S+|N+")
+ROW_CODER = "apache_beam.io.gcp.bigquery_tools.RowAsDictJsonCoder"
+
+
+def _joined(folder: str, name: str) -> str:
+    return os.path.join(folder, name) if folder and name else folder or name
+
+
+class FolderEvents(Section):
+    """Each audio file in a folder, and in the folders below it."""
+
+    type: Literal["folder"]
+    location: str
+    skip_klio_read: Literal[False] = False
+
+
+class GlobEvents(Section):
+    """Each audio file that a pattern matches; `**` goes down any number of folders."""
+
+    type: Literal["glob"]
+    location: str
+    skip_klio_read: Literal[False] = False
+
+
+class RecordingEvents(Section):
+    """One audio file."""
+
+    type: Literal["recording"]
+    location: str
+    skip_klio_read: Literal[False] = False
+
+
+class FileEvents(Section):
+    """Each line of the files that a pattern matches is an element, below the data input."""
+
+    type: Literal["file"]
+    location: str = Field(min_length=1, validation_alias=AliasChoices("location", "file_pattern"))
+    compression_type: Compression = "auto"
+    skip_header_lines: int = Field(0, ge=0)
+    skip_klio_read: bool = False
+
+
+class BigQueryTable(Section):
+    """A table; its name alone may say all: `PROJECT:DATASET.TABLE`, or `DATASET.TABLE`."""
+
+    project: str | None = None
+    dataset: str | None = None
+    table: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _table_may_name_dataset_and_project(cls, plain: Any) -> Any:
+        if not isinstance(plain, dict) or plain.get("dataset") or not plain.get("table"):
+            return plain
+        parts = TABLE.fullmatch(str(plain["table"]))
+        if not parts:
+            raise ValueError("name the dataset of the table")
+        return {**plain, **{name: part for name, part in parts.groupdict().items() if part}}
+
+    @property
+    def location(self) -> str:
+        """The table, for people."""
+        return ".".join(filter(None, (self.project, self.dataset, self.table)))
+
+
+class BigQueryEvents(BigQueryTable):
+    """Each row of a table, or of a query, is an element.
+
+    One column: its value. Several: the row as JSON.
+    """
+
+    type: Literal["bq", "bigquery"]
+    columns: tuple[str, ...] | None = None
+    query: str | None = None
+    validate_: bool = Field(True, alias="validate", description="that the table is there")
+    coder: str | None = Field(None, description="Klio's own, or nothing")
+    kms_key: str | None = Field(None, description="that the result of a query is encrypted with")
+    use_standard_sql: bool = False
+    flatten_results: bool = True
+    skip_klio_read: bool = False
+
+    @field_validator("coder")
+    @classmethod
+    def _rows_need_no_coder(cls, coder: str | None) -> str | None:
+        if coder not in (None, ROW_CODER):
+            raise ValueError("rows are not stored on their way here: leave coder out")
+        return coder
+
+    @model_validator(mode="after")
+    def _table_or_query(self) -> "BigQueryEvents":
+        if (self.query is None) == (self.table is None):
+            raise ValueError("name either a table (project, dataset, table) or a query")
+        if self.query and self.columns:
+            raise ValueError("a query names its columns itself: leave columns out")
+        if self.query and not self.use_standard_sql and not self.flatten_results:
+            raise ValueError(
+                "flatten_results: legacy SQL keeps results nested in a table of their own only: "
+                "set use_standard_sql: true, which never flattens"
+            )
+        return self
+
+    @property
+    def location(self) -> str:
+        """What is read, for people."""
+        return f"query {' '.join(self.query.split())}" if self.query else super().location
+
+
+class AvroEvents(Section):
+    """Each record of Avro files is an element: its field `element`, or else the record as JSON."""
+
+    type: Literal["avro"]
+    location: OptionalPath = ""
+    file_pattern: OptionalPath = ""
+    min_bundle_size: int = Field(0, ge=0, description="Klio's; files are read whole here")
+    validate_: bool = Field(True, alias="validate", description="that there is such a file")
+    skip_klio_read: bool = False
+
+    @model_validator(mode="after")
+    def _some_files(self) -> "AvroEvents":
+        if not self.pattern:
+            raise ValueError("name a location, a file_pattern, or a file_pattern below a location")
+        return self
+
+    @property
+    def pattern(self) -> str:
+        """A folder, a file, or a pattern of files."""
+        return _joined(self.location, self.file_pattern)
+
+
+def _as_pubsub_has_them(name: str) -> str:
+    """The full name of a topic or subscription, if Pub/Sub could have one of this name."""
+    _, project, kind, id = name.split("/")
+    if not PROJECT_ID.fullmatch(project):
+        raise ValueError(
+            f"{name}: {project!r} is no id of a project, which has at least 6 lower-case letters, "
+            "digits and hyphens, and begins with a letter: see `gcloud projects list`"
+        )
+    if not PUBSUB_ID.fullmatch(id):
+        raise ValueError(
+            f"{name}: {id!r} is no name of a {kind.removesuffix('s')}, which has 3 to 255 letters, "
+            "digits and -_.~+%, and begins with a letter, but not with goog: correct it"
+        )
+    return name
+
+
+Topic = Annotated[str, Field(pattern=TOPIC), AfterValidator(_as_pubsub_has_them)]
+Subscription = Annotated[str, Field(pattern=SUBSCRIPTION), AfterValidator(_as_pubsub_has_them)]
+
+
+class PubSubEvents(Section):
+    """Each message of a subscription is an event. A topic alone is given one of its own."""
+
+    type: Literal["pubsub"]
+    topic: Topic | None = None
+    subscription: Subscription | None = None
+    data_location: str | None = Field(None, description="of Klio's version 1, which 2 ignores")
+    skip_klio_read: bool = False
+
+    @model_validator(mode="after")
+    def _topic_or_subscription(self) -> "PubSubEvents":
+        if not self.topic and not self.subscription:
+            raise ValueError("name a topic or a subscription")
+        return self
+
+    @property
+    def location(self) -> str:
+        """What is read, for people."""
+        return self.subscription or self.topic or ""
+
+
+class StreamingSettings(Section):
+    """How a stream is run on one machine."""
+
+    dead_letter_topic: Topic | None = Field(
+        None, description="messages whose recording failed are published here too"
+    )
+    max_tries: int = Field(
+        3, ge=1, description="of a recording that takes its process down, before it is given up"
+    )
+    shutdown_grace_s: float = Field(
+        25.0, ge=0, description="for what is being worked on when the stream is told to end"
+    )
+
+
+class CustomEvents(Section):
+    """Events that code of the user's own reads, and gives to `build`; with keys of its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["custom"]
+    location: str = "code of your own"
+    skip_klio_read: Literal[True] = True
+
+
+EventInput = Annotated[
+    FileEvents
+    | FolderEvents
+    | GlobEvents
+    | RecordingEvents
+    | BigQueryEvents
+    | AvroEvents
+    | PubSubEvents
+    | CustomEvents,
+    Field(discriminator="type"),
+]
+EVENT_INPUTS = (
+    FileEvents,
+    FolderEvents,
+    GlobEvents,
+    RecordingEvents,
+    BigQueryEvents,
+    AvroEvents,
+    PubSubEvents,
+    CustomEvents,
+)
+
+
+class ShardedOutput(Section):
+    """Files with names `PREFIX-00000-of-00001SUFFIX`: shards of the elements."""
+
+    file_name_suffix: str = ""
+    num_shards: int = Field(0, ge=0, description="0: one")
+    shard_name_template: str | None = Field(
+        None,
+        description="S and N stand for digits of the shard's number and of their count; "
+        "default -SSSSS-of-NNNNN. Without S all goes into one file",
+    )
+    skip_klio_write: bool = False
+
+    @model_validator(mode="after")
+    def _lies_in_a_bucket(self) -> "ShardedOutput":
+        if self.prefix.startswith(GCS_SCHEME) and "/" not in self.prefix.removeprefix(GCS_SCHEME):
+            raise ValueError(f"{self.prefix} is a bucket: name a place in it, gs://BUCKET/NAME")
+        return self
+
+    @property
+    def prefix(self) -> str:
+        """What the paths of the files begin with."""
+        raise NotImplementedError
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files, one a shard."""
+        count = max(1, self.num_shards) if "S" in self._template else 1
+
+        def middle(shard: int) -> str:
+            numbers = {"S": shard, "N": count}
+            return DIGITS.sub(lambda run: f"{numbers[run[0][0]]:0{len(run[0])}}", self._template)
+
+        return tuple(
+            f"{self.prefix}{middle(shard)}{self.file_name_suffix}" for shard in range(count)
+        )
+
+    @property
+    def any_path(self) -> re.Pattern[str]:
+        """Finds the files of this output, whatever the number of shards was."""
+        middle = DIGITS.sub(lambda run: rf"\d{{{len(run[0])}}}", re.escape(self._template))
+        return re.compile(re.escape(self.prefix) + middle + re.escape(self.file_name_suffix))
+
+    @property
+    def _template(self) -> str:
+        return SHARD_NAME if self.shard_name_template is None else self.shard_name_template
+
+
+class FileEventOutput(ShardedOutput):
+    """A line for each element. (One that holds a line break needs an output of type avro.)"""
+
+    type: Literal["file"]
+    location: str = Field(
+        min_length=1, validation_alias=AliasChoices("location", "file_path_prefix")
+    )
+    append_trailing_newlines: bool = True
+    compression_type: Compression = "auto"
+    header: str | None = None
+
+    @property
+    def prefix(self) -> str:
+        """What the paths of the files begin with."""
+        return self.location
+
+
+class BigQueryEventOutput(BigQueryTable):
+    """A row for each recording: the message's payload, as far as the table has such columns."""
+
+    type: Literal["bq", "bigquery"]
+    dataset: str
+    table: str
+    schema_: dict[str, Any] | None = Field(
+        None, alias="schema", description="of a table that is made; default: all that is known"
+    )
+    create_disposition: Literal["CREATE_IF_NEEDED", "CREATE_NEVER"] = "CREATE_IF_NEEDED"
+    write_disposition: Literal["WRITE_EMPTY", "WRITE_APPEND", "WRITE_TRUNCATE"] = "WRITE_EMPTY"
+    skip_klio_write: bool = False
+
+    @field_validator("schema_", mode="before")
+    @classmethod
+    def _as_fields(cls, schema: Any) -> Any:
+        if isinstance(schema, str):
+            columns = [COLUMN.fullmatch(each) for each in schema.split(",")]
+            if not all(columns):
+                raise ValueError(f"{schema!r}: write it as name:TYPE,name:TYPE")
+            return {"fields": [column.groupdict() for column in columns if column]}
+        return schema
+
+    @field_validator("schema_")
+    @classmethod
+    def _fields_have_name_and_type(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
+        if schema is not None and not _are_fields(schema.get("fields")):
+            raise ValueError(
+                "write fields: a list of columns, each with a name, a type and, if it is not "
+                "nullable, a mode; or name:TYPE,name:TYPE"
+            )
+        return schema
+
+
+def _are_fields(fields: Any) -> bool:
+    return (
+        isinstance(fields, list)
+        and bool(fields)
+        and all(
+            isinstance(field, dict)
+            and {"name", "type"} <= field.keys()
+            and ("fields" not in field or _are_fields(field["fields"]))
+            for field in fields
+        )
+    )
+
+
+class AvroEventOutput(ShardedOutput):
+    """A record for each element, with the one field `element`: bytes, as Klio writes them."""
+
+    type: Literal["avro"]
+    location: OptionalPath = ""
+    file_path_prefix: OptionalPath = ""
+    codec: Literal["null", "deflate", "bzip2", "snappy", "xz", "zstandard", "lz4"] = "deflate"
+    mime_type: str = "application/x-avro"
+
+    @model_validator(mode="after")
+    def _some_place(self) -> "AvroEventOutput":
+        if not self.prefix:
+            raise ValueError("name a location, a file_path_prefix, or a prefix below a location")
+        return self
+
+    @property
+    def prefix(self) -> str:
+        """What the paths of the files begin with."""
+        return _joined(self.location, self.file_path_prefix)
+
+
+class PubSubEventOutput(Section):
+    """Messages of finished recordings are published to a topic."""
+
+    type: Literal["pubsub"]
+    topic: Topic
+    data_location: str | None = Field(None, description="of Klio's version 1, which 2 ignores")
+    skip_klio_write: bool = False
+
+    @property
+    def location(self) -> str:
+        """What is written, for people."""
+        return self.topic
+
+
+class CustomEventOutput(Section):
+    """Code of the user's own writes the messages that `build` gives; with keys of its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["custom"]
+    location: str = "code of your own"
+    skip_klio_write: Literal[True] = True
+
+
+EventOutput = Annotated[
+    FileEventOutput | BigQueryEventOutput | AvroEventOutput | PubSubEventOutput | CustomEventOutput,
+    Field(discriminator="type"),
+]
+EVENT_OUTPUTS = (
+    FileEventOutput,
+    BigQueryEventOutput,
+    AvroEventOutput,
+    PubSubEventOutput,
+    CustomEventOutput,
+)

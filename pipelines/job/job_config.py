@@ -1,0 +1,476 @@
+"""Job files: Klio's `klio-job.yaml` version 2, with typed sections for what Beamsplitter adds."""
+
+import difflib
+import functools
+import json
+import re
+import string
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ...models.separators.by_name import is_package
+from ...storage import (
+    GCS_SCHEME,
+    Access,
+    StorageError,
+    UnusableStorageError,
+    absolute,
+    read_bytes,
+    scheme_of,
+)
+from ...transforms.settings import (
+    LimitSettings,
+    PlotSettings,
+    Section,
+    SeparationSettings,
+    SplitSettings,
+    StemSettings,
+    StorageSettings,
+)
+from .event_config import (
+    EVENT_INPUTS,
+    EVENT_OUTPUTS,
+    EventInput,
+    EventOutput,
+    StreamingSettings,
+    Topic,
+)
+
+EXCERPT_LIMIT_S = 60.0
+KLIO_IMAGE = "worker_harness_container_image"
+
+
+class JobFileError(ValueError):
+    """A job file that can't be used; the message names file, place in it, and the fix."""
+
+
+class FileData(Section):
+    """A folder that recordings are read from, or results are written to."""
+
+    type: Literal["file", "gcs"]
+    location: str
+    file_suffix: str = ""
+    skip_klio_existence_check: bool = False
+    ping: bool = False
+    force: bool = False
+
+    @model_validator(mode="after")
+    def _gcs_means_a_bucket(self) -> "FileData":
+        if self.type == "gcs" and not self.location.startswith(GCS_SCHEME):
+            raise ValueError(f"location of type gcs: {self.location!r} does not begin with gs://")
+        return self
+
+
+class UpstreamJob(Section):
+    """The job that is asked, by its topic, for recordings that are not there."""
+
+    job_name: str = Field(min_length=1)
+    gcp_project: str = ""
+    topic: Topic
+
+
+class Events(Section):
+    """Where the events come from, and where those of finished recordings go."""
+
+    inputs: list[EventInput] = Field(default_factory=list)
+    outputs: list[EventOutput] = Field(default_factory=list)
+
+
+class Data(Section):
+    """Where the recordings lie, and where the results go."""
+
+    inputs: list[FileData] = Field(default_factory=list, max_length=1)
+    outputs: list[FileData] = Field(default_factory=list, max_length=1)
+
+
+class JobSection(BaseModel):
+    """Klio's `job_config`. Keys of one's own are kept; one that looks misspelt is refused."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    allow_non_klio_messages: bool = False
+    blocking: bool = False
+    wait_for_pipeline_running: bool = False
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    events: Events = Events()
+    data: Data = Data()
+    upstream: UpstreamJob | None = None
+
+    @model_validator(mode="after")
+    def _extra_keys_are_not_misspelt(self) -> "JobSection":
+        for key in self.model_extra or {}:
+            near = difflib.get_close_matches(key, type(self).model_fields, 1, cutoff=0.8)
+            if near:
+                raise ValueError(f"unknown key {key!r}: did you mean {near[0]!r}?")
+        return self
+
+
+class PipelineSettings(BaseModel):
+    """Beam's pipeline options, in Klio's spelling. What is not set is left to Beam.
+
+    Options that have no field here pass through to Beam; one that Beam does not know is refused.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    runner: Literal["DirectRunner", "FnApiRunner", "DataflowRunner", "PortableRunner"] = (
+        "DataflowRunner"
+    )
+    streaming: bool = True
+    direct_num_workers: int | None = Field(
+        None, ge=1, description="worker processes on this machine; default one for each core"
+    )
+
+    job_endpoint: str | None = Field(
+        None, pattern=r"^[^/]+:[0-9]+$", description="address of the job server of PortableRunner"
+    )
+    environment_type: Literal["LOOPBACK", "EXTERNAL", "PROCESS", "DOCKER"] | None = None
+    environment_config: str | dict[str, Any] | None = Field(
+        None, description="address of the worker pool, {command: …}, or image of the workers"
+    )
+
+    project: str | None = None
+    region: str | None = None
+    temp_location: str | None = None
+    staging_location: str | None = None
+    template_location: str | None = None
+    service_account_email: str | None = None
+    dataflow_endpoint: str | None = None
+    no_auth: bool | None = None
+    labels: list[str] | None = None
+    experiments: list[str] | None = None
+    dataflow_service_options: list[str] | None = None
+    dataflow_kms_key: str | None = None
+    enable_streaming_engine: bool | None = None
+    flexrs_goal: Literal["COST_OPTIMIZED", "SPEED_OPTIMIZED"] | None = None
+    update: bool | None = None
+    transform_name_mapping: dict[str, str] | None = None
+
+    num_workers: int | None = Field(None, ge=1)
+    max_num_workers: int | None = Field(None, ge=1)
+    autoscaling_algorithm: Literal["NONE", "THROUGHPUT_BASED"] | None = None
+    worker_machine_type: str | None = None
+    worker_disk_type: str | None = None
+    disk_size_gb: int | None = Field(None, ge=0)
+    min_cpu_platform: str | None = None
+    number_of_worker_harness_threads: int | None = Field(None, ge=1)
+    network: str | None = None
+    subnetwork: str | None = None
+    use_public_ips: bool | None = None
+
+    sdk_container_image: str | None = None
+    sdk_location: str | None = None
+    setup_file: str | None = None
+    requirements_file: str | None = None
+
+    accelerator: str | None = Field(
+        None,
+        pattern=r"^type:[^;]+;count:[1-9][0-9]*(;[^;]+)*$",
+        description="GPU of the steps that hold samples: a resource hint, no option of Beam",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _klio_names_the_image_otherwise(cls, plain: Any) -> Any:
+        if not isinstance(plain, dict) or KLIO_IMAGE not in plain:
+            return plain
+        rest = {name: value for name, value in plain.items() if name != KLIO_IMAGE}
+        image = rest.get("sdk_container_image") or plain[KLIO_IMAGE]
+        if plain[KLIO_IMAGE] not in (None, image):
+            raise ValueError(
+                f"{KLIO_IMAGE} and sdk_container_image are two names of one option, and differ: "
+                "leave the first out"
+            )
+        return {**rest, "sdk_container_image": image}
+
+    @field_validator("labels", "experiments", "dataflow_service_options", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return [f"{name}={each}" for name, each in value.items()]
+        return value.split(",") if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _beam_knows_the_other_options(self) -> "PipelineSettings":
+        others = self.model_extra or {}
+        known = beam_option_names() if others else frozenset()
+        for name in others:
+            if name not in known:
+                names = sorted({*known, *type(self).model_fields})
+                near = difflib.get_close_matches(name, names, 1)
+                hint = f": did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{name!r} is no pipeline option of Beam{hint}")
+        return self
+
+    @property
+    def fused_stage_hints(self) -> dict[str, str]:
+        """Resource hints of all steps that hold samples; none on this machine."""
+        if self.accelerator is None or self.runner != "DataflowRunner":
+            return {}
+        return {"accelerator": self.accelerator}
+
+    def beam_options(self) -> dict[str, Any]:
+        """The options that are set, by the names of Beam's flags."""
+        options = self.model_dump(exclude={"accelerator"}, exclude_none=True)
+        if isinstance(self.environment_config, dict):
+            options["environment_config"] = json.dumps(self.environment_config)
+        return {"save_main_session": False, **options}
+
+
+@functools.cache
+def beam_option_names() -> frozenset[str]:
+    """All names of Beam's pipeline options, as they are spelled on a command line."""
+    # Only here: Beam takes a second to import, and most job files have no other options.
+    from apache_beam.options import pipeline_options
+
+    parser = pipeline_options._BeamArgumentParser(add_help=False, allow_abbrev=False)
+    groups: list[Any] = [
+        each
+        for each in vars(pipeline_options).values()
+        if isinstance(each, type) and issubclass(each, pipeline_options.PipelineOptions)
+    ]
+    for group in groups:
+        group._add_argparse_args(parser)
+    return frozenset(
+        option.removeprefix("--") for action in parser._actions for option in action.option_strings
+    )
+
+
+class JobConfig(SplitSettings):
+    """A whole job file."""
+
+    version: Literal[2] = 2
+    job_name: str = Field(min_length=1)
+    pipeline_options: PipelineSettings = PipelineSettings()
+    job_config: JobSection = JobSection()
+    streaming: StreamingSettings = StreamingSettings()
+    storage: StorageSettings = StorageSettings()
+    limits: LimitSettings = LimitSettings()
+    join: Literal["parts", "cogbk"] = Field(
+        "parts", description="cogbk: Klio's literal fan-out graph, for excerpts"
+    )
+
+    @model_validator(mode="after")
+    def _literal_graph_is_for_excerpts(self) -> "JobConfig":
+        duration_s = self.separation.duration_s
+        if self.join == "cogbk" and not self.separation.is_nn_filter:
+            raise ValueError("join: cogbk is the graph of nn-filter: leave join out")
+        if self.join == "cogbk" and (duration_s is None or duration_s > EXCERPT_LIMIT_S):
+            raise ValueError(
+                "join: cogbk moves whole spectrograms through shuffles, so it is for excerpts: "
+                f"set separation.duration_s to at most {EXCERPT_LIMIT_S:g}, or leave join out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _updates_are_for_streams_of_packages(self) -> "JobConfig":
+        separation, options = self.separation, self.pipeline_options
+        if separation.model_updates is None:
+            return self
+        if not (options.streaming and options.runner == "DataflowRunner"):
+            raise ValueError(
+                "separation.model_updates: is for streams on Dataflow; elsewhere a new run takes "
+                "a new model"
+            )
+        if separation.ensemble or not is_package(separation.separator):
+            raise ValueError("separation.model_updates: the separator must be a model package")
+        if separation.description.effect != "stems":
+            raise ValueError("separation.model_updates: is for packages that give stems")
+        return self
+
+    @model_validator(mode="after")
+    def _streams_come_from_pubsub(self) -> "JobConfig":
+        inputs, streaming = self.job_config.events.inputs, self.pipeline_options.streaming
+        for index, each in enumerate(inputs):
+            if each.type != "custom" and (each.type == "pubsub") != streaming:
+                wanted = "streaming: false" if streaming else "streaming: true"
+                raise ValueError(
+                    f"job_config.events.inputs.{index}: events of type {each.type} need "
+                    f"pipeline_options.{wanted}"
+                )
+        for index, output in enumerate(self.job_config.events.outputs if streaming else ()):
+            if output.type in ("file", "avro"):
+                raise ValueError(
+                    f"job_config.events.outputs.{index}: a stream can't be written to events of "
+                    f"type {output.type}, which are whole at the end only: use pubsub or bq"
+                )
+        return self
+
+    @property
+    def settings(self) -> SplitSettings:
+        """What decides the content of the results.
+
+        Raises
+        ------
+        JobFileError : what the launcher has, such as a separator of one's own, a worker has not
+        """
+        try:
+            return SplitSettings(separation=self.separation, stems=self.stems, plots=self.plots)
+        except ValidationError as error:
+            raise JobFileError("; ".join(map(_explain, error.errors()))) from error
+
+    @property
+    def access(self) -> Access:
+        """How the job uses buckets."""
+        return Access(**self.storage.model_dump())
+
+    @property
+    def output_location(self) -> str:
+        """The folder of the output tree."""
+        return absolute(self.job_config.data.outputs[0].location)
+
+    @property
+    def finished_suffix(self) -> str:
+        """Klio's check: what is added to an element to name a file that shows that it is finished.
+
+        Empty where only manifests count.
+        """
+        output = self.job_config.data.outputs[0]
+        return "" if output.skip_klio_existence_check else output.file_suffix
+
+    @property
+    def ping(self) -> bool:
+        """Whether every message is passed through, and nothing done."""
+        return any(each.ping for each in self.job_config.data.inputs)
+
+    @property
+    def force(self) -> bool:
+        """Whether finished recordings are done again."""
+        return any(output.force for output in self.job_config.data.outputs)
+
+
+def load_job(
+    path: str, *, overrides: Iterable[str] = (), templates: Mapping[str, str] | None = None
+) -> JobConfig:
+    """Read a job file.
+
+    Parameters
+    ----------
+    path : the file, here or on `gs://`; relative locations in it are relative to the working
+        directory
+    overrides : `dotted.path=value`; the values are YAML
+    templates : values for `${NAME}` in the file; `$$` is a dollar sign
+
+    Raises
+    ------
+    JobFileError : the file can't be read, is no YAML, or does not fit the schema
+    """
+    try:
+        data = read_bytes(path) if scheme_of(path) else Path(path).read_bytes()
+        text = data.decode("utf-8")
+    except (StorageError, UnusableStorageError) as error:
+        raise JobFileError(str(error)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobFileError(f"{path}: can't be read: {error}") from error
+    if templates:
+        try:
+            text = string.Template(text).substitute(templates)
+        except KeyError as error:
+            raise JobFileError(
+                f"{path}: template value {error} is missing: give it with --template NAME=value"
+            ) from error
+        except ValueError as error:
+            raise JobFileError(
+                f"{path}: {error}: with --template, write $$ for a dollar sign"
+            ) from error
+    try:
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise JobFileError(f"{path}: is no YAML: {error}") from error
+    if not isinstance(plain, dict):
+        raise JobFileError(f"{path}: holds no keys: see docs/job-files.md for an example")
+    for override in overrides:
+        _override(plain, override)
+    return parse_job(plain, source=path)
+
+
+def parse_job(plain: dict[str, Any], *, source: str) -> JobConfig:
+    """A job from plain dicts and lists.
+
+    Raises
+    ------
+    JobFileError : one line for each place that does not fit
+    """
+    try:
+        return JobConfig.model_validate(plain)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise JobFileError("\n".join(f"{source}: {line}" for line in lines)) from error
+
+
+def _override(plain: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise JobFileError(f"-O {override}: write it as dotted.path=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise JobFileError(f"-O {override}: the value is no YAML: {error}") from error
+    holder: Any = plain
+    for key in keys[:-1]:
+        holder = _step_into(holder, key, override)
+    if isinstance(holder, list):
+        index = _find_in_list(holder, keys[-1], override)
+        holder[index] = value
+    else:
+        holder[keys[-1]] = value
+
+
+def _step_into(holder: Any, key: str, override: str) -> Any:
+    if isinstance(holder, list):
+        return holder[_find_in_list(holder, key, override)]
+    if holder.get(key) is None:
+        holder[key] = {}
+    if not isinstance(holder[key], dict | list):
+        raise JobFileError(f"-O {override}: {key!r} holds a value, not keys")
+    return holder[key]
+
+
+def _find_in_list(holder: list[Any], key: str, override: str) -> int:
+    """Klio addresses list items by index, or by the `name` that an item gives itself."""
+    if key.isdigit() and int(key) < len(holder):
+        return int(key)
+    for index, item in enumerate(holder):
+        if isinstance(item, dict) and item.get("name") == key:
+            return index
+    raise JobFileError(f"-O {override}: the list has no item {key!r}; items are numbered from 0")
+
+
+def _explain(problem: Any) -> str:
+    keys, context = problem["loc"], problem.get("ctx", {})
+    if keys[:2] == ("job_config", "events"):
+        # After the number of an input or output stands its type, which is no key of the file.
+        keys = (*keys[:4], *keys[5:])
+    place = ".".join(map(str, keys))
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(keys[-1]), _known_keys(), 1)
+        message = f"unknown key; did you mean {near[0]!r}?" if near else "unknown key"
+    elif problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        message = "write keys below it"
+    elif problem["type"] == "string_pattern_mismatch":
+        message = f"{problem['input']!r} is not of the form {_form_of(context['pattern'])}"
+    elif problem["type"] == "union_tag_invalid":
+        message = f"unknown type {context['tag']!r}: it is one of {context['expected_tags']}"
+    elif problem["type"] == "union_tag_not_found":
+        message = "name its type"
+    return f"{place}: {message}" if place else message
+
+
+def _form_of(pattern: str) -> str:
+    """A regular expression of this schema as people write what it means."""
+    form = re.sub(r"\[\^.\]\+", "…", pattern.strip("^$"))
+    return form.replace("[1-9][0-9]*", "N").replace("(;…)*", "")
+
+
+def _known_keys() -> set[str]:
+    sections = (JobConfig, JobSection, PipelineSettings, Events, Data, FileData, UpstreamJob)
+    settings = (SeparationSettings, StemSettings, PlotSettings, StreamingSettings, StorageSettings)
+    events = (*EVENT_INPUTS, *EVENT_OUTPUTS)
+    fields = [section.model_fields for section in (*sections, *settings, LimitSettings, *events)]
+    return {field.alias or name for each in fields for name, field in each.items()}

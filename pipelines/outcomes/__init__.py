@@ -1,0 +1,1 @@
+"""What came of a run: counts, counters of its steps, what could not be used, `run.json`."""

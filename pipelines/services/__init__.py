@@ -1,0 +1,1 @@
+"""Jobs that other services run: Dataflow, and runners behind a Beam job server."""

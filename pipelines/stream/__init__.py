@@ -1,0 +1,1 @@
+"""Streams on this machine: micro-batches of Pub/Sub's messages, acknowledged after publishing."""

@@ -1,0 +1,283 @@
+"""The context of a running job: its configuration, its name, a logger and metrics.
+
+A step decorated with `handle_klio` finds it at `self._klio`, or as the first argument if the step
+is a function. Unbound steps, as in a plain test, see an empty one: no configuration, job "job".
+Whoever builds the pipeline binds the job's context before it runs:
+
+    context = KlioContext(config=config, job=KlioJob(job_name="my-job"))
+    bind_context(pipeline, context)             # every step of the graph
+    bind_context(MyDoFn(), context)             # or a single one
+    beam.Map(bind_context(my_function, context))
+
+The context travels to the workers inside the pickled step. Nothing is global and nothing has to
+happen before an import.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import logging
+import time
+import types
+from collections.abc import Mapping
+from typing import Any, Self, TypeVar
+
+import apache_beam as beam
+from apache_beam.metrics.metric import Metrics
+from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
+
+from .message import KlioJob
+
+_NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
+
+Bindable = TypeVar("Bindable")
+
+
+class KlioTimer:
+    """Measures wall time into a Beam distribution; made anew for each use, not for sharing.
+
+    Use it in a `with` block, by `start` and `stop`, or `record` a time measured elsewhere.
+    """
+
+    def __init__(self, distribution: Any, unit: str = "ms") -> None:
+        if unit not in _NANOSECONDS:
+            raise ValueError(f"timer_unit is one of {', '.join(_NANOSECONDS)}, not {unit!r}.")
+        self._distribution = distribution
+        self._unit = unit
+        self._began: int | None = None
+
+    def start(self) -> None:
+        self._began = time.perf_counter_ns()
+
+    def stop(self) -> None:
+        """Records the time since `start`."""
+        if self._began is None:
+            raise RuntimeError("This timer was not started.")
+        self.record(time.perf_counter_ns() - self._began)
+        self._began = None
+
+    def record(self, nanoseconds: int) -> None:
+        self._distribution.update(round(nanoseconds / _NANOSECONDS[self._unit]))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+
+@dataclasses.dataclass(frozen=True)
+class _LoggedMetric:
+    """A metric of Beam's whose every change is logged, too."""
+
+    metric: Any
+    log_level: int
+
+    def inc(self, n: int = 1) -> None:
+        self.metric.inc(n)
+        self._log("counter", n)
+
+    def dec(self, n: int = 1) -> None:
+        self.metric.dec(n)
+        self._log("counter", -n)
+
+    def set(self, value: int) -> None:
+        self.metric.set(value)
+        self._log("gauge", value)
+
+    def update(self, value: int) -> None:
+        self.metric.update(value)
+        self._log("timer", value)
+
+    def _log(self, kind: str, value: int) -> None:
+        name = self.metric.metric_name
+        logging.getLogger("klio").log(
+            self.log_level, "[metric] %s %s/%s: %d", kind, name.namespace, name.name, value
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class KlioMetrics:
+    """Beam's own metrics by Klio's names; `transform` is Beam's namespace.
+
+    Parameters:
+        default_transform: the namespace of metrics that name none.
+        log_level: log each change at this level, to the logger "klio", too.
+    """
+
+    default_transform: str = "klio"
+    log_level: int | None = None
+
+    @classmethod
+    def of_config(cls, config: Any) -> "KlioMetrics":
+        """As `job_config.metrics.logger` of a configuration says: `false`, or `{level: debug}`.
+
+        Raises:
+            ValueError: there is no such log level.
+        """
+        options = _get(_get(_get(config, "job_config"), "metrics"), "logger")
+        if not options:
+            return cls()
+        level = str((_get(options, "level") if options is not True else None) or "debug").upper()
+        if level not in logging.getLevelNamesMapping():
+            raise ValueError(f"job_config.metrics.logger.level: there is no log level {level!r}.")
+        return cls(log_level=logging.getLevelNamesMapping()[level])
+
+    def counter(self, name: str, transform: str | None = None) -> Any:
+        """A counter with `inc(n=1)` and `dec(n=1)`."""
+        return self._logged(Metrics.counter(transform or self.default_transform, name))
+
+    def gauge(self, name: str, transform: str | None = None) -> Any:
+        """A gauge with `set(value)`, a whole number."""
+        return self._logged(Metrics.gauge(transform or self.default_transform, name))
+
+    def timer(self, name: str, transform: str | None = None, timer_unit: str = "ms") -> KlioTimer:
+        """A new timer, in whole `ns`, `us`, `ms` or `s`."""
+        distribution = Metrics.distribution(transform or self.default_transform, name)
+        return KlioTimer(self._logged(distribution), timer_unit)
+
+    def _logged(self, metric: Any) -> Any:
+        return metric if self.log_level is None else _LoggedMetric(metric, self.log_level)
+
+
+@dataclasses.dataclass(frozen=True)
+class KlioContext:
+    """What a step knows about the job it runs in.
+
+    Parameters:
+        config: the job's configuration: a mapping or a pydantic model. It must pickle.
+        job: the job's name (`job.job_name`) and project, as they stand in messages.
+        logger: the job's logger.
+        metrics: counters, gauges and timers; by default as the configuration says.
+    """
+
+    config: Any = dataclasses.field(default_factory=dict)
+    job: KlioJob = dataclasses.field(default_factory=lambda: KlioJob(job_name="job"))
+    logger: logging.Logger = dataclasses.field(default_factory=lambda: logging.getLogger("klio"))
+    metrics: KlioMetrics = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.metrics is None:
+            object.__setattr__(self, "metrics", KlioMetrics.of_config(self.config))
+
+    @property
+    def allow_non_klio_messages(self) -> bool:
+        """`job_config.allow_non_klio_messages` of the configuration, False if it has none."""
+        job_config = _get(self.config, "job_config")
+        return bool(_get(job_config, "allow_non_klio_messages"))
+
+
+def _get(config: Any, name: str) -> Any:
+    if isinstance(config, Mapping):
+        return config.get(name)
+    return getattr(config, name, None)
+
+
+@functools.cache
+def default_context() -> KlioContext:
+    """The context of steps that were not bound to any."""
+    return KlioContext()
+
+
+def context_of(step: Any) -> KlioContext:
+    """The context that `step`, an object with decorated methods, is bound to, or the default."""
+    context: KlioContext | None = getattr(step, "_klio", None)
+    return default_context() if context is None else context
+
+
+def bind_context(target: Bindable, context: KlioContext) -> Bindable:
+    """Gives decorated steps their context.
+
+    Parameters:
+        target: a DoFn or PTransform with decorated methods (bound in place), a decorated function
+            (a bound one is returned), or a Pipeline (each DoFn in it that is not bound yet, and
+            each function given to Map and its like; one called inside a lambda is bound by hand).
+        context: what the steps shall see.
+
+    Returns:
+        `target`, or the bound function.
+
+    Raises:
+        TypeError: nothing in `target` is decorated.
+    """
+    if isinstance(target, beam.Pipeline):
+        target.visit(_Binder(context))
+    elif _is_decorated_function(target):
+        return _bound(target, context)
+    elif _has_decorated_methods(target):
+        vars(target)["_klio"] = context
+    else:
+        raise TypeError(f"{target!r} has no method decorated with handle_klio or its parts.")
+    return target
+
+
+class _Binder(PipelineVisitor):
+    def __init__(self, context: KlioContext) -> None:
+        self._context = context
+
+    def visit_transform(self, transform_node: AppliedPTransform) -> None:
+        dofn = getattr(transform_node.transform, "fn", None)
+        if isinstance(dofn, beam.DoFn):
+            _bind_dofn(dofn, self._context)
+
+
+def _bind_dofn(dofn: beam.DoFn, context: KlioContext) -> None:
+    """Binds the DoFn and what it wraps: other DoFns, and the functions of Map and FlatMap."""
+    if _has_decorated_methods(dofn) and context_of(dofn) == default_context():
+        bind_context(dofn, context)
+    for name, value in list(vars(dofn).items()):
+        if isinstance(value, beam.DoFn):
+            _bind_dofn(value, context)
+        elif _is_unbound_function(value):
+            setattr(dofn, name, _bound(value, context))
+        elif inspect.isfunction(value) and not hasattr(value, "_klio_unbound"):
+            setattr(dofn, name, _with_bound_closure(value, context))
+
+
+def _with_bound_closure(function: Any, context: KlioContext) -> Any:
+    """`function`, or a copy that calls bound functions: beam.Map hides them in a lambda."""
+
+    def bind_cell(cell: types.CellType) -> types.CellType:
+        with contextlib.suppress(ValueError):  # an empty cell
+            if _is_unbound_function(cell.cell_contents):
+                return types.CellType(_bound(cell.cell_contents, context))
+        return cell
+
+    old = function.__closure__ or ()
+    new = tuple(bind_cell(cell) for cell in old)
+    if all(a is b for a, b in zip(old, new, strict=True)):
+        return function
+    copy = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, new
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    vars(copy).update(vars(function))
+    return copy
+
+
+def _bound(function: Any, context: KlioContext) -> Any:
+    unbound = getattr(function, "_klio_unbound", function)
+
+    @functools.wraps(unbound)
+    def bound(*args: Any, **kwargs: Any) -> Any:
+        return unbound(*args, klio_context=context, **kwargs)
+
+    vars(bound)["_klio_unbound"] = unbound
+    return bound
+
+
+def _is_decorated_function(value: Any) -> bool:
+    return getattr(value, "_klio_decorated", None) == "function"
+
+
+def _is_unbound_function(value: Any) -> bool:
+    return _is_decorated_function(value) and not hasattr(value, "_klio_unbound")
+
+
+def _has_decorated_methods(value: Any) -> bool:
+    cls = type(value)
+    return any(
+        getattr(getattr(cls, name, None), "_klio_decorated", None) == "method" for name in dir(cls)
+    )

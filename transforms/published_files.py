@@ -1,0 +1,109 @@
+"""Receipts and names of the files that the branches leave, and their removal."""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+from typing import Any
+
+from ..audio.parts import Part
+from ..storage import OutputTree, StorageError, crc32c_of, scratch_names, stat_file
+from .manifest import read_manifest
+from .records import FileReceipt, PendingRecording, Recording
+from .settings import MIXTURE_PLOT, SplitSettings
+from .steps import Step
+
+LABELS_JSON, LABELS_TEXT = "labels.json", "labels.txt"
+
+
+class PublishingStep(Step):
+    """A step of tracks of which files are published."""
+
+    def __init__(self, settings: SplitSettings, output_location: str) -> None:
+        self.settings = settings
+        self.tree = OutputTree(output_location)
+
+    def clean_up(self, record: Any) -> None:
+        """Remove the files that a failed recording was to have, and that are not published."""
+        if not record.part.is_whole:
+            return
+        with contextlib.suppress(StorageError):
+            remove_unfinished(record.recording, self.settings, self.tree)
+
+
+def remove_unfinished(recording: Recording, settings: SplitSettings, tree: OutputTree) -> None:
+    """Remove the files of the branches that are still to do, but for what a manifest names.
+
+    That is published: an earlier run made it, or another try of this one.
+    """
+    manifest = read_manifest(tree, recording.folder)
+    published_names = {file.name for file in manifest.files} if manifest else set()
+    stems = [settings.stems.name_of(stem) for stem in settings.wanted_stems]
+    names = {
+        "labels": [LABELS_JSON, LABELS_TEXT],
+        "stems": [f"{stem}.{settings.stems.format}" for stem in stems],
+        "plots": [f"{name}.png" for name in (MIXTURE_PLOT, *stems)],
+    }
+    for branch in recording.todo:
+        for name in sorted({*names[branch]} - published_names):
+            tree.remove(recording.folder, name)
+
+
+def require_unchanged(recording: Recording) -> None:
+    """Refuse to publish results of a file in whose place another one lies by now.
+
+    Its results are those of an event of its own, or of the next run, and must not be overwritten.
+    What is gone altogether was read in time.
+
+    Raises
+    ------
+    StorageError : it has changed
+    """
+    try:
+        found = stat_file(recording.uri)
+    except StorageError as error:
+        if error.errno == errno.ENOENT:
+            return
+        raise
+    if found.generation != recording.generation:
+        raise StorageError(None, "changed while the job was running: run it again", recording.uri)
+
+
+def published(
+    data: bytes,
+    name: str,
+    *,
+    branch: str,
+    stem: str | None,
+    frames: int | None = None,
+    duration_s: float | None = None,
+    clipped_samples: int | None = None,
+) -> FileReceipt:
+    """The receipt of a file whose whole content is at hand."""
+    return FileReceipt(
+        name=name,
+        branch=branch,
+        stem=stem,
+        sha256=hashlib.sha256(data).hexdigest(),
+        crc32c=crc32c_of(io.BytesIO(data)),
+        size_bytes=len(data),
+        frames=frames,
+        duration_s=duration_s,
+        clipped_samples=clipped_samples,
+    )
+
+
+def part_folder(recording: PendingRecording) -> str:
+    """Where the parts of a long recording leave their files until all are joined.
+
+    Two generations of a file never meet there.
+    """
+    identity = json.dumps([recording.folder, recording.generation]).encode()
+    return "/".join((*scratch_names(), "parts", hashlib.sha256(identity).hexdigest()[:32]))
+
+
+def part_file_name(recording: Recording, part: Part, branch: str, name: str) -> str:
+    """Where a part of a long recording leaves a stem, a plot or labels."""
+    extension = {"stems": "f32", "plots": "npy", "labels": "json"}[branch]
+    return f"{recording.scratch}/{part.index:05d}-{name}.{extension}"
