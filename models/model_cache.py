@@ -25,6 +25,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..storage import scheme_of, source_files_of
 from ..storage.files import HTTP_SCHEMES
+from ..storage.http_files import UnreachableError
 from ..storage.protocol import SourceStat
 from .model_registry import ModelEntry, ModelFile
 from .separators.base import ModelError
@@ -33,6 +34,8 @@ CACHE_VARIABLE = "BEAMSPLITTER_MODEL_CACHE"
 MIRROR_VARIABLE = "BEAMSPLITTER_MODEL_MIRROR"
 OFFLINE_VARIABLE = "BEAMSPLITTER_OFFLINE"
 TRIES = 8
+# Where nobody ever answered, there is no network, or the address is wrong.
+UNREACHABLE_TRIES = 2
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 20.0
 # As much as a broken connection may lose.
@@ -413,8 +416,16 @@ def _write(path: Path, text: str) -> None:
 
 
 def _tries() -> tenacity.Retrying:
+    answered = False
+
+    def is_enough(state: tenacity.RetryCallState) -> bool:
+        nonlocal answered
+        error = state.outcome and state.outcome.exception()
+        answered = answered or not isinstance(error and error.__cause__, UnreachableError)
+        return state.attempt_number >= (TRIES if answered else UNREACHABLE_TRIES)
+
     return tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(TRIES),
+        stop=is_enough,
         wait=tenacity.wait_exponential_jitter(
             FIRST_WAIT_S, max=LONGEST_WAIT_S, jitter=FIRST_WAIT_S
         ),

@@ -1,9 +1,9 @@
 """The command `beamsplitter`."""
 
 import functools
+import importlib.metadata
 import io
 import json
-import os
 import signal
 import sys
 import time
@@ -15,28 +15,43 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from ..audio.extensions import has_audio_extension
 from ..models.separators.base import ModelError
 from ..models.separators.by_name import fetch, missing, require_usable
-from ..storage import require_writable, scheme_of, use_access
+from ..storage import require_writable, use_access
 from .commands.models_command import models_app, shown_progress
 from .events.elements import InputError, list_events
-from .events.listing import is_pattern
 from .events.outputs import prepare_outputs
 from .job.job_config import JobConfig, JobFileError, load_job, parse_job
 from .local.cores import available_cores
+from .separate_files import split_job
 
 app = typer.Typer(
     name="beamsplitter",
     help="Split recordings into stems and draw their spectrograms.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(models_app)
 USAGE_ERROR = 2
 INTERRUPTED = 130
+# What the options of `separate` fill of a job, as messages call it.
+FLAGS = {
+    "job_config.events.inputs": "INPUT",
+    "job_config.data.outputs.0.location": "--output",
+    "separation": "--separator, --option",
+    "separation.separator": "--separator",
+    "separation.options": "--option",
+    "separation.recipe": "--recipe",
+    "separation.device": "--device",
+    "separation.part_seconds": "--part-seconds",
+    "separation.start_s": "--start",
+    "separation.duration_s": "--duration",
+    "stems": "--stems",
+    "stems.format": "--format",
+    "stems.bit_depth": "--bit-depth",
+}
 
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Worker processes; default one for each core.")
@@ -56,6 +71,24 @@ Override = Annotated[
 Template = Annotated[
     list[str] | None, typer.Option("--template", "-T", help="NAME=value: for ${NAME} in the file.")
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"beamsplitter {importlib.metadata.version('beamsplitter')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Split recordings into stems and draw their spectrograms."""
 
 
 @app.command()
@@ -104,39 +137,45 @@ def separate(
     part_seconds: Annotated[
         float, typer.Option(min=10, max=3600, help="Longest part of a long recording.")
     ] = 300.0,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--override",
+            "-O",
+            help="dotted.path=value: anything else that a job file can say, as plots.range_db=60.",
+        ),
+    ] = None,
     log_format: LogFormat = "text",
 ) -> None:
     """Split recordings into stems and draw their spectrograms.
 
-    Results lie in OUT/<path of the recording>/. What is finished there is left alone, so a run
+    Results lie in `OUT/PATH_OF_THE_RECORDING/`. What is finished there is left alone, so a run
     that was stopped goes on where it was. Exit code: 0 if every recording came out, 1 if some
     failed (OUT/failures.jsonl says why), 2 for a mistake in the call.
     """
-    plain = {
-        "job_name": "separate",
-        "pipeline_options": {"runner": "DirectRunner", "streaming": False},
-        "job_config": {
-            "events": {"inputs": _event_inputs(inputs)},
-            "data": {"outputs": [{"type": "file", "location": output, "force": force}]},
-        },
-        "separation": {
-            "separator": separator,
-            "options": _options_of(option or ()),
-            "recipe": recipe,
-            "device": device,
-            "part_seconds": part_seconds,
-            "start_s": start,
-            "duration_s": duration,
-        },
-        "stems": {
-            "format": format,
-            "bit_depth": bit_depth,
-            "select": [name.strip() for name in stems.split(",")] if stems else None,
-        },
-        "plots": {"enabled": plots},
-    }
     with _explained():
-        job = parse_job(plain, source="separate")
+        job = split_job(
+            inputs,
+            output,
+            force=force,
+            separation={
+                "separator": separator,
+                "options": _options_of(option or ()),
+                "recipe": recipe,
+                "device": device,
+                "part_seconds": part_seconds,
+                "start_s": start,
+                "duration_s": duration,
+            },
+            stems={
+                "format": format,
+                "bit_depth": bit_depth,
+                "select": [name.strip() for name in stems.split(",")] if stems else None,
+            },
+            plots={"enabled": plots},
+            changes=override or (),
+            flags=FLAGS,
+        )
     _run(job, workers=workers, dry_run=dry_run, log_format=log_format)
 
 
@@ -545,24 +584,6 @@ class _explained:
         if isinstance(error, JobFileError | InputError | ModelError | OSError):
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(USAGE_ERROR) from error
-
-
-def _event_inputs(paths: Iterable[str]) -> list[dict[str, str]]:
-    with _explained():
-        return [_event_input(path) for path in paths]
-
-
-def _event_input(path: str) -> dict[str, str]:
-    if not scheme_of(path):
-        path = os.path.expanduser(path)
-    # A name may hold brackets: what is there is meant first.
-    if is_pattern(path):
-        kind = "glob"
-    elif scheme_of(path):
-        kind = "recording" if has_audio_extension(path) else "folder"
-    else:
-        kind = "folder" if os.path.isdir(path) else "recording"
-    return {"type": kind, "location": path}
 
 
 def _options_of(pairs: Iterable[str]) -> dict[str, Any]:

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import requests
 
-CONNECT_TIMEOUT_S = 15.0
+CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 _RANGE_SIZE = re.compile(r"bytes .*/(\d+)")
 _REQUEST_TIMEOUT, _TOO_MANY_REQUESTS = 408, 429
 _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 206, 416
 _ABSENT = (404, 410)
 _CLOSED = (401, 403)
+
+
+class UnreachableError(ConnectionError):
+    """There is no connection at all: no such host, no network, or nobody who takes it."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class _HttpReader:
 
 def _get(address: str, wanted: str | None) -> "requests.Response":
     import requests
+    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
     headers = {"Accept-Encoding": "identity"}
     if wanted:
@@ -93,7 +98,10 @@ def _get(address: str, wanted: str | None) -> "requests.Response":
         )
     except (requests.ConnectionError, requests.Timeout) as error:
         cause = error.args[0] if error.args else error
-        raise ConnectionError(f"can't be reached ({getattr(cause, 'reason', cause)})") from error
+        reason = getattr(cause, "reason", cause)
+        gone = isinstance(reason, NewConnectionError | ConnectTimeoutError)
+        kind = UnreachableError if gone else ConnectionError
+        raise kind(f"can't be reached ({reason})") from error
     status = response.status_code
     if response.ok or status == _RANGE_NOT_SATISFIABLE:
         return response

@@ -18,6 +18,7 @@ from ..models.separators.base import RESIDUAL, ModelError, UnusableModelError
 from ..models.separators.by_name import SeparatorName, describe, load_labeler
 from ..models.separators.labelling import label_part
 from ..models.separators.mixing import (
+    STATISTICS_BLOCK_S,
     MixingOptions,
     Position,
     Statistics,
@@ -34,7 +35,6 @@ from .settings import SeparationSettings, SplitSettings
 from .steps import Step, failure_of, identity_of, run_step
 from .whereabouts import at_step
 
-STATISTICS_BLOCK_S = 30.0
 STATISTICS_KEPT = 64
 
 

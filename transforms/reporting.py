@@ -57,6 +57,8 @@ def _progress_of(element: Any) -> dict[str, Any]:
             "duration_s": element.duration_s,
             "skipped": element.skipped,
             "clipped_samples": sum(file.clipped_samples or 0 for file in element.files),
+            "folder": element.folder,
+            "files": [[file.branch, file.stem, file.name] for file in element.files],
         }
     if isinstance(element, PartReference | PartReceipt):
         part = element.part

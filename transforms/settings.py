@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import os
 import unicodedata
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ..models.separators.base import RESIDUAL, Description, ModelError
+from ..models.separators.base import Description, ModelError
 from ..models.separators.by_name import SeparatorName, describe
 
 # Part of every digest: raise it when the same settings begin to give other samples or pictures.
@@ -23,10 +24,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
 
+# A model package may lie below the home folder.
+SeparatorField = Annotated[str, AfterValidator(os.path.expanduser)]
+
+
 class EnsembleMember(Section):
     """One separator of an ensemble."""
 
-    separator: str
+    separator: SeparatorField
     options: dict[str, object] = Field(default_factory=dict)
     weight: float = Field(1.0, gt=0, description="of its estimates in the mean")
 
@@ -34,7 +39,7 @@ class EnsembleMember(Section):
 class SeparationSettings(Section):
     """How recordings are separated, and which range of them."""
 
-    separator: str = Field(
+    separator: SeparatorField = Field(
         NEAREST_NEIGHBORS,
         description="nn-filter, hpss, demucs:NAME, umx:NAME, a model package, or module:Class",
     )
@@ -106,11 +111,11 @@ class SeparationSettings(Section):
         """The separator, or those of the ensemble."""
         if self.ensemble:
             return tuple(
-                SeparatorName(each.separator, _as_json(each.options), each.weight)
+                SeparatorName.of(each.separator, each.options, each.weight)
                 for each in self.ensemble
             )
         recipe = {} if self.recipe is None else {"recipe": self.recipe}
-        return (SeparatorName(self.separator, _as_json({**recipe, **self.options})),)
+        return (SeparatorName.of(self.separator, {**recipe, **self.options}),)
 
     @property
     def description(self) -> Description:
@@ -120,9 +125,7 @@ class SeparationSettings(Section):
     @property
     def stem_names(self) -> tuple[str, ...]:
         """The names of the stems that can be written."""
-        description = self.description
-        rest = self.residual and not description.sums_to_mixture and description.stems
-        return (*description.stems, RESIDUAL) if rest else description.stems
+        return self.description.all_stems if self.residual else self.description.stems
 
     def digested(self) -> dict[str, object]:
         """What decides the content of stems: not where and in which batches they are made."""
@@ -138,10 +141,6 @@ class SeparationSettings(Section):
 
 RESOLVED = ("separator", "recipe", "options", "ensemble")
 WHERE_IT_RUNS = ("device", "batch_size", "compile", "model_updates", "model_sha256")
-
-
-def _as_json(options: dict[str, object]) -> str:
-    return json.dumps(options, sort_keys=True)
 
 
 class StemSettings(Section):

@@ -60,6 +60,12 @@ class Description:
     sha256: str | None = None
     resolved_options: str = "{}"
 
+    @property
+    def all_stems(self) -> tuple[str, ...]:
+        """The stems, and `residual` where they may leave some of the mixture."""
+        leaves_none = self.sums_to_mixture or not self.stems
+        return self.stems if leaves_none else (*self.stems, RESIDUAL)
+
 
 class Separator(ABC):
     """One model. Subclasses set the attributes and define `separate`.

@@ -48,6 +48,11 @@ class SeparatorName:
     options_json: str = "{}"
     weight: float = 1.0
 
+    @classmethod
+    def of(cls, name: str, options: Mapping[str, Any], weight: float = 1.0) -> "SeparatorName":
+        """A separator with options as plain values."""
+        return cls(name, json.dumps(dict(options), sort_keys=True), weight)
+
     @property
     def options(self) -> dict[str, Any]:
         """The separator's own options."""

@@ -20,6 +20,8 @@ from .blocks import Grid, cut_blocks, in_batches, kept_of, overlap_add, plan_blo
 # Beyond so many samples, at the lower of the two rates, soxr's filter is silent.
 RESAMPLING_REACH_SAMPLES = 256
 MAXIMUM_SHIFT_S = 0.5
+# Statistics are summed up in blocks of this length, or they would be others in the last digits.
+STATISTICS_BLOCK_S = 30.0
 BLOCKS_AT_ONCE = 8
 
 

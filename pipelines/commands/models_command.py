@@ -25,12 +25,12 @@ models_app = typer.Typer(
     name="models",
     help="Known models: list them, fetch their files into the cache, and check those.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 FAILED, USAGE_ERROR = 1, 2
 PLAIN_WIDTH = 200
+BUILT_IN = ("nn-filter", "hpss")
 
 LogFormat = Annotated[
     Literal["text", "json"], typer.Option(help="json: one object a line for each model or file.")
@@ -39,7 +39,7 @@ LogFormat = Annotated[
 
 @models_app.command("list")
 def list_models(log_format: LogFormat = "text") -> None:
-    """List the known models, and which of them are in the cache.
+    """List what separates: what is here already, and the known models that can be fetched.
 
     Those of BEAMSPLITTER_MODEL_REGISTRY come first.
     """
@@ -53,12 +53,17 @@ def list_models(log_format: LogFormat = "text") -> None:
             _print_json({**entry.model_dump(), "cached": cache.has(entry)})
         return
     table = Table(box=box.SIMPLE)
-    for column in ("name", "stems", "rate in Hz", "licence", "cached"):
+    # Names are there to be copied.
+    table.add_column("name", no_wrap=True, overflow="ignore")
+    for column in ("stems", "rate", "here", "licence"):
         table.add_column(column, overflow="fold")
+    for name in BUILT_IN:
+        stems = ", ".join(describe((SeparatorName(name),)).stems)
+        table.add_row(*map(Text, (name, stems, "any", "yes", "part of beamsplitter")))
     for entry in entries:
-        cached = "yes" if cache.has(entry) else "no"
-        stems, rate = ", ".join(entry.stems), str(entry.sample_rate)
-        table.add_row(*map(Text, (entry.name, stems, rate, entry.licence, cached)))
+        here = "yes" if cache.has(entry) else "fetch"
+        stems, rate = ", ".join(entry.stems), f"{entry.sample_rate} Hz"
+        table.add_row(*map(Text, (entry.name, stems, rate, here, entry.licence)))
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
 
 

@@ -16,6 +16,7 @@ from pydantic import (
 
 from ...storage.file_facts import GCS_SCHEME
 from ...transforms.settings import Section
+from .locations import Location
 
 TOPIC = r"^projects/[^/]+/topics/[^/]+$"
 # What is kept of a deleted topic by the subscriptions that had it.
@@ -25,7 +26,7 @@ SUBSCRIPTION = r"^projects/[^/]+/subscriptions/[^/]+$"
 PROJECT_ID = re.compile(r"[a-z][-a-z0-9:.]{4,61}[a-z0-9]")
 PUBSUB_ID = re.compile(r"(?!goog)[A-Za-z][-\w.~+%]{2,254}", re.ASCII)
 Compression = Literal["auto", "bzip2", "deflate", "gzip", "lzma", "uncompressed", "zstd"]
-OptionalPath = Annotated[str, BeforeValidator(lambda path: "" if path is None else path)]
+OptionalPath = Annotated[Location, BeforeValidator(lambda path: "" if path is None else path)]
 TABLE = re.compile(r"(?:(?P<project>.+)[:.])?(?P<dataset>\w+)\.(?P<table>[^.:]+)")
 COLUMN = re.compile(r"\s*(?P<name>\w+)\s*:\s*(?P<type>\w+)\s*")
 SHARD_NAME = "-SSSSS-of-NNNNN"
@@ -41,7 +42,7 @@ class FolderEvents(Section):
     """Each audio file in a folder, and in the folders below it."""
 
     type: Literal["folder"]
-    location: str
+    location: Location
     skip_klio_read: Literal[False] = False
 
 
@@ -49,7 +50,7 @@ class GlobEvents(Section):
     """Each audio file that a pattern matches; `**` goes down any number of folders."""
 
     type: Literal["glob"]
-    location: str
+    location: Location
     skip_klio_read: Literal[False] = False
 
 
@@ -57,7 +58,7 @@ class RecordingEvents(Section):
     """One audio file."""
 
     type: Literal["recording"]
-    location: str
+    location: Location
     skip_klio_read: Literal[False] = False
 
 
@@ -65,7 +66,9 @@ class FileEvents(Section):
     """Each line of the files that a pattern matches is an element, below the data input."""
 
     type: Literal["file"]
-    location: str = Field(min_length=1, validation_alias=AliasChoices("location", "file_pattern"))
+    location: Location = Field(
+        min_length=1, validation_alias=AliasChoices("location", "file_pattern")
+    )
     compression_type: Compression = "auto"
     skip_header_lines: int = Field(0, ge=0)
     skip_klio_read: bool = False
@@ -297,7 +300,7 @@ class FileEventOutput(ShardedOutput):
     """A line for each element. (One that holds a line break needs an output of type avro.)"""
 
     type: Literal["file"]
-    location: str = Field(
+    location: Location = Field(
         min_length=1, validation_alias=AliasChoices("location", "file_path_prefix")
     )
     append_trailing_newlines: bool = True

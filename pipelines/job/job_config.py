@@ -3,6 +3,7 @@
 import difflib
 import functools
 import json
+import os
 import re
 import string
 from collections.abc import Iterable, Mapping
@@ -39,8 +40,10 @@ from .event_config import (
     StreamingSettings,
     Topic,
 )
+from .locations import Location
 
 EXCERPT_LIMIT_S = 60.0
+TEMPLATE_NAME = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 KLIO_IMAGE = "worker_harness_container_image"
 
 
@@ -52,7 +55,7 @@ class FileData(Section):
     """A folder that recordings are read from, or results are written to."""
 
     type: Literal["file", "gcs"]
-    location: str
+    location: Location
     file_suffix: str = ""
     skip_klio_existence_check: bool = False
     ping: bool = False
@@ -311,7 +314,7 @@ class JobConfig(SplitSettings):
         try:
             return SplitSettings(separation=self.separation, stems=self.stems, plots=self.plots)
         except ValidationError as error:
-            raise JobFileError("; ".join(map(_explain, error.errors()))) from error
+            raise JobFileError("; ".join(_explain(each, {}) for each in error.errors())) from error
 
     @property
     def access(self) -> Access:
@@ -353,12 +356,14 @@ def load_job(
     path : the file, here or on `gs://`; relative locations in it are relative to the working
         directory
     overrides : `dotted.path=value`; the values are YAML
-    templates : values for `${NAME}` in the file; `$$` is a dollar sign
+    templates : values for `${NAME}` in the file; `$$` is a dollar sign. Without any, `${NAME}` is
+        the environment variable of this name
 
     Raises
     ------
     JobFileError : the file can't be read, is no YAML, or does not fit the schema
     """
+    path = os.path.expanduser(path)
     try:
         data = read_bytes(path) if scheme_of(path) else Path(path).read_bytes()
         text = data.decode("utf-8")
@@ -383,13 +388,22 @@ def load_job(
         raise JobFileError(f"{path}: is no YAML: {error}") from error
     if not isinstance(plain, dict):
         raise JobFileError(f"{path}: holds no keys: see docs/job-files.md for an example")
+    if not templates:
+        plain = _filled(plain, path)
     for override in overrides:
-        _override(plain, override)
+        change_value(plain, override)
     return parse_job(plain, source=path)
 
 
-def parse_job(plain: dict[str, Any], *, source: str) -> JobConfig:
+def parse_job(
+    plain: dict[str, Any], *, source: str, flags: Mapping[str, str] | None = None
+) -> JobConfig:
     """A job from plain dicts and lists.
+
+    Parameters
+    ----------
+    source : what messages begin with; may be empty
+    flags : what places are called in messages, where a command line has filled them
 
     Raises
     ------
@@ -398,11 +412,42 @@ def parse_job(plain: dict[str, Any], *, source: str) -> JobConfig:
     try:
         return JobConfig.model_validate(plain)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
-        raise JobFileError("\n".join(f"{source}: {line}" for line in lines)) from error
+        lines = [_explain(problem, flags or {}) for problem in error.errors()]
+        begin = f"{source}: " if source else ""
+        raise JobFileError("\n".join(f"{begin}{line}" for line in lines)) from error
 
 
-def _override(plain: dict[str, Any], override: str) -> None:
+def _filled(value: Any, source: str) -> Any:
+    """The same value, each `${NAME}` in its texts filled from the environment."""
+    if isinstance(value, dict):
+        return {key: _filled(each, source) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_filled(each, source) for each in value]
+    if not isinstance(value, str):
+        return value
+
+    def fill(name: re.Match[str]) -> str:
+        if name[1] not in os.environ:
+            raise JobFileError(
+                f"{source}: {name[0]} is not filled: give it with --template {name[1]}=value, or "
+                "as an environment variable"
+            )
+        return os.environ[name[1]]
+
+    return TEMPLATE_NAME.sub(fill, value)
+
+
+def change_value(plain: dict[str, Any], override: str) -> None:
+    """Change a value of a job, in place.
+
+    Parameters
+    ----------
+    override : `dotted.path=value`; the value is YAML
+
+    Raises
+    ------
+    JobFileError : it is not of this form, or there is no such place
+    """
     path, separator, text = override.partition("=")
     keys = path.strip().split(".")
     if not separator or not all(keys):
@@ -441,12 +486,12 @@ def _find_in_list(holder: list[Any], key: str, override: str) -> int:
     raise JobFileError(f"-O {override}: the list has no item {key!r}; items are numbered from 0")
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, flags: Mapping[str, str]) -> str:
     keys, context = problem["loc"], problem.get("ctx", {})
     if keys[:2] == ("job_config", "events"):
         # After the number of an input or output stands its type, which is no key of the file.
         keys = (*keys[:4], *keys[5:])
-    place = ".".join(map(str, keys))
+    place = _named(".".join(map(str, keys)), flags)
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(keys[-1]), _known_keys(), 1)
@@ -460,6 +505,12 @@ def _explain(problem: Any) -> str:
     elif problem["type"] == "union_tag_not_found":
         message = "name its type"
     return f"{place}: {message}" if place else message
+
+
+def _named(place: str, flags: Mapping[str, str]) -> str:
+    """A place by the longest beginning of it that has a name on the command line."""
+    known = [each for each in flags if place == each or place.startswith(f"{each}.")]
+    return flags[max(known, key=len)] if known else place
 
 
 def _form_of(pattern: str) -> str:

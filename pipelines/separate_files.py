@@ -1,0 +1,217 @@
+"""Splitting files, without a job file: the job of `beamsplitter separate`, and its function."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..audio.extensions import has_audio_extension
+from ..models.separators.by_name import fetch, require_usable
+from ..storage import require_writable, scheme_of, use_access
+from .events.elements import list_events
+from .events.listing import InputError, is_pattern
+from .events.outputs import prepare_outputs
+from .job.job_config import JobConfig, change_value, parse_job
+from .job.locations import expanded
+from .local.cores import available_cores
+from .local.launch import run_local
+
+Location = str | os.PathLike[str]
+# What the arguments fill of a job, as messages call it.
+ARGUMENTS = {
+    "job_config.events.inputs": "inputs",
+    "job_config.data.outputs.0.location": "output",
+    "separation": "separator, options",
+    "separation.separator": "separator",
+    "separation.options": "options",
+    "separation.device": "device",
+    "stems": "stems",
+    "stems.format": "format",
+}
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one recording.
+
+    Attributes
+    ----------
+    element : its path below the folder that all inputs have in common
+    folder : where its results lie; None if it failed
+    stems, plots : paths of the files by stem
+    skipped : it was finished before
+    failures : why it failed: dead letters, with `step`, `exception` and `message`
+    """
+
+    element: str
+    folder: str | None = None
+    stems: dict[str, str] = field(default_factory=dict)
+    plots: dict[str, str] = field(default_factory=dict)
+    skipped: bool = False
+    failures: tuple[dict[str, Any], ...] = ()
+
+
+def separate_files(
+    inputs: Location | Sequence[Location],
+    output: Location,
+    *,
+    separator: str = "nn-filter",
+    options: Mapping[str, Any] | None = None,
+    stems: Sequence[str] | None = None,
+    format: str = "flac",
+    plots: bool = True,
+    device: str = "auto",
+    workers: int | None = None,
+    force: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    progress: Callable[[float, float], None] | None = None,
+) -> list[FileResult]:
+    """Split files into stems and draw their spectrograms: what `beamsplitter separate` does.
+
+    What is finished is left alone, what fails costs itself alone.
+
+    Parameters
+    ----------
+    inputs : files, folders and glob patterns, here or on `gs://`
+    output : the folder of the results
+    separator, options, stems, device : see `separate`
+    format : `flac`, `wav`, `ogg`, `mp3`
+    plots : draw spectrograms
+    workers : processes; default one for each core
+    force : do finished recordings again
+    settings : anything else that a job file can say, by dotted paths: `{"plots.range_db": 60}`
+    progress : is told seconds of audio that are done, and those known of so far
+
+    Returns
+    -------
+    A result for each recording, in order of name
+
+    Raises
+    ------
+    JobFileError, InputError : an argument can't be used; a `ValueError`
+    ModelError : the separator can't be had; a `ValueError`
+    OSError : the results can't be written
+    LaunchError : the job could not go on; call it again to go on
+    KeyboardInterrupt : it was interrupted; call it again to go on
+    """
+    job = split_job(
+        [inputs] if isinstance(inputs, str | os.PathLike) else inputs,
+        output,
+        force=force,
+        separation={"separator": separator, "options": dict(options or {}), "device": device},
+        stems={"format": format, "select": list(stems) if stems else None},
+        plots={"enabled": plots},
+        changes=[f"{path}={value}" for path, value in (settings or {}).items()],
+        flags=ARGUMENTS,
+    )
+    use_access(job.access)
+    separators = job.separation.separators
+    require_usable(separators, job.separation.device)
+    elements = list_events(job)
+    require_writable(job.output_location)
+    prepare_outputs(job)
+    if not job.separation.is_nn_filter:
+        fetch(separators)
+    finished: dict[str, dict[str, Any]] = {}
+
+    def show(state: Any, line: dict[str, Any] | None) -> None:
+        if line and line["event"] == "finished":
+            finished[line["element"]] = line
+        if line and progress:
+            progress(state.done_s, state.planned_s)
+
+    workers = min(workers or available_cores(), len(elements))
+    state = run_local(job, elements, workers=workers, show=show)
+    return [
+        _result(element, finished.get(element), state.failures.get(element, []), job)
+        for element in elements
+    ]
+
+
+def _result(
+    element: str,
+    line: dict[str, Any] | None,
+    failures: Sequence[dict[str, Any]],
+    job: JobConfig,
+) -> FileResult:
+    if failures or line is None:
+        return FileResult(element, failures=tuple(failures))
+    folder = f"{job.output_location}/{line['folder']}"
+    by_branch: dict[str, dict[str, str]] = {}
+    for branch, stem, name in line["files"]:
+        by_branch.setdefault(branch, {})[stem or os.path.splitext(name)[0]] = f"{folder}/{name}"
+    return FileResult(
+        element,
+        folder,
+        by_branch.get("stems", {}),
+        by_branch.get("plots", {}),
+        line["skipped"],
+    )
+
+
+def split_job(
+    inputs: Iterable[Location],
+    output: Location,
+    *,
+    force: bool,
+    separation: Mapping[str, Any],
+    stems: Mapping[str, Any],
+    plots: Mapping[str, Any],
+    changes: Iterable[str],
+    flags: Mapping[str, str],
+) -> JobConfig:
+    """The job of files, folders and patterns on this machine.
+
+    Parameters
+    ----------
+    separation, stems, plots : sections of the job
+    changes : `dotted.path=value` each
+    flags : what places of a job are called in messages
+
+    Raises
+    ------
+    JobFileError : something does not fit
+    InputError : an input lies where none can
+    """
+    changes = list(changes)
+    try:
+        events = [_event_input(expanded(_filled(os.fspath(each)))) for each in inputs]
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    location = _filled(os.fspath(output))
+    plain: dict[str, Any] = {
+        "job_name": "separate",
+        "pipeline_options": {"runner": "DirectRunner", "streaming": False},
+        "job_config": {
+            "events": {"inputs": events},
+            "data": {"outputs": [{"type": "file", "location": location, "force": force}]},
+        },
+        "separation": dict(separation),
+        "stems": dict(stems),
+        "plots": dict(plots),
+    }
+    for each in changes:
+        change_value(plain, each)
+    # What is written as a path of a job file is called so.
+    names = {
+        place: flag
+        for place, flag in flags.items()
+        if not any(each.startswith(place) for each in changes)
+    }
+    return parse_job(plain, source="", flags=names)
+
+
+def _filled(path: str) -> str:
+    """A path with the environment variables that it names, unless there is one of this name."""
+    return path if os.path.lexists(path) else os.path.expandvars(path)
+
+
+def _event_input(path: str) -> dict[str, str]:
+    # A name may hold brackets: what is there is meant first.
+    if is_pattern(path):
+        kind = "glob"
+    elif scheme_of(path):
+        kind = "recording" if has_audio_extension(path) else "folder"
+    else:
+        kind = "folder" if os.path.isdir(path) else "recording"
+    return {"type": kind, "location": path}
