@@ -33,10 +33,7 @@ def noise(channels: int, samples: int, seed: int = 0) -> np.ndarray:
         ("nn-filter", {}),
         ("nn-filter", {"recipe": "librosa"}),
         ("hpss", {"margin": 2}),
-        (
-            "separators:Smoothing",
-            {"block_samples": 5000, "context_samples": 40, "normalizes": True},
-        ),
+        ("separators:Smoothing", {"block_samples": 5000, "normalizes": True}),
     ],
 )
 def test_arrays_give_the_samples_of_the_command(
@@ -72,7 +69,9 @@ def test_arrays_give_the_samples_of_the_command(
         expected, _ = soundfile.read(
             tmp_path / "out" / "song" / f"{stem}.wav", dtype="float32", always_2d=True
         )
-        np.testing.assert_array_equal(made, expected.T)
+        # Sums for normalising depend on the number of threads, in their last digit.
+        tolerance = 1e-6 if "normalizes" in options else 0
+        np.testing.assert_allclose(made, expected.T, rtol=0, atol=tolerance)
     assert [total for _, total in told] == [25.0] * 3
     assert told[-1] == (25.0, 25.0)
     of_path = beamsplitter.separate(
