@@ -39,8 +39,9 @@ WORKDIR /build
 RUN python -c "import os, tomllib; \
 project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 names = [name.strip() for name in os.environ.get('EXTRAS', '').split(',') if name.strip()]; \
-extras = [project['optional-dependencies'][name] for name in names]; \
-print(*sum(extras, project['dependencies']), sep='\n')" > requirements.txt \
+extras = [project['optional-dependencies'][name] for name in ['models', *names]]; \
+needed = [each for each in sum(extras, project['dependencies']) if '[models]' not in each]; \
+print(*needed, sep='\n')" > requirements.txt \
     && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
 COPY LICENSE README.md setup.py __init__.py ./
 COPY audio audio

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel
 
 from beamsplitter.models import model_cache, model_registry
-from beamsplitter.models.separators.by_name import KINDS, SeparatorName, describe
+from beamsplitter.models.separators.by_name import EXTRAS, KINDS, SeparatorName, describe
 from beamsplitter.models.separators.demucs import RELEASES, SAMPLE_RATE
 from beamsplitter.models.separators.harmonic_percussive import HarmonicPercussiveOptions
 from beamsplitter.models.separators.mixing import BLOCKS_AT_ONCE
@@ -138,7 +138,7 @@ def test_all_known_models_are_in_the_table_with_their_stems_and_rate() -> None:
         assert row[2] == f"{entry.sample_rate / 1000:g} kHz"
         assert ("research only" in row[3]) == ("research only" in entry.licence)
         assert ("no commercial use" in row[3]) == ("no commercial use" in entry.licence)
-        assert (row[4] == "`[demucs]`") == entry.name.startswith("demucs:")
+        assert row[4] == f"`[{EXTRAS[entry.name.split(':')[0]][0]}]`"
     for name in ("nn-filter", "hpss"):
         assert re.findall(r"`(\w+)`", rows.pop(name)[1]) == list(
             describe((SeparatorName(name),)).stems
@@ -241,8 +241,11 @@ def test_extras_of_the_image_are_installed_with_it() -> None:
         return done.stdout.split("\n")[:-1]
 
     extras = project["optional-dependencies"]
-    assert requirements("") == project["dependencies"]
-    assert requirements("demucs") == [*project["dependencies"], *extras["demucs"]]
+    whole = [*project["dependencies"], *extras["models"]]
+    of_demucs = [each for each in extras["demucs"] if each != "beamsplitter[models]"]
+    assert len(of_demucs) == len(extras["demucs"]) - 1
+    assert requirements("") == whole
+    assert requirements("demucs") == [*whole, *of_demucs]
     assert requirements("demucs, dev")[-len(extras["dev"]) :] == extras["dev"]
     containers = (DOCS / "containers.md").read_text()
     assert set(re.findall(r"EXTRAS=(\w+)", containers + dockerfile)) <= set(extras)

@@ -29,8 +29,12 @@ KINDS = {
 PACKAGES = "model_package"
 # What loads a kind, where that is not what describes it: compiled kernels take a while to load.
 LOADERS = {"recipes": "nearest_neighbors"}
-# Kinds that need more of Python than this package itself, and the modules of that.
-EXTRAS = {"demucs": ("demucs", "safetensors")}
+# Kinds that need more of Python than this package itself: its extra, and the modules of that.
+EXTRAS = {
+    "demucs": ("demucs", ("torch", "demucs", "safetensors")),
+    "umx": ("models", ("torch",)),
+    PACKAGES: ("models", ("torch",)),
+}
 PYTHON_CLASS = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 
 
@@ -163,9 +167,15 @@ def require_installed(name: str) -> None:
     ------
     ModelError : it is not
     """
-    kind = name.partition(":")[0]
-    if any(importlib.util.find_spec(module) is None for module in EXTRAS.get(kind, ())):
-        raise ModelError(f"{name}: needs the {kind} package: pip install 'beamsplitter[{kind}]'")
+    is_there = is_package(name) and ("://" in name or os.path.exists(name))
+    kind = PACKAGES if is_there else name.partition(":")[0]
+    extra, modules = EXTRAS.get(kind, ("", ()))
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise ModelError(
+                f"{name}: needs {module}, which is not installed: pip install "
+                f"'beamsplitter[{extra}]'"
+            )
 
 
 def require_usable(
@@ -301,6 +311,10 @@ def _python_class(name: str) -> type[Separator]:
     try:
         found = getattr(importlib.import_module(module_name), class_name, None)
     except ImportError as error:
+        if error.name == "torch":
+            raise ModelError(
+                f"{name}: needs torch, which is not installed: pip install 'beamsplitter[models]'"
+            ) from error
         raise ModelError(
             f"separator {name!r}: {error}; it is neither one of {', '.join(KINDS)}, nor a module "
             "that Python finds: install it, or put its folder on PYTHONPATH"

@@ -229,11 +229,15 @@ def preload(separators: tuple[SeparatorName, ...], device: str) -> None:
     ------
     ModelError : a model can't be loaded, or the device is not there
     """
+    if not describe(separators).uses_device:
+        _preloaded[separators] = load(separators)
+        return
+    # Not there, or not needed, for most jobs.
     import torch
 
     from .device_runner import find_device
 
-    if find_device(device).type == "cpu" or not describe(separators).uses_device:
+    if find_device(device).type == "cpu":
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

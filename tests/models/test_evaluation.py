@@ -2,10 +2,27 @@
 
 import numpy as np
 import pytest
+import torch
+from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
 from beamsplitter.models.evaluation import si_sdr
 
 TARGET, NOISE = np.random.default_rng(5).standard_normal((2, 2, 8000)).astype(np.float32)
+
+
+def by_torchmetrics(estimate, target):
+    ratios = scale_invariant_signal_distortion_ratio(
+        torch.from_numpy(estimate), torch.from_numpy(target)
+    )
+    return float(ratios.mean())
+
+
+@pytest.mark.parametrize("noise_gain", [0, 0.01, 1, 10])
+@pytest.mark.parametrize("gain", [0, 1e-4, 1])
+def test_equals_torchmetrics(noise_gain, gain):
+    estimate = (gain * TARGET + noise_gain * NOISE).astype(np.float32)
+    expected = by_torchmetrics(estimate, TARGET)
+    assert si_sdr(estimate, TARGET) == pytest.approx(expected, abs=1e-2, rel=1e-2)
 
 
 def written_out(estimate, target):

@@ -1,5 +1,6 @@
 """Mistakes in the set-up of models: told with their cure, before anything is fetched or made."""
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ from beamsplitter.models.model_cache import CACHE_VARIABLE
 WriteAudio = Callable[..., Path]
 NO_DEMUCS = "import sys; sys.modules['demucs'] = None"
 NO_DEVICE = "device cuda:99: is not on this machine; use auto, or cpu"
-EXTRA = "needs the demucs package: pip install 'beamsplitter[demucs]'"
+EXTRA = "needs demucs, which is not installed: pip install 'beamsplitter[demucs]'"
+MODELS_EXTRA = "pip install 'beamsplitter[models]'"
 CUT_OFF = "model.pt is not a whole model file: export it again, or fetch it anew"
 OTHER = "model.pt is no TorchScript model that torch"
 
@@ -72,6 +74,74 @@ def test_a_mistake_in_the_set_up_ends_a_job_before_anything_is_made(
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "cache").exists()
     assert not list((tmp_path / "out").glob("*"))
+
+
+# Not `sys.modules["torch"] = None`, which scipy looks at.
+NO_TORCH = """
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+def find_others(name, *rest):
+    return None if name == "torch" else find(name, *rest)
+PathFinder.find_spec = find_others
+"""
+
+
+def without_torch(folder: Path) -> dict[str, str]:
+    """The environment of a process that has no torch, as after a plain installation."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(NO_TORCH)
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parents[1])])}
+
+
+@pytest.mark.parametrize("separator", ["nn-filter", "hpss", "separators:Smoothing"])
+def test_what_needs_no_torch_runs_without(
+    separator: str, tmp_path: Path, write_audio: WriteAudio, command: Command
+) -> None:
+    path = write_audio("a.wav", seconds=2)
+    run = command(
+        *("separate", path, "-o", tmp_path / "out", "--separator", separator),
+        **without_torch(tmp_path / "hook"),
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_the_demo_needs_no_torch(tmp_path: Path, command: Command) -> None:
+    run = command("demo", "-o", tmp_path / "out", **without_torch(tmp_path / "hook"))
+    assert run.returncode == 0, run.stderr
+    assert "background: SI-SDR" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("separator", "said"),
+    [
+        ("umx:umxhq", "umx:umxhq: needs torch, which is not installed: " + MODELS_EXTRA),
+        (
+            "demucs:htdemucs",
+            "needs torch, which is not installed: pip install 'beamsplitter[demucs",
+        ),
+        ("torch_separators:Toy", "needs torch, which is not installed: " + MODELS_EXTRA),
+        ("package", "needs torch, which is not installed: " + MODELS_EXTRA),
+        ("htdemucs", "did you mean demucs or demucs:htdemucs?"),
+    ],
+)
+def test_what_needs_torch_says_how_to_have_it(
+    separator: str,
+    said: str,
+    tmp_path: Path,
+    write_audio: WriteAudio,
+    command: Command,
+    package: Path,
+) -> None:
+    path = write_audio("a.wav", seconds=2)
+    run = command(
+        *("separate", path, "-o", tmp_path / "out"),
+        *("--separator", package if separator == "package" else separator),
+        **without_torch(tmp_path / "hook"),
+    )
+    assert run.returncode == 2
+    (line,) = run.stderr.splitlines()
+    assert said in line
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("mistake", ["extra", "cut off", "other"])
