@@ -32,6 +32,16 @@ from .file_facts import (
 from .remote_files import RemoteFiles
 
 READ_CHUNK_BYTES = 4 << 20
+CONTENT_TYPES = {
+    ".flac": "audio/flac",
+    ".json": "application/json",
+    ".jsonl": "application/jsonl",
+    ".mp3": "audio/mpeg",
+    ".ogg": "audio/ogg",
+    ".png": "image/png",
+    ".txt": "text/plain; charset=utf-8",
+    ".wav": "audio/wav",
+}
 
 
 def _may_be_repeated(error: Exception) -> bool:
@@ -153,6 +163,12 @@ class _ObjectReader(io.RawIOBase):
         return count
 
 
+def content_type_of(name: str) -> str:
+    """What browsers and players are told that an object is, by its extension."""
+    extension = os.path.splitext(name)[1].lower()
+    return CONTENT_TYPES.get(extension, "application/octet-stream")
+
+
 class GcsFiles(RemoteFiles):
     """Files whose paths begin with `gs://`."""
 
@@ -205,7 +221,7 @@ class GcsFiles(RemoteFiles):
                 file,
                 rewind=True,
                 size=size_bytes,
-                content_type="application/octet-stream",
+                content_type=content_type_of(name),
                 if_generation_match=replaced.generation if replaced else 0,
                 retry=RETRY,
             )

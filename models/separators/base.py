@@ -82,7 +82,6 @@ class Separator(ABC):
     context_samples : how many samples at either end of a block only serve as context (receptive
         field): what it makes of them is dropped
     overlap : share of the rest of a block that it has in common with the next, in [0, 1)
-    deterministic : whether the same block always gives the same stems on the same device
     normalizes : whether blocks are normalised by mean and deviation of the whole recording
     """
 
@@ -94,7 +93,6 @@ class Separator(ABC):
     block_lengths: BlockLengths | None = None
     context_samples: int = 0
     overlap: float = 0.25
-    deterministic: bool = True
     normalizes: bool = False
 
     @property

@@ -60,7 +60,6 @@ GEOMETRY = (
     "block_samples",
     "context_samples",
     "overlap",
-    "deterministic",
     "normalizes",
 )
 

@@ -49,7 +49,7 @@ def batch_identity(number: int) -> str:
 class Batch:
     """Events that one process works on.
 
-    `code` is its exit code when it has ended, `hang` what it was ended for, if it was.
+    `hang` is what its process was ended for, if it was.
     """
 
     number: int
@@ -61,7 +61,6 @@ class Batch:
     hang: Hang | None = None
     started_s: float = field(default_factory=time.monotonic)
     process: int | None = None
-    code: int | None = None
 
     def follow(self) -> Iterator[dict[str, Any]]:
         """New lines of progress."""

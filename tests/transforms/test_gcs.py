@@ -51,6 +51,23 @@ def test_what_is_written_is_read(tree: OutputTree) -> None:
         assert file.read() == data[-5:]
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.b/background.flac", "audio/flac"),
+        ("a/spectrogram.png", "image/png"),
+        ("a/manifest.json", "application/json"),
+        ("a/labels.txt", "text/plain; charset=utf-8"),
+        ("a/00000-vocals.f32", "application/octet-stream"),
+    ],
+)
+def test_objects_say_what_they_are(
+    name: str, kind: str, tree: OutputTree, gcs: StorageServer
+) -> None:
+    tree.write(b"content", name)
+    assert gcs.bucket.get_blob(f"out/{name}").content_type == kind
+
+
 def test_forked_processes_do_not_share_connections(tree: OutputTree) -> None:
     names = [str(index) for index in range(4)]
     for name in names:

@@ -1,0 +1,153 @@
+"""The command line: what it takes, where paths lead, and how mistakes are told."""
+
+import importlib.metadata
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import soundfile
+from conftest import Command
+
+from beamsplitter.models import model_registry
+from beamsplitter.pipelines.job.job_config import JobFileError, load_job
+from beamsplitter.pipelines.job.locations import expanded
+
+WriteAudio = Callable[..., Path]
+JOB = """
+job_name: names
+pipeline_options: {runner: DirectRunner, streaming: false}
+job_config:
+  events: {inputs: [{type: folder, location: "${MUSIC}"}]}
+  data: {outputs: [{type: file, location: ~/stems}]}
+# ${COMMENTS} are nobody's business
+plots: {range_db: "${RANGE}"}
+"""
+
+
+def test_the_version(command: Command) -> None:
+    done = command("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"beamsplitter {importlib.metadata.version('beamsplitter')}\n"
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["separate", "-h"], ["models", "list", "-h"]])
+def test_help_has_a_short_name(arguments: list[str], command: Command) -> None:
+    done = command(*arguments)
+    assert done.returncode == 0
+    assert "Usage: " in done.stdout
+
+
+def test_help_loses_no_word(command: Command) -> None:
+    done = command("separate", "--help", COLUMNS="200")
+    assert "Results lie in OUT/PATH_OF_THE_RECORDING/." in " ".join(done.stdout.split())
+
+
+def test_all_that_a_job_file_can_say_can_be_said(
+    write_audio: WriteAudio, tmp_path: Path, command: Command
+) -> None:
+    path = write_audio("a.wav", seconds=1)
+    done = command(
+        *("separate", path, "-o", tmp_path / "out", "--no-plots"),
+        *("-O", "stems.rename={background: band}", "-O", "separation.options.margin_background=1"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert {each.name for each in (tmp_path / "out" / "a").glob("*.flac")} == {
+        "band.flac",
+        "foreground.flac",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--duration", "0"], "--duration: Input should be greater than 0"),
+        (["--bit-depth", "32f"], "--stems: flac can't have bit_depth 32f: use source, 16, 24"),
+        (["--stems", "vocals"], "stems: 'vocals' is no stem of nn-filter, which gives backgr"),
+        (["--option", "margn=3"], "--separator, --option: margn: "),
+        (["--separator", "htdemucs"], "--separator, --option: htdemucs: no separator has this"),
+        (["-O", "plots.rang_db=3"], "plots.rang_db: unknown key; did you mean 'range_db'?"),
+        (["-O", "stems.format=aiff"], "stems.format: Input should be 'flac', 'wav', 'ogg' or"),
+        (["-O", "plots"], "-O plots: write it as dotted.path=value"),
+    ],
+)
+def test_mistakes_speak_of_what_was_written(
+    arguments: list[str], said: str, write_audio: WriteAudio, tmp_path: Path, command: Command
+) -> None:
+    path = write_audio("a.wav", seconds=1)
+    done = command("separate", path, "-o", tmp_path / "out", *arguments)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {said}")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("address", ["https://example.org/a.wav", "HTTP://example.org/a.wav"])
+def test_the_web_is_refused_with_what_to_do(
+    address: str, write_audio: WriteAudio, tmp_path: Path, command: Command
+) -> None:
+    for place in ([address, "-o", tmp_path / "out"], [write_audio("a.wav"), "-o", address]):
+        done = command("separate", *place)
+        assert done.returncode == 2
+        assert f"{address}: recordings and results can't lie on the web: download" in done.stderr
+
+
+def test_paths_are_filled_in(
+    write_audio: WriteAudio, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a shell does not: in quotes, and behind a colon or an equals sign."""
+    write_audio("music/ü #1.wav", seconds=1)
+    write_audio("music/$HOME.wav", seconds=1)
+    monkeypatch.chdir(tmp_path)
+    places = ["~/music/ü #1.wav", "$SONGS/ü #1.wav", "music/$HOME.wav"]
+    for index, place in enumerate(places):
+        out = f"~/out-{index}"
+        done = command(
+            *("separate", place, "-o", out, "--no-plots"),
+            HOME=str(tmp_path),
+            SONGS=str(tmp_path / "music"),
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(list((tmp_path / f"out-{index}").rglob("manifest.json"))) == 1
+    done = command("separate", (tmp_path / "music" / "ü #1.wav").as_uri(), "-o", "uri")
+    assert done.returncode == 0, done.stderr
+    assert soundfile.info(str(tmp_path / "uri" / "ü #1" / "background.flac")).frames == 16000
+    assert not (tmp_path / "~").exists()
+
+
+def test_names_in_a_job_file_are_filled_or_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MUSIC", "/music $RANGE")
+    with pytest.raises(JobFileError, match=r"job\.yaml: \$\{RANGE\} is not filled: give it with"):
+        load_job(str(path))
+    monkeypatch.setenv("RANGE", "40")
+    job = load_job("~/job.yaml")
+    assert job.job_config.events.inputs[0].location == "/music $RANGE"
+    assert job.output_location == str(tmp_path / "stems")
+    assert job.plots.range_db == 40
+    with pytest.raises(JobFileError, match=r"template value 'RANGE' is missing"):
+        load_job(str(path), templates={"MUSIC": "m", "COMMENTS": "c"})
+
+
+def test_a_location_is_a_path_or_an_address() -> None:
+    assert expanded("file:///a%20b/c%23.wav") == "/a b/c#.wav"
+    assert expanded("gs://bucket/~/a") == "gs://bucket/~/a"
+    assert expanded("a/~/b") == "a/~/b"
+
+
+def test_models_list_what_is_here_first_in_names_that_can_be_copied(command: Command) -> None:
+    lines = command("models", "list").stdout.splitlines()
+    rows = {line.split()[0]: line for line in lines if line.split()}
+    assert list(rows)[2:4] == ["nn-filter", "hpss"]
+    assert "yes" in rows["nn-filter"].split()
+    for entry in model_registry.read_registry(model_registry.PACKAGED_REGISTRY):
+        assert "fetch" in rows[entry.name]
+    told = [
+        json.loads(line)
+        for line in command("models", "list", "--log-format", "json").stdout.splitlines()
+    ]
+    assert {entry["name"] for entry in told} <= rows.keys()
