@@ -57,7 +57,7 @@ def test_what_is_written_is_read(tree: OutputTree) -> None:
         ("a.b/background.flac", "audio/flac"),
         ("a/spectrogram.png", "image/png"),
         ("a/manifest.json", "application/json"),
-        ("a/labels.txt", "text/plain; charset=utf-8"),
+        ("a/labels.txt", "text/plain"),
         ("a/00000-vocals.f32", "application/octet-stream"),
     ],
 )
