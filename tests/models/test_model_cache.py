@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from model_server import ModelServer, serving
 from storage_server import BUCKET, Fault, StorageServer
+from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from beamsplitter.models import model_cache
 from beamsplitter.models.model_cache import (
@@ -190,6 +192,45 @@ def test_tries_have_an_end(server: ModelServer) -> None:
     ):
         ModelCache().fetch(entry_of(server))
     assert len(server.bodies) == 3
+
+
+def test_where_nobody_answers_two_tries_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no network, say: that is told in seconds."""
+    tries = []
+
+    def refused(*_arguments: object, **_options: object) -> None:
+        tries.append(1)
+        reason = NewConnectionError(None, "no such host")  # type: ignore[arg-type]
+        raise requests.ConnectionError(MaxRetryError(None, "", reason))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model_cache, "TRIES", 8)
+    monkeypatch.setattr(requests, "get", refused)
+    with serving() as gone:
+        entry = entry_of(gone)
+    with pytest.raises(ModelError, match=r"/origin/a\.th can't be reached .*no such host"):
+        ModelCache().fetch(entry)
+    assert len(tries) == 2
+
+
+def test_a_server_that_has_answered_is_given_time(
+    server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its network may come back."""
+    get, tries = requests.get, []
+
+    def faltering(*arguments: object, **options: object) -> requests.Response:
+        tries.append(1)
+        if 2 < len(tries) < 7:
+            reason = NewConnectionError(None, "no route")  # type: ignore[arg-type]
+            raise requests.ConnectionError(MaxRetryError(None, "", reason))  # type: ignore[arg-type]
+        return get(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model_cache, "TRIES", 8)
+    monkeypatch.setattr(requests, "get", faltering)
+    entry = entry_of(server)
+    server.faults = [("cut", 2)]
+    folder = ModelCache().fetch(entry)
+    assert sha256((folder / "a.th").read_bytes()) == entry.files[0].sha256
 
 
 def test_server_that_is_away_is_named() -> None:
@@ -548,7 +589,7 @@ def test_address_with_secrets_is_refused_without_repeating_them(tail: str) -> No
 
 
 def test_unknown_scheme_is_told() -> None:
-    with pytest.raises(ModelError, match="ftp:// is not known here"):
+    with pytest.raises(ModelError, match="there is no file system for ftp:// here"):
         fetch_package("ftp://example.org/toy")
 
 

@@ -77,7 +77,7 @@ def test_list_shows_the_users_models_first_and_which_are_cached() -> None:
 
     table = models("list").stdout
     row = next(line for line in table.splitlines() if "umx:tiny" in line)
-    assert row.split() == "umx:tiny vocals, drums 8000 MIT [see] it yes".split()
+    assert row.split() == "umx:tiny vocals, drums 8000 Hz yes MIT [see] it".split()
 
 
 def test_fetch_prints_the_folders(server: ModelServer) -> None:
