@@ -335,6 +335,8 @@ def verify(
     try:
         with _explained():
             _require_output(job)
+            use_access(job.access)
+            job.resolve()
             findings = verify_job(job, create=create)
     except DataflowError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -372,6 +374,8 @@ def demo(
 
 def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str) -> None:
     use_access(job.access)
+    with _explained():
+        job.resolve()
     if job.pipeline_options.runner == "DataflowRunner":
         raise typer.Exit(_run_on_dataflow(job, dry_run=dry_run, log_format=log_format))
     is_portable = job.pipeline_options.runner == "PortableRunner"

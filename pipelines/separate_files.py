@@ -105,6 +105,7 @@ def separate_files(
         flags=ARGUMENTS,
     )
     use_access(job.access)
+    job.resolve()
     separators = job.separation.separators
     require_usable(separators, job.separation.device)
     elements = list_events(job)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..models.separators.base import Description, ModelError
-from ..models.separators.by_name import SeparatorName, describe
+from ..models.separators.by_name import SeparatorName, describe, is_elsewhere
 
 # Part of every digest: raise it when the same settings begin to give other samples or pictures.
 RESULTS_VERSION = 2
@@ -85,6 +85,17 @@ class SeparationSettings(Section):
             raise ValueError("options: with an ensemble, each member has options of its own")
         if self.recipe is not None and not self.is_nn_filter:
             raise ValueError("recipe: is one of nn-filter; other separators have options")
+        if not self.is_elsewhere:
+            self.require_model()
+        return self
+
+    def require_model(self) -> None:
+        """Refuse a separator that can't be had, or is another one than the job was written for.
+
+        Raises
+        ------
+        ValueError : it is
+        """
         try:
             found = self.description.sha256
         except ModelError as error:
@@ -94,7 +105,11 @@ class SeparationSettings(Section):
                 f"model_sha256: the files of {self.name} have {found or 'no digest'}: the model "
                 "is another one than the job was written for"
             )
-        return self
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether something has to be fetched before it is known what the separator gives."""
+        return any(is_elsewhere(each.name) for each in self.separators)
 
     @property
     def is_nn_filter(self) -> bool:
@@ -224,6 +239,17 @@ class SplitSettings(Section):
 
     @model_validator(mode="after")
     def _stems_exist(self) -> "SplitSettings":
+        if not self.separation.is_elsewhere:
+            self.require_stems()
+        return self
+
+    def require_stems(self) -> None:
+        """Refuse stems that the separator does not give, or that would share a name.
+
+        Raises
+        ------
+        ValueError : there are some
+        """
         known = self.separation.stem_names
         for stem in [*(self.stems.select or ()), *self.stems.rename]:
             if stem not in known:
@@ -237,7 +263,6 @@ class SplitSettings(Section):
                 f"stems: two stems would share a name, at least where a file system takes "
                 f"capitals for small letters: {', '.join(names)}"
             )
-        return self
 
     @property
     def wanted_stems(self) -> tuple[str, ...]:

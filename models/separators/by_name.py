@@ -129,6 +129,13 @@ def is_package(name: str) -> bool:
     return name.partition(":")[0] not in KINDS and not PYTHON_CLASS.match(name)
 
 
+def is_elsewhere(name: str) -> bool:
+    """Whether the files that say what a separator gives have to be fetched: of some packages."""
+    if not is_package(name) or os.path.exists(name):
+        return False
+    return "://" in name or _entry_of(name) is not None
+
+
 def fetch(
     separators: tuple[SeparatorName, ...], on_progress: "Progress | None" = None
 ) -> tuple[SeparatorName, ...]:

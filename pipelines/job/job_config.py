@@ -281,9 +281,24 @@ class JobConfig(SplitSettings):
             )
         if separation.ensemble or not is_package(separation.separator):
             raise ValueError("separation.model_updates: the separator must be a model package")
-        if separation.description.effect != "stems":
-            raise ValueError("separation.model_updates: is for packages that give stems")
         return self
+
+    def resolve(self) -> None:
+        """Fetch what says what the separator gives, if that lies elsewhere, and check it.
+
+        Parsing a job fetches nothing; this comes before a job is run or verified.
+
+        Raises
+        ------
+        JobFileError : it can't be had, or does not fit the job
+        """
+        try:
+            self.separation.require_model()
+            self.require_stems()
+        except ValueError as error:
+            raise JobFileError(f"separation: {error}") from error
+        if self.separation.model_updates and self.separation.description.effect != "stems":
+            raise JobFileError("separation.model_updates: is for packages that give stems")
 
     @model_validator(mode="after")
     def _streams_come_from_pubsub(self) -> "JobConfig":
@@ -388,10 +403,10 @@ def load_job(
         raise JobFileError(f"{path}: is no YAML: {error}") from error
     if not isinstance(plain, dict):
         raise JobFileError(f"{path}: holds no keys: see docs/job-files.md for an example")
-    if not templates:
-        plain = _filled(plain, path)
     for override in overrides:
         change_value(plain, override)
+    if not templates:
+        plain = _filled(plain, path)
     return parse_job(plain, source=path)
 
 

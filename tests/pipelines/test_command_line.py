@@ -5,12 +5,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import model_server
 import pytest
 import soundfile
 from conftest import Command
+from model_packages import Halves, write_package
 
 from beamsplitter.models import model_registry
-from beamsplitter.pipelines.job.job_config import JobFileError, load_job
+from beamsplitter.models.model_cache import CACHE_VARIABLE
+from beamsplitter.pipelines.job.job_config import JobFileError, load_job, parse_job
 from beamsplitter.pipelines.job.locations import expanded
 
 WriteAudio = Callable[..., Path]
@@ -131,6 +134,37 @@ def test_names_in_a_job_file_are_filled_or_an_error(
     assert job.plots.range_db == 40
     with pytest.raises(JobFileError, match=r"template value 'RANGE' is missing"):
         load_job(str(path), templates={"MUSIC": "m", "COMMENTS": "c"})
+
+
+def test_to_parse_a_job_fetches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_audio: WriteAudio
+) -> None:
+    """As `stop` and `publish` do; what runs or verifies it fetches what says what a model gives."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    plain = {
+        "job_name": "models",
+        "pipeline_options": {"runner": "DirectRunner", "streaming": False},
+        "job_config": {
+            "events": {"inputs": [{"type": "recording", "location": str(write_audio("a.wav"))}]},
+            "data": {"outputs": [{"type": "file", "location": str(tmp_path / "out")}]},
+        },
+    }
+    package = Path(write_package(tmp_path / "halves", Halves()))
+    with model_server.serving() as server:
+        for file in package.iterdir():
+            server.add(f"/halves/{file.name}", file.read_bytes())
+        plain["separation"] = {"separator": f"{server.address}/halves"}
+        job = parse_job(plain, source="job")
+        odd = parse_job({**plain, "stems": {"select": ["vocals"]}}, source="job")
+        assert not server.sent_bytes
+        job.resolve()
+        assert server.sent_bytes
+        assert job.separation.stem_names
+        with pytest.raises(JobFileError, match="'vocals' is no stem of http"):
+            odd.resolve()
+    plain["separation"] = {"separator": "halvs"}
+    with pytest.raises(JobFileError, match="halvs: no separator has this name"):
+        parse_job(plain, source="job")
 
 
 def test_a_location_is_a_path_or_an_address() -> None:
