@@ -212,7 +212,7 @@ job_config:
   events: {{inputs: [{{type: folder, location: "{location}"}}]}}
   data: {{outputs: [{{type: file, location: nowhere}}]}}
 """
-AWKWARD = "A=b  c, $5 ${Foo}"
+AWKWARD = "A=b  c, $5 {Foo} $Foo"
 
 
 def call(*arguments: object) -> Result:

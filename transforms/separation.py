@@ -128,7 +128,10 @@ class InverseSTFT(SeparationStep):
         stems = with_residual(stems, samples)
         if RESIDUAL in self.stems:
             others = [stem for stem in self.stems if stem != RESIDUAL] or list(stems)
-            stems[RESIDUAL] = samples - np.sum([stems[stem] for stem in others], axis=0)
+            # One after the other, as `separate_part` does: the same samples to the last digit.
+            stems[RESIDUAL] = samples.copy()
+            for stem in others:
+                stems[RESIDUAL] -= stems[stem]
         record.stems = {stem: cut_to_stem_range(stems[stem], record.part) for stem in self.stems}
         record.magnitude = record.phase = record.nearest = None
         record.masks = {}

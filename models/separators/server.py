@@ -221,8 +221,9 @@ _preloaded: dict[tuple[SeparatorName, ...], tuple[Member, ...]] = {}
 def preload(separators: tuple[SeparatorName, ...], device: str) -> None:
     """Load models that will run on the CPU, for the processes that are forked from this one.
 
-    They share its memory. What loading computes is computed by one thread: a pool of threads would
-    be missing in the forked processes, which would wait for it for ever.
+    They share its memory. What loading computes must be computed by one thread, as an engine's
+    environment says: a pool of threads would be missing in the forked processes, which would wait
+    for it for ever.
 
     Raises
     ------
@@ -231,18 +232,11 @@ def preload(separators: tuple[SeparatorName, ...], device: str) -> None:
     if not describe(separators).uses_device:
         _preloaded[separators] = load(separators)
         return
-    # Not there, or not needed, for most jobs.
-    import torch
-
+    # torch takes seconds to import.
     from .device_runner import find_device
 
     if find_device(device).type == "cpu":
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            _preloaded[separators] = load(separators)
-        finally:
-            torch.set_num_threads(threads)
+        _preloaded[separators] = load(separators)
 
 
 def open_models(separators: tuple[SeparatorName, ...], options: DeviceOptions) -> "Models":

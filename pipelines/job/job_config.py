@@ -403,10 +403,11 @@ def load_job(
         raise JobFileError(f"{path}: is no YAML: {error}") from error
     if not isinstance(plain, dict):
         raise JobFileError(f"{path}: holds no keys: see docs/job-files.md for an example")
+    if not templates:
+        plain = _filled(plain)
     for override in overrides:
         change_value(plain, override)
-    if not templates:
-        plain = _filled(plain, path)
+    _require_filled(plain, path)
     return parse_job(plain, source=path)
 
 
@@ -432,24 +433,33 @@ def parse_job(
         raise JobFileError("\n".join(f"{begin}{line}" for line in lines)) from error
 
 
-def _filled(value: Any, source: str) -> Any:
+class _Unfilled(str):
+    """A text with a `${NAME}` that the environment does not fill; `-O` may put another there."""
+
+
+def _filled(value: Any) -> Any:
     """The same value, each `${NAME}` in its texts filled from the environment."""
     if isinstance(value, dict):
-        return {key: _filled(each, source) for key, each in value.items()}
+        return {key: _filled(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_filled(each, source) for each in value]
+        return [_filled(each) for each in value]
     if not isinstance(value, str):
         return value
+    if any(name not in os.environ for name in TEMPLATE_NAME.findall(value)):
+        return _Unfilled(value)
+    return TEMPLATE_NAME.sub(lambda name: os.environ[name[1]], value)
 
-    def fill(name: re.Match[str]) -> str:
-        if name[1] not in os.environ:
+
+def _require_filled(value: Any, source: str) -> None:
+    for each in value.values() if isinstance(value, dict) else value:
+        if isinstance(each, dict | list):
+            _require_filled(each, source)
+        elif isinstance(each, _Unfilled):
+            name = next(name for name in TEMPLATE_NAME.findall(each) if name not in os.environ)
             raise JobFileError(
-                f"{source}: {name[0]} is not filled: give it with --template {name[1]}=value, or "
+                f"{source}: ${{{name}}} is not filled: give it with --template {name}=value, or "
                 "as an environment variable"
             )
-        return os.environ[name[1]]
-
-    return TEMPLATE_NAME.sub(fill, value)
 
 
 def change_value(plain: dict[str, Any], override: str) -> None:

@@ -779,8 +779,8 @@ def test_vorbis_priming_of_a_cut_stream_is_left_out() -> None:
 
 READ_DAMAGED_VORBIS = """
 import random, sys
-from beamsplitter.audio import ogg_pages
-from beamsplitter.audio.decoding import probe, read_audio
+from beamsplitter.audio.decoding import ogg_pages
+from beamsplitter.audio.decoding.audio_reader import read_audio
 from beamsplitter.audio.errors import AudioError
 ogg = sys.stdin.buffer.read()
 setup = ogg.index(b"\\x05vorbis")

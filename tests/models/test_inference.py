@@ -31,6 +31,7 @@ from beamsplitter.models.separators.server import (
     _Request,
     runner_of,
 )
+from beamsplitter.pipelines.local.launch import engine_environment
 
 RATE = 16000
 CPU = DeviceOptions(device="cpu")
@@ -64,10 +65,8 @@ from beamsplitter.models.separators import server
 from beamsplitter.models.separators.by_name import SeparatorName
 from beamsplitter.models.separators.plain_runner import DeviceOptions
 
-torch.set_num_threads(2)
 separators = (SeparatorName("torch_separators:Thoughtful"),)
 server.preload(separators, "cpu")
-assert torch.get_num_threads() == 2
 worker = os.fork()
 if not worker:
     models = server.open_models(separators, DeviceOptions("cpu", threads=2))
@@ -82,10 +81,10 @@ while os.waitpid(worker, os.WNOHANG)[0] == 0:
 """
 
 
-def test_workers_can_be_forked_from_a_process_that_loaded_models() -> None:
+def test_workers_can_be_forked_from_a_process_that_loaded_models(tmp_path: Path) -> None:
     """Though demucs' networks compute there; threads of a pool are not in the forked process."""
     tests = Path(__file__).parent.parent
-    environment = {**os.environ, "PYTHONPATH": str(tests)}
+    environment = {**engine_environment(tmp_path), "PYTHONPATH": str(tests)}
     done = subprocess.run(
         [sys.executable, "-c", FORKING], env=environment, capture_output=True, text=True
     )

@@ -27,7 +27,7 @@ import json, os, sys
 sys.path.insert(0, sys.argv[1])
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-from beamsplitter.audio import decoding
+from beamsplitter.audio.decoding import audio_reader
 from beamsplitter.pipelines.events.sources import CreateEvents
 from beamsplitter.transforms import planning
 from repeated_graphs import Scenario
@@ -38,7 +38,7 @@ plain = json.loads(sys.argv[2])
 def probe_or_end(source, *, name):
     if name == plain["ends_when_opened"]:
         os._exit(1)
-    return decoding.probe(source, name=name)
+    return audio_reader.probe(source, name=name)
 
 planning.probe = probe_or_end
 scenario = Scenario(separation=plain["separation"])

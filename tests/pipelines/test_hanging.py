@@ -19,9 +19,9 @@ TESTS = str(Path(__file__).parents[1])
 CULPRIT = """
 import os, signal, time
 from pathlib import Path
-from beamsplitter.audio import decoding
+from beamsplitter.audio.decoding import audio_reader
 
-read_audio = decoding.read_audio
+read_audio = audio_reader.read_audio
 both_work = Path(os.environ["BOTH_WORK"])
 
 def read_or_end(source, *, name, **options):
@@ -34,7 +34,7 @@ def read_or_end(source, *, name, **options):
         time.sleep(2)
     return read_audio(source, name=name, **options)
 
-decoding.read_audio = read_or_end
+audio_reader.read_audio = read_or_end
 """
 IN_THE_END = """
 import os

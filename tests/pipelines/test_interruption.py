@@ -20,16 +20,16 @@ SONGS = 8
 TIME_LIMIT_S = 60
 LETHAL = """
 import os
-from beamsplitter.audio import decoding
+from beamsplitter.audio.decoding import audio_reader
 
-read_audio = decoding.read_audio
+read_audio = audio_reader.read_audio
 
 def read_or_die(source, *, name, **options):
     if name.startswith("lethal"):
         os._exit(139)
     return read_audio(source, name=name, **options)
 
-decoding.read_audio = read_or_die
+audio_reader.read_audio = read_or_die
 """
 
 

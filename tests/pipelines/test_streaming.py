@@ -45,28 +45,28 @@ WriteAudio = Callable[..., Path]
 LIMIT_S = 120
 LETHAL = """
 import os, signal
-from beamsplitter.audio import decoding
+from beamsplitter.audio.decoding import audio_reader
 
-read_audio = decoding.read_audio
+read_audio = audio_reader.read_audio
 
 def read_or_die(source, *, name, **options):
     if name.startswith("lethal"):
         os.kill(os.getpid(), signal.SIGKILL)
     return read_audio(source, name=name, **options)
 
-decoding.read_audio = read_or_die
+audio_reader.read_audio = read_or_die
 """
 SLOW = """
 import time
-from beamsplitter.audio import decoding
+from beamsplitter.audio.decoding import audio_reader
 
-read_audio = decoding.read_audio
+read_audio = audio_reader.read_audio
 
 def read_late(source, *, name, **options):
     time.sleep(25 if name.startswith("slow") else 0)
     return read_audio(source, name=name, **options)
 
-decoding.read_audio = read_late
+audio_reader.read_audio = read_late
 """
 IMPATIENT = """
 from google.cloud.storage import retry

@@ -1,5 +1,6 @@
 """Files appear whole or not at all, and only inside the output folder."""
 
+import json
 import os
 import shutil
 import socket
@@ -149,7 +150,7 @@ def test_json_is_the_same_for_the_same_value_and_holds_any_name(tmp_path: Path) 
     first = (tmp_path / "x.json").read_bytes()
     tree.write_json({"a": "\udcff", "b": "å"}, "x.json")
     assert (tmp_path / "x.json").read_bytes() == first
-    assert storage.json.loads(first) == {"a": "\udcff", "b": "å"}
+    assert json.loads(first) == {"a": "\udcff", "b": "å"}
 
 
 def test_a_folder_that_another_run_removes_is_made_again(
