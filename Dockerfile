@@ -43,7 +43,8 @@ extras = [project['optional-dependencies'][name] for name in ['models', *names]]
 needed = [each for each in sum(extras, project['dependencies']) if '[models]' not in each]; \
 print(*needed, sep='\n')" > requirements.txt \
     && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
-COPY LICENSE README.md setup.py __init__.py ./
+COPY CHANGELOG.md LICENSE README.md setup.py __init__.py py.typed ./
+COPY job-configs job-configs
 COPY audio audio
 COPY models models
 COPY storage storage

@@ -8,5 +8,8 @@ PACKAGES = find_packages(include=[*FLOORS, *(f"{floor}.*" for floor in FLOORS)])
 setup(
     package_dir={"beamsplitter": "."},
     packages=["beamsplitter", *(f"beamsplitter.{package}" for package in PACKAGES)],
-    package_data={"beamsplitter.models": ["registry.yaml"]},
+    package_data={
+        "beamsplitter": ["py.typed", "CHANGELOG.md", "job-configs/*.yaml"],
+        "beamsplitter.models": ["registry.yaml"],
+    },
 )

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -343,6 +344,20 @@ def verify(
         raise typer.Exit(USAGE_ERROR) from error
     print_findings(findings, log_format=log_format)
     raise typer.Exit(0 if complete(findings) else 1)
+
+
+@app.command("job-configs")
+def job_configs(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to.")] = Path(
+        "job-configs"
+    ),
+) -> None:
+    """Write out the example job files, one for each way to go. What is there already stays."""
+    from .commands.job_configs import write_job_configs
+
+    with _explained():
+        for path in write_job_configs(folder.expanduser()):
+            print(path)
 
 
 @app.command()

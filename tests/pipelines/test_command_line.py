@@ -185,3 +185,18 @@ def test_models_list_what_is_here_first_in_names_that_can_be_copied(command: Com
         for line in command("models", "list", "--log-format", "json").stdout.splitlines()
     ]
     assert {entry["name"] for entry in told} <= rows.keys()
+
+
+def test_the_example_job_files_are_written_out(tmp_path: Path, command: Command) -> None:
+    ours = Path(__file__).parents[2] / "job-configs"
+    folder = tmp_path / "a" / "jobs"
+    folder.mkdir(parents=True)
+    (folder / "local-folder.yaml").write_text("mine")
+    done = command("job-configs", folder)
+    assert done.returncode == 0, done.stderr
+    written = [Path(line) for line in done.stdout.splitlines()]
+    assert {path.name for path in written} == {
+        path.name for path in ours.iterdir() if path.name != "local-folder.yaml"
+    }
+    assert all(path.read_bytes() == (ours / path.name).read_bytes() for path in written)
+    assert (folder / "local-folder.yaml").read_text() == "mine"
