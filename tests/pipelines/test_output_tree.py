@@ -30,6 +30,8 @@ from repeated_graphs import (
 from repeating_engine import NONE, Engine, Killed, Mischief
 from result_checks import FILES_OF_RUN, manifests, read_json
 
+from beamsplitter.transforms import attempts
+
 HISTORIES = int(os.environ.get("BEAMSPLITTER_SEEDS", "30")) // 3
 SECONDS = {LONG: 21, SHORT: 1.5}
 JOBS = (
@@ -169,6 +171,8 @@ class Histories(RuleBasedStateMachine):
 @pytest.fixture(autouse=True)
 def quick_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     draw_once_only(monkeypatch)
+    # As in test_repetition: a thread of the engine that waited for another would wait in vain.
+    monkeypatch.setattr(attempts, "ALONE_TIMEOUT_S", 0)
 
 
 class TestHistories(Histories.TestCase):  # type: ignore[name-defined,misc]
