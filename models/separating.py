@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..audio.errors import AudioError, TooShortAudioError
-from ..audio.parts import Part, join_parts, plan_parts
+from ..audio.parts import Part, join_parts
 from .separators.base import RESIDUAL, Description
 from .separators.by_name import SeparatorName, describe, require_installed
 from .separators.mixing import (
@@ -17,8 +17,7 @@ from .separators.mixing import (
     Position,
     Statistics,
     StreamingStatistics,
-    alignment_of,
-    needed_context_samples,
+    plan_parts_for,
     separate_part,
 )
 from .separators.plain_runner import DeviceOptions
@@ -180,16 +179,7 @@ def _separate_parts(
     progress: Progress | None,
 ) -> dict[str, np.ndarray]:
     channels, total = mixture.shape
-    parts = plan_parts(
-        total,
-        rate,
-        channels,
-        part_seconds=part_seconds,
-        context_samples=needed_context_samples(
-            description.context_s, rate, description.sample_rates
-        ),
-        alignment_samples=alignment_of(rate, description.sample_rates),
-    )
+    parts = plan_parts_for(description, total, rate, channels, part_seconds=part_seconds)
     statistics = None
     if description.normalizes and len(parts) > 1:
         statistics = _statistics_of(mixture, rate, description)
@@ -200,12 +190,7 @@ def _separate_parts(
             rate,
             models.members,
             models.run,
-            position=Position(
-                start_sample=part.context_start_sample,
-                total_samples=total,
-                stem_start_sample=part.stem_start_sample,
-                stem_stop_sample=part.stem_stop_sample,
-            ),
+            position=Position.of(part, total),
             stems=stems,
             statistics=statistics,
             options=MixingOptions(),

@@ -241,26 +241,26 @@ def publish(
     Exit code: 0 if all were published, 1 if some could not be, 2 for a mistake in the call, or if
     Pub/Sub does not take them.
     """
-    from .events import sending as publishing
+    from .events import sending
 
     job = _load(job_file, override, template)
     try:
-        with _explained(), publishing.opened_elements(elements or (), from_file) as numbered:
-            outcome = publishing.publish(
+        with _explained(), sending.opened_elements(elements or (), from_file) as numbered:
+            outcome = sending.publish(
                 job,
                 numbered,
                 top_down=top_down,
                 force=force,
                 ping=ping,
-                on_failure=functools.partial(publishing.print_failure, log_format=log_format),
+                on_failure=functools.partial(sending.print_failure, log_format=log_format),
             )
             if not outcome.published + outcome.failed and not outcome.stopped:
                 raise InputError(f"{from_file}: holds no elements")
-    except publishing.PublishError as error:
+    except sending.PublishError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(USAGE_ERROR) from error
     unit = "line" if from_file else "element"
-    publishing.print_outcome(outcome, unit=unit, log_format=log_format)
+    sending.print_outcome(outcome, unit=unit, log_format=log_format)
     if outcome.stopped:
         raise typer.Exit(INTERRUPTED if outcome.interrupted else USAGE_ERROR)
     raise typer.Exit(1 if outcome.failed else 0)

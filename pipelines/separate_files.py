@@ -16,7 +16,7 @@ from .job.locations import expanded
 from .local.cores import available_cores
 from .local.launch import run_local
 
-Location = str | os.PathLike[str]
+AnyPath = str | os.PathLike[str]
 # What the arguments fill of a job, as messages call it.
 ARGUMENTS = {
     "job_config.events.inputs": "inputs",
@@ -52,8 +52,8 @@ class FileResult:
 
 
 def separate_files(
-    inputs: Location | Sequence[Location],
-    output: Location,
+    inputs: AnyPath | Sequence[AnyPath],
+    output: AnyPath,
     *,
     separator: str = "nn-filter",
     options: Mapping[str, Any] | None = None,
@@ -151,8 +151,8 @@ def _result(
 
 
 def split_job(
-    inputs: Iterable[Location],
-    output: Location,
+    inputs: Iterable[AnyPath],
+    output: AnyPath,
     *,
     force: bool,
     separation: Mapping[str, Any],

@@ -147,12 +147,7 @@ class SeparationHandler(PartHandler):
             recording.info.sample_rate,
             model.members,
             model.run,
-            position=Position(
-                start_sample=part.context_start_sample,
-                total_samples=recording.total_samples,
-                stem_start_sample=part.stem_start_sample,
-                stem_stop_sample=part.stem_stop_sample,
-            ),
+            position=Position.of(part, recording.total_samples),
             stems=self.stems,
             statistics=Statistics(*track.statistics) if track.statistics else None,
             options=MixingOptions(

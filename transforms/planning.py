@@ -12,8 +12,7 @@ from ..audio.decoding.audio_reader import probe
 from ..audio.encoding import choose_format
 from ..audio.errors import TooShortAudioError
 from ..audio.extensions import has_audio_extension
-from ..audio.parts import plan_parts
-from ..models.separators.mixing import alignment_of, needed_context_samples
+from ..models.separators.mixing import plan_parts_for
 from ..storage import OutputTree, StorageError, files_of, open_for_reading, scheme_of, stat_file
 from .klio.message import parse_message
 from .manifest import Manifest, finished_branches, read_manifest
@@ -207,16 +206,13 @@ class PlanParts(Step):
     def apply(self, record: Any) -> Iterable[PartReference]:
         """One pending recording to one reference a part."""
         recording = self.recording_of(record)
-        rate, separator = recording.info.sample_rate, self.settings.separation.description
-        parts = plan_parts(
+        separation = self.settings.separation
+        parts = plan_parts_for(
+            separation.description,
             recording.total_samples,
-            rate,
+            recording.info.sample_rate,
             recording.info.channels,
-            part_seconds=self.settings.separation.part_seconds,
-            context_samples=needed_context_samples(
-                separator.context_s, rate, separator.sample_rates
-            ),
-            alignment_samples=alignment_of(rate, separator.sample_rates),
+            part_seconds=separation.part_seconds,
         )
         return [PartReference(recording, part) for part in parts]
 

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 import soxr
 
-from ...audio.parts import CROSS_FADE_S
-from .base import RESIDUAL, Member, ModelError, Separator
+from ...audio.parts import CROSS_FADE_S, Part, plan_parts
+from .base import RESIDUAL, Description, Member, ModelError, Separator
 from .blocks import Grid, cut_blocks, in_batches, kept_of, overlap_add, plan_blocks
 
 # Beyond so many samples, at the lower of the two rates, soxr's filter is silent.
@@ -37,6 +37,16 @@ class Position:
     total_samples: int
     stem_start_sample: int
     stem_stop_sample: int
+
+    @classmethod
+    def of(cls, part: Part, total_samples: int) -> "Position":
+        """That of a part of a recording of so many samples."""
+        return cls(
+            start_sample=part.context_start_sample,
+            total_samples=total_samples,
+            stem_start_sample=part.stem_start_sample,
+            stem_stop_sample=part.stem_stop_sample,
+        )
 
 
 @dataclass(frozen=True)
@@ -211,6 +221,26 @@ def needed_context_samples(context_s: float, sample_rate: int, rates: Sequence[i
     reach = max((2 * _reach(sample_rate, rate) for rate in rates), default=0)
     alignment = alignment_of(sample_rate, rates)
     return math.ceil(context_s * sample_rate) + cross_fade + reach + alignment
+
+
+def plan_parts_for(
+    description: Description,
+    total_samples: int,
+    sample_rate: int,
+    channels: int,
+    *,
+    part_seconds: float,
+) -> list[Part]:
+    """Cut a recording into parts, as `plan_parts` does, with the context that a separator needs."""
+    rates = description.sample_rates
+    return plan_parts(
+        total_samples,
+        sample_rate,
+        channels,
+        part_seconds=part_seconds,
+        context_samples=needed_context_samples(description.context_s, sample_rate, rates),
+        alignment_samples=alignment_of(sample_rate, rates),
+    )
 
 
 def _reach(sample_rate: int, rate: int) -> int:
