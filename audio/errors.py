@@ -1,7 +1,9 @@
 """The errors that a recording can cause. Each is permanent: trying again would not help."""
 
+from ..errors import BeamsplitterError
 
-class AudioError(ValueError):
+
+class AudioError(BeamsplitterError, ValueError):
     """A recording that can't be processed; the message says what is wrong and what to do."""
 
 

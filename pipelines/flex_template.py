@@ -10,11 +10,10 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from ..errors import BeamsplitterError
 from ..storage import use_access
-from .events.elements import InputError
 from .job.job_config import JobConfig, JobFileError, PipelineSettings, load_job, parse_job
 from .services.dataflow import submit
-from .services.dataflow_jobs import DataflowError
 
 # Options that a job file, as Klio's, calls otherwise than Beam does.
 NAMES_IN_JOB_FILES = {"machine_type": "worker_machine_type", "disk_type": "worker_disk_type"}
@@ -69,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         use_access(job.access)
         job.resolve()
         submission = submit(job)
-    except (JobFileError, InputError, DataflowError, OSError) as error:
+    except (BeamsplitterError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(submission.url or job.pipeline_options.template_location)

@@ -7,6 +7,8 @@ from typing import Any
 
 import google_crc32c
 
+from ..errors import BeamsplitterError
+
 GCS_SCHEME = "gs://"
 SCRATCH_DAYS = 14
 """Age at which scratch files are nobody's: Dataflow ends batch jobs after 10 days."""
@@ -23,7 +25,7 @@ def scheme_of(path: str) -> str:
     return found[0] if found else ""
 
 
-class _FileError(OSError):
+class _FileError(BeamsplitterError, OSError):
     def __str__(self) -> str:
         return f"{self.filename}: {self.strerror}"
 

@@ -12,8 +12,8 @@ from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.pvalue import TaggedOutput
 
 from ..audio.errors import AudioError
-from ..storage import Access, StorageError, UnusableStorageError, use_access
-from .klio.message import KlioMessageError
+from ..errors import BeamsplitterError
+from ..storage import Access, UnusableStorageError, use_access
 from .records import Failure, PartReceipt, PartReference, PendingRecording, Track
 from .whereabouts import at_step
 
@@ -119,7 +119,7 @@ def failure_of(error: BaseException, step: str, identity: dict[str, Any]) -> Fai
     """The dead letter of a record that an exception ended; bad input needs no traceback."""
     if isinstance(error, GivenUpError) and error.step:
         step = error.step
-    expected = isinstance(error, AudioError | StorageError | KlioMessageError)
+    expected = isinstance(error, BeamsplitterError)
     trace = "".join(traceback.format_exception(error))
     return Failure(
         **identity,

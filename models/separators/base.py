@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ...audio.errors import AudioError
+from ...errors import BeamsplitterError
 from .blocks import BlockLengths
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 RESIDUAL = "residual"
 
 
-class ModelError(AudioError):
+class ModelError(BeamsplitterError, ValueError):
     """A model that can't be found or loaded, or whose output is wrong; the message names it."""
 
 
-class UnusableModelError(Exception):
+class UnusableModelError(BeamsplitterError):
     """A model that can't be loaded where the job runs: no recording's fault, so the job ends."""
 
 

@@ -20,15 +20,17 @@ from rich.text import Text
 from ...models.model_registry import ModelEntry, find_entry, list_entries
 from ...models.separators.base import ModelError
 from ...models.separators.by_name import SeparatorName, describe, require_installed, require_usable
+from .told_errors import Commands, failing_with
 
 models_app = typer.Typer(
     name="models",
+    cls=Commands,
     help="Known models: list them, fetch their files into the cache, and check those.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-FAILED, USAGE_ERROR = 1, 2
+FAILED = 1
 PLAIN_WIDTH = 200
 BUILT_IN = ("nn-filter", "hpss")
 
@@ -45,8 +47,7 @@ def list_models(log_format: LogFormat = "text") -> None:
     """
     from ...models.model_cache import ModelCache
 
-    with _explained(USAGE_ERROR):
-        entries = list_entries()
+    entries = list_entries()
     cache = ModelCache()
     if log_format == "json":
         for entry in entries:
@@ -85,10 +86,9 @@ def fetch(
     """
     from ...models.model_cache import ModelCache
 
-    with _explained(USAGE_ERROR):
-        if bool(names) == everything:
-            raise ModelError("name the models, or give --all")
-        entries = [find_entry(name) for name in names] if names else list_entries()
+    if bool(names) == everything:
+        raise ModelError("name the models, or give --all")
+    entries = [find_entry(name) for name in names] if names else list_entries()
     failed = False
     with shown_progress(log_format) as on_progress:
         cache = ModelCache(on_progress)
@@ -125,20 +125,18 @@ def show(
     """
     is_package = "://" in name or os.sep in name or os.path.isdir(name)
     if is_package:
-        with _explained(FAILED):
+        with failing_with(FAILED):
             facts = _facts_of_package(name)
     else:
-        with _explained(USAGE_ERROR):
-            facts = _facts_of_entry(find_entry(name))
+        facts = _facts_of_entry(find_entry(name))
     if log_format == "json":
         _print_json(facts)
     else:
         _print_facts(facts)
-    with _explained(USAGE_ERROR):
-        if is_package:
-            require_usable((SeparatorName(name),), load_packages=True)
-        else:
-            require_installed(name)
+    if is_package:
+        require_usable((SeparatorName(name),), load_packages=True)
+    else:
+        require_installed(name)
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
@@ -171,10 +169,9 @@ def verify(
     from ...models.model_cache import ModelCache
 
     cache = ModelCache()
-    with _explained(USAGE_ERROR):
-        entries = [find_entry(name) for name in names or ()]
-        entries = entries or [entry for entry in list_entries() if cache.folder_of(entry).is_dir()]
-    with _explained(FAILED):
+    entries = [find_entry(name) for name in names or ()]
+    entries = entries or [entry for entry in list_entries() if cache.folder_of(entry).is_dir()]
+    with failing_with(FAILED):
         checked = [file for entry in entries for file in cache.verify(entry)]
         checked += [] if names else cache.verify_addresses()
     for file in checked:
@@ -224,16 +221,6 @@ def shown_progress(
             bar.update(tasks[name], completed=done_bytes, total=total_bytes)
 
         yield advance
-
-
-@contextmanager
-def _explained(code: int) -> Iterator[None]:
-    """Errors end the command with their message, and no stack trace."""
-    try:
-        yield
-    except (ModelError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(code) from error
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ...storage import OutputTree, absolute, list_names, require_writable, scheme_of
-from ...storage.file_facts import HOW_TO_SIGN_IN
 from ..job.event_config import (
     AvroEventOutput,
     BigQueryEventOutput,
@@ -209,24 +208,16 @@ def _require_columns(output: BigQueryEventOutput, schema: list["bigquery.SchemaF
 
 def _require_topic(output: PubSubEventOutput) -> None:
     from google.api_core import exceptions as api_exceptions
-    from google.auth.exceptions import GoogleAuthError
     from google.cloud import pubsub_v1
 
+    from .pubsub import explained
+
     try:
-        with pubsub_v1.PublisherClient() as client:
+        with (
+            explained(output.topic, but=(api_exceptions.PermissionDenied,)),
+            pubsub_v1.PublisherClient() as client,
+        ):
             client.get_topic(topic=output.topic, timeout=TOPIC_LIMIT_S)
-    except api_exceptions.NotFound as error:
-        raise InputError(
-            f"{output.topic}: there is no such topic: make it, or correct the job file"
-        ) from error
     except api_exceptions.PermissionDenied:
         # Who may publish need not be allowed to look.
         return
-    except GoogleAuthError as error:
-        raise InputError(f"no credentials for Pub/Sub: {HOW_TO_SIGN_IN}") from error
-    except api_exceptions.ClientError as error:
-        raise InputError(
-            f"{output.topic}: Pub/Sub refuses it: {error.message}: correct the job file"
-        ) from error
-    except api_exceptions.GoogleAPIError as error:
-        raise InputError(f"{output.topic}: Pub/Sub can't be reached: {error}") from error

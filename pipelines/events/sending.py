@@ -12,24 +12,19 @@ from typing import Any, BinaryIO
 
 from google.api_core import exceptions as api_exceptions
 from google.api_core.retry import Retry, if_exception_type
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.cloud import pubsub_v1
 from google.cloud.pubsub_v1.publisher.exceptions import MessageTooLargeError
 
-from ...storage.file_facts import HOW_TO_SIGN_IN
 from ...transforms.klio.message import KlioJob, new_message
 from ..job.event_config import DELETED_TOPIC, PubSubEvents
 from ..job.job_config import JobConfig, JobFileError
 from .listing import InputError
+from .pubsub import PubSubError, explained, reason_of
 
 OUTSTANDING_LIMIT = 2000
 FIRST_ANSWER_LIMIT_S = 10.0
 RETRY_LIMIT_S = 60.0
 SHOWN_CHARACTERS = 200
-
-
-class PublishError(RuntimeError):
-    """Pub/Sub, the account or the topic does not let anything be published."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +89,7 @@ def topic_of(job: JobConfig) -> str:
     Raises
     ------
     JobFileError : the job has no Pub/Sub input
-    PublishError : the topic of the subscription can't be found out
+    PubSubError : the topic of the subscription can't be found out
     """
     inputs = (each for each in job.job_config.events.inputs if isinstance(each, PubSubEvents))
     first = next(inputs, None)
@@ -104,11 +99,11 @@ def topic_of(job: JobConfig) -> str:
         )
     if first.topic:
         return first.topic
-    with _explained(first.location), pubsub_v1.SubscriberClient() as client:
+    with explained(first.location), pubsub_v1.SubscriberClient() as client:
         found = client.get_subscription(subscription=first.location, **_first_call())
         topic: str = found.topic
     if topic == DELETED_TOPIC:
-        raise PublishError(f"{first.location}: its topic was deleted: make both anew")
+        raise PubSubError(f"{first.location}: its topic was deleted: make both anew")
     return topic
 
 
@@ -136,12 +131,12 @@ def publish(
     Raises
     ------
     JobFileError : the job has no Pub/Sub input
-    PublishError : nothing can be published
+    PubSubError : nothing can be published
     """
     started = time.monotonic()
     topic = topic_of(job)
     this_job = KlioJob(job_name=job.job_name, gcp_project=job.pipeline_options.project)
-    with _explained(topic):
+    with explained(topic):
         options = pubsub_v1.types.PublisherOptions(retry=_retry(RETRY_LIMIT_S))
         client = pubsub_v1.PublisherClient(publisher_options=options)
     sender = _Sender(client, topic, on_failure)
@@ -160,7 +155,7 @@ def publish(
     client.stop()
     sender.wait()
     if sender.stopped and not sender.published:
-        raise PublishError(sender.stopped)
+        raise PubSubError(sender.stopped)
     return Outcome(
         published=sender.published,
         failed=sender.failed,
@@ -244,7 +239,7 @@ class _Sender:
             if error is None:
                 self.published += 1
                 return
-            reason = _reason(self.topic, error)
+            reason = reason_of(self.topic, error)
             # Whatever else is wrong would meet all other elements too.
             if not isinstance(error, MessageTooLargeError):
                 self.stopped = self.stopped or reason
@@ -266,27 +261,3 @@ def _retry(timeout_s: float) -> Retry:
         api_exceptions.Cancelled,
     )
     return Retry(predicate=transient, timeout=timeout_s)
-
-
-@contextlib.contextmanager
-def _explained(place: str) -> Iterator[None]:
-    try:
-        yield
-    except (api_exceptions.GoogleAPIError, GoogleAuthError) as error:
-        raise PublishError(_reason(place, error)) from error
-
-
-def _reason(place: str, error: Exception) -> str:
-    if isinstance(error, MessageTooLargeError):
-        return "is too long for a message of Pub/Sub, which holds 10 MB"
-    if isinstance(error, DefaultCredentialsError):
-        return f"no credentials for Google Pub/Sub: {HOW_TO_SIGN_IN}"
-    if isinstance(error, api_exceptions.NotFound):
-        return f"{place}: is not there: create it, or correct the job file"
-    if isinstance(error, api_exceptions.Forbidden | api_exceptions.Unauthorized):
-        return f"{place}: may not be used: check the roles of this account ({error.message})"
-    if isinstance(error, api_exceptions.ClientError):
-        return f"{place}: Pub/Sub refuses it: {error.message}: correct the job file"
-    if isinstance(error, api_exceptions.RetryError):
-        return f"{place}: Pub/Sub can't be reached, after many tries: {error.cause}"
-    return f"{place}: {error}"

@@ -17,6 +17,7 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.auth.transport.requests import Request
 from google.cloud import dataflow_v1beta3 as api
 
+from ...errors import BeamsplitterError
 from ...storage.file_facts import HOW_TO_SIGN_IN
 from ..job.job_config import JobConfig, JobFileError, PipelineSettings
 from ..outcomes.step_metrics import sum_of
@@ -32,16 +33,20 @@ ENDED_WELL = {State.JOB_STATE_DONE, State.JOB_STATE_DRAINED, State.JOB_STATE_UPD
 ENDED = {*ENDED_WELL, State.JOB_STATE_FAILED, State.JOB_STATE_CANCELLED, State.JOB_STATE_STOPPED}
 
 
-class DataflowError(RuntimeError):
+class DataflowError(BeamsplitterError, RuntimeError):
     """Dataflow, the storage or the credentials refuse, or a job failed."""
 
 
 class NoSuchJobError(DataflowError):
     """No job of the name is active."""
 
+    exit_code = 1
+
 
 class JobFailedError(DataflowError):
     """A job failed, or was cancelled."""
+
+    exit_code = 1
 
 
 class DataflowJobs:

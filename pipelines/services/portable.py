@@ -18,6 +18,7 @@ import grpc
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
+from ...errors import BeamsplitterError
 from ...storage import OutputTree, require_writable, scheme_of
 from ..events.elements import require_events
 from ..events.outputs import prepare_outputs
@@ -37,12 +38,14 @@ CONFIGURATIONS = {
 }
 
 
-class PortableError(RuntimeError):
+class PortableError(BeamsplitterError, RuntimeError):
     """The job server can't be reached or refuses."""
 
 
 class PortableJobFailedError(PortableError):
     """A job failed, or was cancelled."""
+
+    exit_code = 1
 
 
 class PortableJob:

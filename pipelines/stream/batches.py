@@ -181,7 +181,7 @@ class Engine:
         """Kill it with all that it has forked."""
         end_engine(self.process)
 
-    def error(self) -> LaunchError:
+    def error(self) -> LaunchError | SetUpError:
         """Why it could not begin."""
         log = (self.folder / LOG).read_text(errors="replace")[-LOG_TAIL:]
         if self.process.wait() == SET_UP_EXIT_CODE:

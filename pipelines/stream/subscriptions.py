@@ -16,17 +16,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from google.api_core import exceptions
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient, types
 from google.cloud.pubsub_v1.subscriber.message import Message
 from google.cloud.pubsub_v1.subscriber.scheduler import Scheduler
 from google.pubsub_v1 import PublisherClient as GrpcPublisherClient
 
 from ...storage import scheme_of
-from ...storage.file_facts import HOW_TO_SIGN_IN
 from ...transforms.klio.message import KlioMessageError, parse_message
 from ...transforms.notifications import parse_notification
 from ..events.elements import InputError, Place, place_of
+from ..events.pubsub import PubSubError, explained
 from ..job.event_config import DELETED_TOPIC, PubSubEvents
 from ..job.job_config import JobConfig
 
@@ -214,10 +213,12 @@ def connect(job: JobConfig) -> tuple[SubscriberClient, list[str]]:
 
     Raises
     ------
-    InputError : one is not there, there are no credentials, or Pub/Sub can't be reached
+    InputError : an input is none of Pub/Sub
+    PubSubError : one is not there, there are no credentials, or Pub/Sub can't be reached
     """
     place_of(job)
-    client = _explained("Pub/Sub", SubscriberClient)
+    with explained("Pub/Sub"):
+        client = SubscriberClient()
     paths = []
     for each in job.job_config.events.inputs:
         if not isinstance(each, PubSubEvents):
@@ -232,13 +233,12 @@ def connect(job: JobConfig) -> tuple[SubscriberClient, list[str]]:
 
 def _require_subscription(client: SubscriberClient, path: str) -> None:
     try:
-        found = _explained(
-            path, client.get_subscription, subscription=path, retry=None, timeout=SET_UP_S
-        )
+        with explained(path, but=(exceptions.PermissionDenied,)):
+            found = client.get_subscription(subscription=path, retry=None, timeout=SET_UP_S)
     except exceptions.PermissionDenied:
         return  # To read from it is another permission than to look at it.
     if found.topic == DELETED_TOPIC:
-        raise InputError(f"{path}: its topic was deleted: no event will come from it")
+        raise PubSubError(f"{path}: its topic was deleted: no event will come from it")
 
 
 def _own_subscription(client: SubscriberClient, topic: str, job: JobConfig) -> str:
@@ -247,49 +247,22 @@ def _own_subscription(client: SubscriberClient, topic: str, job: JobConfig) -> s
     id = re.sub(r"[^\w.~+%-]", "-", f"beamsplitter-{job.job_name}-{name}", flags=re.ASCII)
     path = f"projects/{project}/subscriptions/{id[:LONGEST_ID]}"
     try:
-        _explained(
-            topic,
-            client.create_subscription,
-            name=path,
-            topic=topic,
-            ack_deadline_seconds=LEASE_S,
-            retry=None,
-            timeout=SET_UP_S,
-        )
+        with explained(topic, but=(exceptions.AlreadyExists, exceptions.PermissionDenied)):
+            client.create_subscription(
+                name=path,
+                topic=topic,
+                ack_deadline_seconds=LEASE_S,
+                retry=None,
+                timeout=SET_UP_S,
+            )
     except exceptions.AlreadyExists:
         _require_subscription(client, path)
     except exceptions.PermissionDenied as error:
-        raise InputError(
+        raise PubSubError(
             f"{topic}: a subscription to it may not be made: {error.message}; make one, and name "
             "it as the input's subscription"
         ) from error
     return path
-
-
-def _explained(path: str, call: Callable[..., Any], **arguments: Any) -> Any:
-    """Call Pub/Sub; errors of its set-up are explained."""
-    try:
-        return call(**arguments)
-    except exceptions.NotFound as error:
-        kind = "topic" if "/topics/" in path else "subscription"
-        raise InputError(
-            f"{path}: there is no such {kind}: `gcloud pubsub {kind}s create` makes one"
-        ) from error
-    except DefaultCredentialsError as error:
-        raise InputError(f"no credentials for Google Pub/Sub: {HOW_TO_SIGN_IN}") from error
-    except GoogleAuthError as error:
-        raise InputError(f"Pub/Sub: no valid credentials: {error}; {HOW_TO_SIGN_IN}") from error
-    except (exceptions.PermissionDenied, exceptions.AlreadyExists):
-        raise  # Which the callers know what to do about.
-    except exceptions.ClientError as error:
-        raise InputError(
-            f"{path}: Pub/Sub refuses it: {error.message}: correct the job file"
-        ) from error
-    except (exceptions.ServerError, exceptions.RetryError) as error:
-        raise InputError(
-            f"{path}: Pub/Sub can't be reached: {error.message}; check the network, and "
-            "PUBSUB_EMULATOR_HOST if it is set"
-        ) from error
 
 
 class DeadLetterTopic:
@@ -297,15 +270,17 @@ class DeadLetterTopic:
 
     Raises
     ------
-    InputError : see `connect`
+    PubSubError : see `connect`
     """
 
     def __init__(self, path: str, job_name: str) -> None:
         self.path = path
         self.job_name = job_name
-        self.client = _explained("Pub/Sub", PublisherClient)
+        with explained("Pub/Sub"):
+            self.client = PublisherClient()
         try:
-            _explained(path, self.client.get_topic, topic=path, retry=None, timeout=SET_UP_S)
+            with explained(path, but=(exceptions.PermissionDenied,)):
+                self.client.get_topic(topic=path, retry=None, timeout=SET_UP_S)
         except exceptions.PermissionDenied:
             return  # To publish is another permission than to look at it.
 

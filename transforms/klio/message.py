@@ -20,8 +20,10 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
 from google.protobuf.message import DecodeError, Message
 
+from ...errors import BeamsplitterError
 
-class KlioMessageError(ValueError):
+
+class KlioMessageError(BeamsplitterError, ValueError):
     """Bytes that are no Klio message or no array, or a message that can't be written."""
 
 

@@ -1,0 +1,46 @@
+"""What must be there before a job begins on this machine."""
+
+from collections.abc import Callable
+
+from ...models.separators.by_name import fetch, require_usable
+from ...storage import require_writable, use_access
+from ..events.outputs import prepare_outputs
+from ..job.job_config import JobConfig
+
+
+def require_ready(job: JobConfig, *, load_packages: bool = False) -> None:
+    """Find out whether a job fits this machine; nothing is made yet.
+
+    Parameters
+    ----------
+    load_packages : try model packages, too, by loading them
+
+    Raises
+    ------
+    JobFileError : the job does not fit its separator
+    ModelError : the separator can't be had, or not run here
+    """
+    use_access(job.access)
+    job.resolve()
+    require_usable(job.separation.separators, job.separation.device, load_packages=load_packages)
+
+
+def make_ready(
+    job: JobConfig, on_progress: Callable[[str, int, int | None], None] | None = None
+) -> None:
+    """Make sure that results can be written, and fetch the models.
+
+    Parameters
+    ----------
+    on_progress : see `fetch`
+
+    Raises
+    ------
+    StorageError : the results can't be written
+    InputError : an output of events can't be used
+    ModelError : a model can't be fetched
+    """
+    require_writable(job.output_location)
+    prepare_outputs(job)
+    if not job.separation.is_nn_filter:
+        fetch(job.separation.separators, on_progress)
