@@ -6,28 +6,26 @@ import io
 import json
 import signal
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 import yaml
-from rich.console import Console
-from rich.text import Text
 
-from ..models.separators.base import ModelError
-from ..models.separators.by_name import fetch, missing, require_usable
-from ..storage import require_writable, use_access
-from .commands.models_command import models_app, shown_progress
-from .events.elements import InputError, list_events
-from .events.outputs import prepare_outputs
-from .job.job_config import JobConfig, JobFileError, load_job, parse_job
-from .local.cores import available_cores
+from ..storage import absolute, use_access
+from .commands.models_command import models_app
+from .commands.running import INTERRUPTED, require_output, run_batch, run_job
+from .commands.told_errors import Commands
+from .events.elements import InputError
+from .job.job_config import JobConfig, JobFileError, load_job
+from .job.locations import expanded
+from .local.preparing import require_ready
 from .separate_files import split_job
 
 app = typer.Typer(
     name="beamsplitter",
+    cls=Commands,
     help="Split recordings into stems and draw their spectrograms.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -36,11 +34,11 @@ app = typer.Typer(
 )
 app.add_typer(models_app)
 USAGE_ERROR = 2
-INTERRUPTED = 130
 # What the options of `separate` fill of a job, as messages call it.
 FLAGS = {
     "job_config.events.inputs": "INPUT",
     "job_config.data.outputs.0.location": "--output",
+    "job_config.data.inputs.0.location": "--root",
     "separation": "--separator, --option",
     "separation.separator": "--separator",
     "separation.options": "--option",
@@ -64,6 +62,9 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="List what would be done, skipped and refused.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Do finished recordings again.")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Replace results that other settings have made.")
+]
 JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="A job file.")]
 Override = Annotated[
     list[str] | None,
@@ -103,7 +104,15 @@ def separate(
     output: Annotated[str, typer.Option("--output", "-o", help="Folder of the results.")],
     workers: Workers = None,
     force: Force = False,
+    replace: Replace = False,
     dry_run: DryRun = False,
+    root: Annotated[
+        str | None,
+        typer.Option(
+            help="Call recordings by their paths below this folder; default: below the INPUT that "
+            "names them."
+        ),
+    ] = None,
     format: Annotated[
         Literal["flac", "wav", "ogg", "mp3"], typer.Option(help="File format of the stems.")
     ] = "flac",
@@ -154,30 +163,31 @@ def separate(
     that was stopped goes on where it was. Exit code: 0 if every recording came out, 1 if some
     failed (OUT/failures.jsonl says why), 2 for a mistake in the call.
     """
-    with _explained():
-        job = split_job(
-            inputs,
-            output,
-            force=force,
-            separation={
-                "separator": separator,
-                "options": _options_of(option or ()),
-                "recipe": recipe,
-                "device": device,
-                "part_seconds": part_seconds,
-                "start_s": start,
-                "duration_s": duration,
-            },
-            stems={
-                "format": format,
-                "bit_depth": bit_depth,
-                "select": [name.strip() for name in stems.split(",")] if stems else None,
-            },
-            plots={"enabled": plots},
-            changes=override or (),
-            flags=FLAGS,
-        )
-    _run(job, workers=workers, dry_run=dry_run, log_format=log_format)
+    job = split_job(
+        inputs,
+        output,
+        force=force,
+        replace=replace,
+        root=root,
+        separation={
+            "separator": separator,
+            "options": _options_of(option or ()),
+            "recipe": recipe,
+            "device": device,
+            "part_seconds": part_seconds,
+            "start_s": start,
+            "duration_s": duration,
+        },
+        stems={
+            "format": format,
+            "bit_depth": bit_depth,
+            "select": [name.strip() for name in stems.split(",")] if stems else None,
+        },
+        plots={"enabled": plots},
+        changes=override or (),
+        flags=FLAGS,
+    )
+    raise typer.Exit(run_job(job, workers=workers, dry_run=dry_run, log_format=log_format))
 
 
 @app.command()
@@ -190,6 +200,7 @@ def run(
         typer.Option(min=1, help="Worker processes; default as the file says, or one a core."),
     ] = None,
     force: Force = False,
+    replace: Replace = False,
     update: Annotated[
         bool, typer.Option("--update", help="Replace the running stream of this name on Dataflow.")
     ] = False,
@@ -200,18 +211,15 @@ def run(
     overrides = list(override or ())
     if force:
         overrides.append("job_config.data.outputs.0.force=true")
+    if replace:
+        overrides.append("job_config.data.outputs.0.replace=true")
     if update:
         overrides.append("pipeline_options.update=true")
     job = _load(job_file, overrides, template)
     if update and job.pipeline_options.runner != "DataflowRunner":
-        print("error: --update: the job does not run on Dataflow", file=sys.stderr)
-        raise typer.Exit(USAGE_ERROR)
-    _run(
-        job,
-        workers=workers or job.pipeline_options.direct_num_workers,
-        dry_run=dry_run,
-        log_format=log_format,
-    )
+        raise JobFileError("--update: the job does not run on Dataflow")
+    workers = workers or job.pipeline_options.direct_num_workers
+    raise typer.Exit(run_job(job, workers=workers, dry_run=dry_run, log_format=log_format))
 
 
 @app.command()
@@ -244,21 +252,17 @@ def publish(
     from .events import sending
 
     job = _load(job_file, override, template)
-    try:
-        with _explained(), sending.opened_elements(elements or (), from_file) as numbered:
-            outcome = sending.publish(
-                job,
-                numbered,
-                top_down=top_down,
-                force=force,
-                ping=ping,
-                on_failure=functools.partial(sending.print_failure, log_format=log_format),
-            )
-            if not outcome.published + outcome.failed and not outcome.stopped:
-                raise InputError(f"{from_file}: holds no elements")
-    except sending.PublishError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(USAGE_ERROR) from error
+    with sending.opened_elements(elements or (), from_file) as numbered:
+        outcome = sending.publish(
+            job,
+            numbered,
+            top_down=top_down,
+            force=force,
+            ping=ping,
+            on_failure=functools.partial(sending.print_failure, log_format=log_format),
+        )
+    if not outcome.published + outcome.failed and not outcome.stopped:
+        raise InputError(f"{from_file}: holds no elements")
     unit = "line" if from_file else "element"
     sending.print_outcome(outcome, unit=unit, log_format=log_format)
     if outcome.stopped:
@@ -285,19 +289,14 @@ def stop(
     Exit code: 0 if it is stopping, or has stopped with --wait; 1 if no job of the name is running,
     or it failed in the end; 2 for a mistake in the call, or no access.
     """
-    from .services.dataflow_jobs import DataflowError, JobFailedError, NoSuchJobError, stop_job
+    from .services.dataflow_jobs import stop_job
 
     job = _load(job_file, override, template)
+    if drain and cancel:
+        raise JobFileError("--drain and --cancel: give one of them")
+    mode = "drain" if drain else "cancel" if cancel else None
     try:
-        with _explained():
-            if drain and cancel:
-                raise JobFileError("--drain and --cancel: give one of them")
-            mode = "drain" if drain else "cancel" if cancel else None
-            found, state = stop_job(job, mode=mode, wait=wait)
-    except DataflowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        no_stop = isinstance(error, NoSuchJobError | JobFailedError)
-        raise typer.Exit(1 if no_stop else USAGE_ERROR) from error
+        found, state = stop_job(job, mode=mode, wait=wait)
     except KeyboardInterrupt as error:
         print("no longer waiting; the job goes on stopping", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from error
@@ -330,20 +329,58 @@ def verify(
     credentials.
     """
     from .checks.verify import complete, print_findings, verify_job
-    from .services.dataflow_jobs import DataflowError
 
     job = _load(job_file, override, template)
-    try:
-        with _explained():
-            _require_output(job)
-            use_access(job.access)
-            job.resolve()
-            findings = verify_job(job, create=create)
-    except DataflowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(USAGE_ERROR) from error
+    require_output(job)
+    use_access(job.access)
+    job.resolve()
+    findings = verify_job(job, create=create)
     print_findings(findings, log_format=log_format)
     raise typer.Exit(0 if complete(findings) else 1)
+
+
+@app.command()
+def check(
+    output: Annotated[str, typer.Argument(metavar="OUT", help="Folder of the results.")],
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Make anew what is missing or changed, on this machine."),
+    ] = False,
+    workers: Workers = None,
+    log_format: LogFormat = "text",
+) -> None:
+    """Hold all results against the digests in their manifests.
+
+    On gs:// the checksums that the service keeps are compared, and nothing is read. Exit code: 0 if
+    all files are whole, in the end with --repair; 1 if some are not; 2 for a mistake in the call.
+    """
+    from .commands.check import check_with_bar, print_check, read_tree, repairs
+
+    location = absolute(expanded(output))
+    tree = read_tree(location)
+    damages = check_with_bar(tree, log_format=log_format)
+    print_check(tree, damages, log_format=log_format)
+    if damages and repair:
+        for job in repairs(tree, damages):
+            require_ready(job)
+            run_batch(job, workers=workers, log_format=log_format)
+        tree = read_tree(location)
+        damages = check_with_bar(tree, log_format=log_format)
+        print_check(tree, damages, log_format=log_format)
+    raise typer.Exit(1 if damages else 0)
+
+
+@app.command()
+def schema(
+    name: Annotated[
+        Literal["job", "manifest", "run"],
+        typer.Argument(help="job files, manifest.json, or run.json."),
+    ],
+) -> None:
+    """Print the JSON Schema of job files, manifests, or run.json."""
+    from .commands.schema import schema_of
+
+    print(json.dumps(schema_of(name), indent=2))
 
 
 @app.command("job-configs")
@@ -355,9 +392,8 @@ def job_configs(
     """Write out the example job files, one for each way to go. What is there already stays."""
     from .commands.job_configs import write_job_configs
 
-    with _explained():
-        for path in write_job_configs(folder.expanduser()):
-            print(path)
+    for path in write_job_configs(folder.expanduser()):
+        print(path)
 
 
 @app.command()
@@ -368,252 +404,27 @@ def demo(
     """Synthesise a short song, split it, and print how near the stems come to the true ones."""
     from .commands.demo import print_scores, write_song
 
-    song = write_song(output)
-    with _explained():
-        job = parse_job(
-            {
-                "job_name": "demo",
-                "pipeline_options": {"runner": "DirectRunner", "streaming": False},
-                "job_config": {
-                    "events": {"inputs": [{"type": "recording", "location": song}]},
-                    "data": {"outputs": [{"type": "file", "location": output}]},
-                },
-            },
-            source="demo",
-        )
-    code = _run_job(job, workers=1, log_format=log_format)
+    job = split_job([write_song(output)], output)
+    require_ready(job)
+    code = run_batch(job, workers=1, log_format=log_format)
     if code == 0 and log_format == "text":
         print_scores(output)
     raise typer.Exit(code)
 
 
-def _run(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str) -> None:
-    use_access(job.access)
-    with _explained():
-        job.resolve()
-    if job.pipeline_options.runner == "DataflowRunner":
-        raise typer.Exit(_run_on_dataflow(job, dry_run=dry_run, log_format=log_format))
-    is_portable = job.pipeline_options.runner == "PortableRunner"
-    is_here = not is_portable or job.pipeline_options.environment_type == "LOOPBACK"
-    with _explained():
-        _require_output(job)
-        if is_portable:
-            from .services.portable import portable_options
-
-            portable_options(job)
-        if is_here:
-            require_usable(job.separation.separators, job.separation.device, load_packages=dry_run)
-    if dry_run:
-        from .commands.dry_run import print_plan
-
-        with _explained():
-            if job.pipeline_options.streaming:
-                raise JobFileError(
-                    "--dry-run: what a stream will do depends on the messages that come; "
-                    "`beamsplitter verify` says whether it can begin"
-                )
-            raise typer.Exit(print_plan(job, list_events(job), log_format=log_format))
-    if is_portable:
-        if is_here:
-            _fetch_models(job, log_format)
-        raise typer.Exit(_run_portable(job, log_format=log_format))
-    if job.pipeline_options.streaming:
-        raise typer.Exit(
-            _run_stream(job, workers=workers or available_cores(), log_format=log_format)
-        )
-    raise typer.Exit(_run_job(job, workers=workers, log_format=log_format))
-
-
-def _run_job(job: JobConfig, *, workers: int | None, log_format: str) -> int:
-    from .commands.progress import Bar, JsonLog, print_summary
-    from .local.launch import LaunchError, SetUpError, run_local
-
-    started = time.monotonic()
-    console = Console(stderr=True, soft_wrap=True)
-    with _explained():
-        elements = list_events(job)
-        require_writable(job.output_location)
-        prepare_outputs(job)
-        _fetch_models(job, log_format)
-    workers = min(workers or available_cores(), len(elements))
-    state = None
-    try:
-        if log_format == "json":
-            state = run_local(job, elements, workers=workers, show=JsonLog())
-        else:
-            with Bar(console) as bar:
-                state = run_local(job, elements, workers=workers, show=bar)
-    except KeyboardInterrupt:
-        console.print("interrupted; run it again to go on where it stopped")
-        return INTERRUPTED
-    except SetUpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except (LaunchError, OSError) as error:
-        console.print("[bold red]the job could not go on[/]: run it again to go on")
-        console.print(Text(str(error)))
-        return USAGE_ERROR
-    if log_format == "text":
-        print_summary(
-            console, state, wall_s=time.monotonic() - started, location=job.output_location
-        )
-    return 1 if state.failures else 0
-
-
-def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
-    from .commands.progress import JsonLog, StreamLines, print_stream_summary
-    from .local.launch import LaunchError, SetUpError
-    from .stream.streaming import run_stream
-
-    console = Console(stderr=True, soft_wrap=True)
-    show = JsonLog() if log_format == "json" else StreamLines(console)
-    try:
-        with _explained():
-            require_writable(job.output_location)
-            prepare_outputs(job)
-            _fetch_models(job, log_format)
-            totals = run_stream(job, workers=workers, show=show)
-    except SetUpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except LaunchError as error:
-        console.print("[bold red]the stream could not go on[/]: run it again to go on")
-        console.print(Text(str(error)))
-        return USAGE_ERROR
-    if log_format == "text":
-        print_stream_summary(console, totals, location=job.output_location)
-    return 1 if totals.failed else 0
-
-
-def _fetch_models(job: JobConfig, log_format: str) -> None:
-    """Have the models that a job on this machine needs, before it begins."""
-    if job.separation.is_nn_filter:
-        return
-    if log_format == "text":
-        for name in missing(job.separation.separators):
-            print(f"fetching {name}", file=sys.stderr)
-    with shown_progress(log_format) as on_progress:
-        fetch(job.separation.separators, on_progress)
-
-
-def _require_output(job: JobConfig) -> None:
-    if not job.job_config.data.outputs:
-        raise JobFileError("job_config.data.outputs: name the folder of the results")
-
-
-def _run_on_dataflow(job: JobConfig, *, dry_run: bool, log_format: str) -> int:
-    from .services.dataflow import describe, submit, summary
-    from .services.dataflow_jobs import DataflowError
-
-    try:
-        with _explained():
-            if dry_run:
-                description = describe(job)
-            else:
-                submission = submit(job)
-    except DataflowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    if dry_run and log_format == "json":
-        print(json.dumps(description.job))
-        return 0
-    if dry_run:
-        print("\n".join(f"{name:<12}{value}" for name, value in summary(job, description)))
-        return 0
-    shown = {"job_id": submission.job_id, "url": submission.url}
-    if submission.job_id is None:
-        shown = {"template": job.pipeline_options.template_location}
-    text = json.dumps(shown) if log_format == "json" else "\n".join(map(str, shown.values()))
-    print(text, flush=True)
-    return _wait(job, submission.job_id, log_format) if submission.job_id else 0
-
-
-def _run_portable(job: JobConfig, *, log_format: str) -> int:
-    from .services.portable import PortableError, PortableJobFailedError, submitted
-
-    try:
-        with _explained(), submitted(job) as submission:
-            line = json.dumps({"job_id": submission.id}) if log_format == "json" else submission.id
-            print(line, flush=True)
-            try:
-                if job.job_config.blocking or submission.is_here:
-                    return _told_summary(job, submission.write_summary(), log_format)
-                if job.job_config.wait_for_pipeline_running:
-                    submission.wait_until_running()
-            except KeyboardInterrupt:
-                if submission.is_here:
-                    print("interrupted; run it again to go on where it stopped", file=sys.stderr)
-                    submission.end_here(INTERRUPTED)
-                print("no longer waiting; the job goes on without", file=sys.stderr)
-                return INTERRUPTED
-    except PortableError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, PortableJobFailedError) else USAGE_ERROR
-    return 0
-
-
-def _told_summary(job: JobConfig, summary: dict[str, Any], log_format: str) -> int:
-    """Print the content of the `run.json` of a job that ran elsewhere; gives the exit code."""
-    from .commands.progress import JsonLog, print_service_summary
-
-    if log_format == "json":
-        JsonLog()(None, {"event": "summary", **summary})
-    else:
-        print_service_summary(
-            Console(stderr=True, soft_wrap=True),
-            summary,
-            location=job.output_location,
-            is_stream=job.pipeline_options.streaming,
-        )
-    return 1 if summary["recordings"]["failed"] else 0
-
-
-def _wait(job: JobConfig, job_id: str, log_format: str) -> int:
-    """Wait as the job file says: until the job runs, until it is over, or not at all."""
-    from .services.dataflow import wait_for_results
-    from .services.dataflow_jobs import DataflowError, DataflowJobs
-
-    try:
-        if job.job_config.blocking:
-            return _told_summary(job, wait_for_results(job, job_id), log_format)
-        if job.job_config.wait_for_pipeline_running:
-            DataflowJobs(job.pipeline_options).wait_until_running(job_id)
-    except (DataflowError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("no longer waiting; the job goes on without", file=sys.stderr)
-        return INTERRUPTED
-    return 0
-
-
 def _load(path: str, overrides: list[str] | None, templates: list[str] | None) -> JobConfig:
-    with _explained():
-        values = dict(_pair(each, "--template") for each in templates or ())
-        return load_job(path, overrides=overrides or (), templates=values)
-
-
-class _explained:
-    """Mistakes in the call end it with their message, and no stack trace."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
-        if isinstance(error, JobFileError | InputError | ModelError | OSError):
-            print(f"error: {error}", file=sys.stderr)
-            raise typer.Exit(USAGE_ERROR) from error
+    values = dict(_pair(each, "--template") for each in templates or ())
+    return load_job(path, overrides=overrides or (), templates=values)
 
 
 def _options_of(pairs: Iterable[str]) -> dict[str, Any]:
-    with _explained():
-        try:
-            return {
-                name: yaml.safe_load(value)
-                for name, value in (_pair(each, "--option") for each in pairs)
-            }
-        except yaml.YAMLError as error:
-            raise JobFileError(f"--option: the value is no YAML: {error}") from error
+    try:
+        return {
+            name: yaml.safe_load(value)
+            for name, value in (_pair(each, "--option") for each in pairs)
+        }
+    except yaml.YAMLError as error:
+        raise JobFileError(f"--option: the value is no YAML: {error}") from error
 
 
 def _pair(text: str, flag: str) -> tuple[str, str]:

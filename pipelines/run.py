@@ -45,7 +45,7 @@ from ..transforms.records import (
 from ..transforms.reporting import ReportProgress, WriteDeadLetters, finished_message
 from ..transforms.separation import SeparateNearestNeighbors
 from ..transforms.steps import pass_access_on, run_step
-from .events.elements import place_of
+from .events.elements import resumption_of
 from .events.upstream import TriggerUpstream
 from .events.writing import WriteEvents
 from .job.job_config import JobConfig
@@ -93,15 +93,12 @@ def build(
         force=job.force,
     )
     accepted = run_step(messages, accept, bytes, failures, tags=(PASS_THROUGH, NOT_FOR_US))
-    place, upstream = place_of(job), job.job_config.upstream
+    upstream = job.job_config.upstream
     skip = SkipFinished(
-        place.location,
-        out,
-        settings,
-        suffix=place.suffix,
+        resumption_of(job),
+        stem_names={settings.stems.name_of(stem) for stem in settings.wanted_stems},
         given_up=given_up,
         done=done,
-        finished_suffix=job.finished_suffix,
         asks_upstream=upstream is not None,
     )
     pending = run_step(

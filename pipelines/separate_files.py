@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..audio.extensions import has_audio_extension
-from ..models.separators.by_name import fetch, require_usable
-from ..storage import require_writable, scheme_of, use_access
+from ..storage import scheme_of
 from .events.elements import list_events
 from .events.listing import InputError, is_pattern
-from .events.outputs import prepare_outputs
 from .job.job_config import JobConfig, change_value, parse_job
 from .job.locations import expanded
 from .local.cores import available_cores
 from .local.launch import run_local
+from .local.preparing import make_ready, require_ready
 
 AnyPath = str | os.PathLike[str]
 # What the arguments fill of a job, as messages call it.
@@ -63,6 +62,7 @@ def separate_files(
     device: str = "auto",
     workers: int | None = None,
     force: bool = False,
+    replace: bool = False,
     settings: Mapping[str, Any] | None = None,
     progress: Callable[[float, float], None] | None = None,
 ) -> list[FileResult]:
@@ -79,6 +79,7 @@ def separate_files(
     plots : draw spectrograms
     workers : processes; default one for each core
     force : do finished recordings again
+    replace : replace what other settings have made, which is left alone otherwise
     settings : anything else that a job file can say, by dotted paths: `{"plots.range_db": 60}`
     progress : is told seconds of audio that are done, and those known of so far
 
@@ -98,21 +99,16 @@ def separate_files(
         [inputs] if isinstance(inputs, str | os.PathLike) else inputs,
         output,
         force=force,
+        replace=replace,
         separation={"separator": separator, "options": dict(options or {}), "device": device},
         stems={"format": format, "select": list(stems) if stems else None},
         plots={"enabled": plots},
         changes=[f"{path}={value}" for path, value in (settings or {}).items()],
         flags=ARGUMENTS,
     )
-    use_access(job.access)
-    job.resolve()
-    separators = job.separation.separators
-    require_usable(separators, job.separation.device)
+    require_ready(job)
     elements = list_events(job)
-    require_writable(job.output_location)
-    prepare_outputs(job)
-    if not job.separation.is_nn_filter:
-        fetch(separators)
+    make_ready(job)
     finished: dict[str, dict[str, Any]] = {}
 
     def show(state: Any, line: dict[str, Any] | None) -> None:
@@ -154,17 +150,20 @@ def split_job(
     inputs: Iterable[AnyPath],
     output: AnyPath,
     *,
-    force: bool,
-    separation: Mapping[str, Any],
-    stems: Mapping[str, Any],
-    plots: Mapping[str, Any],
-    changes: Iterable[str],
-    flags: Mapping[str, str],
+    force: bool = False,
+    replace: bool = False,
+    root: str | None = None,
+    separation: Mapping[str, Any] | None = None,
+    stems: Mapping[str, Any] | None = None,
+    plots: Mapping[str, Any] | None = None,
+    changes: Iterable[str] = (),
+    flags: Mapping[str, str] | None = None,
 ) -> JobConfig:
     """The job of files, folders and patterns on this machine.
 
     Parameters
     ----------
+    root : folder that holds all inputs: recordings are called by their paths below it
     separation, stems, plots : sections of the job
     changes : `dotted.path=value` each
     flags : what places of a job are called in messages
@@ -180,23 +179,28 @@ def split_job(
     except ValueError as error:
         raise InputError(str(error)) from error
     location = _filled(os.fspath(output))
+    data: dict[str, Any] = {
+        "outputs": [{"type": "file", "location": location, "force": force, "replace": replace}]
+    }
+    if root is not None:
+        data["inputs"] = [{"type": "file", "location": _filled(root)}]
     plain: dict[str, Any] = {
         "job_name": "separate",
         "pipeline_options": {"runner": "DirectRunner", "streaming": False},
         "job_config": {
             "events": {"inputs": events},
-            "data": {"outputs": [{"type": "file", "location": location, "force": force}]},
+            "data": data,
         },
-        "separation": dict(separation),
-        "stems": dict(stems),
-        "plots": dict(plots),
+        "separation": dict(separation or {}),
+        "stems": dict(stems or {}),
+        "plots": dict(plots or {}),
     }
     for each in changes:
         change_value(plain, each)
     # What is written as a path of a job file is called so.
     names = {
         place: flag
-        for place, flag in flags.items()
+        for place, flag in (flags or {}).items()
         if not any(each.startswith(place) for each in changes)
     }
     return parse_job(plain, source="", flags=names)

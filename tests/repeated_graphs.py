@@ -56,7 +56,7 @@ class Scenario:
                 "job_config": {
                     "data": {
                         "inputs": [{"type": kind, "location": str(folder)}],
-                        "outputs": [{"type": kind, "location": str(out)}],
+                        "outputs": [{"type": kind, "location": str(out), "replace": True}],
                     }
                 },
                 "join": self.join,

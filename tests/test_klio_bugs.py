@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.pvalue import TaggedOutput
 from apache_beam.testing.util import assert_that, equal_to
 from conftest import Command, dead_letters, result_files
 from dataflow_server import serving
@@ -31,8 +30,8 @@ from beamsplitter.transforms.klio.message import (
     new_message,
     parse_message,
 )
-from beamsplitter.transforms.planning import SkipFinished
 from beamsplitter.transforms.records import Receipt
+from beamsplitter.transforms.resuming import Resumption
 from beamsplitter.transforms.settings import SplitSettings
 
 WriteAudio = Callable[..., Path]
@@ -180,7 +179,7 @@ def test_suffixes_are_added_as_they_are(
     """Klio put a dot before them, and made one of none; but not where it looked what was there."""
     (tmp_path / name).write_bytes(b"sound")
     out = tmp_path / "out"
-    skip = SkipFinished(
+    skip = Resumption(
         str(tmp_path), str(out), SplitSettings(), suffix=suffix, finished_suffix=suffix or "-full"
     )
     pending = skip.pending_or_receipt(element, force=False)
@@ -188,7 +187,7 @@ def test_suffixes_are_added_as_they_are(
     out.mkdir()
     (out / (element + (suffix or "-full"))).write_bytes(b"result")
     outcome = skip.pending_or_receipt(element, force=False)
-    assert isinstance(outcome, TaggedOutput) and isinstance(outcome.value, Receipt)
+    assert isinstance(outcome, Receipt)
 
 
 def test_a_dry_run_finds_what_the_run_finds(write_audio: WriteAudio, tmp_path: Path) -> None:

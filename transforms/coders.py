@@ -64,7 +64,11 @@ class TrackCoder(RecordCoder):
         small = Track(value.reference)
         for name in _SMALL_FIELDS:
             setattr(small, name, getattr(value, name))
-        header = {"track": to_plain(small), "arrays": [list(key) for key in arrays]}
+        # The clock is one of this process.
+        small.work_before_s = value.work_s
+        plain = to_plain(small)
+        del plain["begun_s"]
+        header = {"track": plain, "arrays": [list(key) for key in arrays]}
         output = io.BytesIO()
         _write_block(output, json.dumps(header).encode())
         _write_block(output, b"" if value.binary is None else b"b" + value.binary)

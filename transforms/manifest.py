@@ -1,89 +1,179 @@
-"""The manifest of a finished recording: what was made, of what, by which job."""
+"""The manifest of a finished recording: what was made, of what, by which settings and versions.
+
+Format 2; of format 1, which told digests where this one tells settings, what is needed is read.
+"""
 
 import dataclasses
+import datetime
 import json
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .. import __version__
 from ..storage import OutputTree, StorageError, read_bytes
 from .plain import from_plain, to_plain
-from .records import FileReceipt, Recording
+from .records import BranchFacts, FileReceipt, Recording
+from .roots import without_extension
+from .settings import SplitSettings
+from .versions import versions
 
 NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+OF_SEPARATOR = ("options", "weights_sha256")
+
+
+@dataclass(frozen=True)
+class InputFacts:
+    """The recording that was worked on.
+
+    Attributes
+    ----------
+    element : what the job's event called it
+    uri : where it lay
+    generation : a text that changes with the file's content, or when it is written
+    sha256, size_bytes : of the whole file
+    start_sample, frames : the range that was worked on
+    """
+
+    element: str
+    uri: str
+    generation: str
+    sha256: str
+    size_bytes: int
+    container: str
+    codec: str
+    sample_rate: int
+    channels: int
+    start_sample: int
+    frames: int
+    duration_s: float
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` says: the input's generation, digests by branch, and the files.
+    """The content of `manifest.json`."""
 
-    `written_ns` is when it was written, where storage has no checksums to compare.
+    format: int
+    input: InputFacts
+    branches: dict[str, BranchFacts]
+    files: tuple[FileReceipt, ...]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digests of the settings by branch."""
+        return {branch: facts.digest for branch, facts in self.branches.items()}
+
+
+@dataclass(frozen=True)
+class FoundManifest:
+    """A manifest that was read.
+
+    Attributes
+    ----------
+    written_ns : when it was written, where storage has no checksums to compare
     """
 
-    generation: str
-    duration_s: float
-    digests: dict[str, str]
-    files: tuple[FileReceipt, ...]
+    content: Manifest
     written_ns: int | None
 
 
-def manifest_json(
+def manifest_of(
     recording: Recording,
     files: tuple[FileReceipt, ...],
+    settings: SplitSettings,
     *,
     source_sha256: str,
-    digests: dict[str, str],
-) -> dict[str, Any]:
-    """The content of a finished recording's manifest."""
+    work_s: float,
+) -> Manifest:
+    """The manifest of a recording that is finished now.
+
+    Parameters
+    ----------
+    files : those that were kept, and those that were made
+    work_s : seconds of work on it
+    """
     info = recording.info
-    return {
-        "format": FORMAT,
-        "beamsplitter": __version__,
-        "input": {
-            "element": recording.element,
-            "uri": recording.uri,
-            "generation": recording.generation,
-            "sha256": source_sha256,
-            "size_bytes": recording.size_bytes,
-            "container": info.container,
-            "codec": info.codec,
-            "sample_rate": info.sample_rate,
-            "channels": info.channels,
-            "start_sample": recording.start_sample,
-            "frames": recording.total_samples,
-            "duration_s": recording.duration_s,
-        },
-        "digests": digests,
-        "files": [to_plain(file) for file in files],
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    described, digests = settings.described(), settings.digests()
+    made = {
+        branch: BranchFacts(
+            digest=digests[branch],
+            settings=described[branch],
+            made=now.replace("+00:00", "Z"),
+            work_s=round(work_s, 3),
+            versions=versions(of_models=not settings.separation.is_nn_filter),
+        )
+        for branch in recording.todo
     }
+    branches = {**recording.kept_branches, **made}
+    return Manifest(
+        FORMAT,
+        InputFacts(
+            element=recording.element,
+            uri=recording.uri,
+            generation=recording.generation,
+            sha256=source_sha256,
+            size_bytes=recording.size_bytes,
+            container=info.container,
+            codec=info.codec,
+            sample_rate=info.sample_rate,
+            channels=info.channels,
+            start_sample=recording.start_sample,
+            frames=recording.total_samples,
+            duration_s=recording.duration_s,
+        ),
+        {branch: branches[branch] for branch in sorted({file.branch for file in files})},
+        files,
+    )
 
 
-def read_manifest(tree: OutputTree, folder: str) -> Manifest | None:
+def write_manifest(manifest: Manifest, tree: OutputTree, folder: str) -> None:
+    """Write a manifest into a recording's folder."""
+    tree.write_json(to_plain(manifest), folder, NAME)
+
+
+def read_manifest(tree: OutputTree, folder: str) -> FoundManifest | None:
     """The manifest in a recording's folder; None where there is none that can be read."""
     # Before it is read: one that takes its place in between is the newer one.
     written_ns = tree.written_ns(folder, NAME)
     try:
-        plain = json.loads(read_bytes(tree.path(folder, NAME)))
-        if plain["format"] != FORMAT:
-            return None
-        return Manifest(
-            generation=plain["input"]["generation"],
-            duration_s=plain["input"]["duration_s"],
-            digests=dict(plain["digests"]),
-            files=tuple(from_plain(FileReceipt, file) for file in plain["files"]),
-            written_ns=written_ns,
-        )
-    except (StorageError, ValueError, KeyError, TypeError):
+        content = parse_manifest(read_bytes(tree.path(folder, NAME)))
+    except (StorageError, ValueError):
         return None
+    return FoundManifest(content, written_ns)
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """A manifest from the bytes of its file.
+
+    Raises
+    ------
+    ValueError : they are no manifest
+    """
+    try:
+        plain = json.loads(data)
+        if plain["format"] not in READABLE:
+            raise ValueError(f"a manifest of format {plain['format']}")
+        if plain["format"] == 1:
+            branches = {name: {"digest": each} for name, each in plain["digests"].items()}
+            plain = {"format": 1, **{key: plain[key] for key in ("input", "files")}}
+            plain["branches"] = branches
+        return from_plain(Manifest, plain)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no manifest: {error!r}") from error
 
 
 def finished_branches(
-    manifest: Manifest, tree: OutputTree, folder: str, digests: dict[str, str], generation: str
+    found: FoundManifest,
+    tree: OutputTree,
+    folder: str,
+    digests: Mapping[str, str],
+    generation: str,
 ) -> set[str]:
     """The branches whose settings are those of the manifest and whose files are all there."""
-    if manifest.generation != generation:
+    manifest = found.content
+    if manifest.input.generation != generation:
         return set()
     complete = {
         branch for branch, digest in digests.items() if manifest.digests.get(branch) == digest
@@ -97,7 +187,7 @@ def finished_branches(
                 file.name,
                 size_bytes=file.size_bytes,
                 crc32c=file.crc32c,
-                written_ns=manifest.written_ns,
+                written_ns=found.written_ns,
             )
             for file in manifest.files
             if file.branch == branch
@@ -109,10 +199,11 @@ def result_names(path: str) -> set[str]:
     """Names without extension of a recording's results in a folder; none without a manifest."""
     try:
         plain = json.loads(read_bytes(f"{path}/{NAME}"))
-        if plain["format"] != FORMAT or "digests" not in plain:
+        # Of other formats, too: a later version's results are no recordings.
+        if not {"digests", "branches"} & plain.keys():
             return set()
-        return {os.path.splitext(file["name"])[0] for file in plain["files"]}
-    except (StorageError, ValueError, KeyError, TypeError):
+        return {without_extension(file["name"]) for file in plain["files"]}
+    except (StorageError, ValueError, KeyError, TypeError, AttributeError):
         return set()
 
 
@@ -122,3 +213,25 @@ def merged_files(
     """Kept and new files, in the order of their branches and names."""
     files = [dataclasses.replace(file) for file in (*recording.kept, *new_files)]
     return tuple(sorted(files, key=lambda file: (file.branch != "stems", file.branch, file.name)))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What of some settings is another now, in words."""
+    if not before:
+        return "settings of an earlier version of beamsplitter"
+    named = [
+        f"{key}: {_word(before.get(key))}, now {_word(now.get(key))}"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+        # Another separator has other options.
+        and (key not in OF_SEPARATOR or before.get("separator") == now.get("separator"))
+    ]
+    return "; ".join(named)
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value)) or "none"
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

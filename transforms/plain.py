@@ -40,6 +40,8 @@ def _restore(hint: Any, plain: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple and arguments[-1] is Ellipsis:
         return tuple(_restore(arguments[0], value) for value in plain)
+    if origin is dict:
+        return {name: _restore(arguments[1], value) for name, value in plain.items()}
     if origin is tuple:
         return tuple(_restore(each, value) for each, value in zip(arguments, plain, strict=True))
     if origin in (types.UnionType, typing.Union) and plain is not None:

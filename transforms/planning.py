@@ -13,11 +13,11 @@ from ..audio.encoding import choose_format
 from ..audio.errors import TooShortAudioError
 from ..audio.extensions import has_audio_extension
 from ..models.separators.mixing import plan_parts_for
-from ..storage import OutputTree, StorageError, files_of, open_for_reading, scheme_of, stat_file
+from ..storage import StorageError, files_of, open_for_reading, scheme_of
 from .klio.message import parse_message
-from .manifest import Manifest, finished_branches, read_manifest
 from .published_files import part_folder
 from .records import PartReference, PendingRecording, Receipt, Recording
+from .resuming import Resumption
 from .settings import SeparationSettings, SplitSettings
 from .steps import GivenUpError, Step
 
@@ -37,43 +37,27 @@ class SkipFinished(Step):
 
     Parameters
     ----------
-    location : folder of the recordings; a message's element is a path below it, or a whole
-        `gs://` path, as storage notifications have it
-    suffix : added to each element that is a path below the location
-    output_location : folder of the output tree
-    settings : what is to be made of each recording
+    resumption : what is done already, and what is to be done
+    stem_names : what the stems of this job are called
     given_up : by element of recordings that are not to be tried again: the reason, and the step
         that they were in, if known
     done : elements that this run has finished before: they are not forced again
-    finished_suffix : a recording is finished, too, if this added to its element names a file in the
-        output tree: Klio's check
     asks_upstream : another job is to make the recordings that are not there
     """
 
     def __init__(
         self,
-        location: str,
-        output_location: str,
-        settings: SplitSettings,
+        resumption: Resumption,
         *,
-        suffix: str = "",
+        stem_names: Iterable[str] = (),
         given_up: GivenUp | None = None,
         done: Iterable[str] = (),
-        finished_suffix: str = "",
         asks_upstream: bool = False,
     ) -> None:
-        self.location = location
-        self.suffix = suffix
-        self.tree = OutputTree(output_location)
-        self.digests = {
-            branch: digest
-            for branch, digest in settings.digests().items()
-            if branch in settings.branches
-        }
-        self.stem_names = {settings.stems.name_of(stem) for stem in settings.wanted_stems}
+        self.resumption = resumption
+        self.stem_names = frozenset(stem_names)
         self.given_up = given_up or {}
         self.done = frozenset(done)
-        self.finished_suffix = finished_suffix
         self.asks_upstream = asks_upstream
 
     def apply(self, record: Any) -> Iterable[Any]:
@@ -84,72 +68,30 @@ class SkipFinished(Step):
             self.count("results")
             yield TaggedOutput(RESULTS, record)
             return
+        # Where it hangs in finding out its place, it is known by the other name.
+        for name in (element, self.resumption.place_of(element)[0]):
+            if name in self.given_up:
+                raise GivenUpError(*self.given_up[name])
+            force = force and name not in self.done
         try:
-            outcome = self.pending_or_receipt(element, force=force, message=record)
+            outcome = self.resumption.pending_or_receipt(
+                element, force=force, message=record, renew=True
+            )
         except StorageError as error:
             if not self.asks_upstream or error.errno != errno.ENOENT:
                 raise
             self.count("kmsg-data-not-found-input")
-            outcome = TaggedOutput(UPSTREAM, record)
-        if isinstance(outcome, TaggedOutput) and outcome.tag == SKIPPED:
+            yield TaggedOutput(UPSTREAM, record)
+            return
+        if isinstance(outcome, Receipt):
             self.count("skipped")
-        yield outcome
+            yield TaggedOutput(SKIPPED, outcome)
+        else:
+            yield outcome
 
     def identify(self, record: Any) -> dict[str, Any]:
         """The element of a message."""
         return {"element": os.fsdecode(parse_message(record).data.element)}
-
-    def pending_or_receipt(self, element: str, *, force: bool, message: bytes = b"") -> Any:
-        """The pending recording of an element, or the tagged receipt of a finished one.
-
-        Parameters
-        ----------
-        force : do it again if it is finished
-        message : the bytes of the event
-        """
-        # Where it hangs in finding out its place, it is known by the other name.
-        if element in self.given_up:
-            raise GivenUpError(*self.given_up[element])
-        element, uri = self._place_of(element)
-        if element in self.given_up:
-            raise GivenUpError(*self.given_up[element])
-        force = force and element not in self.done
-        found = stat_file(uri)
-        folder = folder_of(element, uri)
-        if (
-            self.finished_suffix
-            and not force
-            and self.tree.is_there(element + self.finished_suffix)
-        ):
-            receipt = Receipt(element, folder, 0.0, (), skipped=True, message=message)
-            return TaggedOutput(SKIPPED, receipt)
-        manifest = read_manifest(self.tree, folder)
-        finished: set[str] = set()
-        if manifest and not force:
-            finished = finished_branches(
-                manifest, self.tree, folder, self.digests, found.generation
-            )
-        todo = tuple(branch for branch in self.digests if branch not in finished)
-        # Plots show what the stems hold: new stems, new plots.
-        if "stems" in todo:
-            todo = tuple(self.digests)
-        if manifest and not todo:
-            receipt = Receipt(
-                element, folder, manifest.duration_s, manifest.files, skipped=True, message=message
-            )
-            return TaggedOutput(SKIPPED, receipt)
-        kept, stale = _kept_and_stale(manifest, todo)
-        return PendingRecording(
-            element=element,
-            uri=uri,
-            folder=folder,
-            size_bytes=found.size_bytes,
-            generation=found.generation,
-            todo=todo,
-            kept=kept,
-            stale=stale,
-            message=message,
-        )
 
     def _is_result(self, element: str) -> bool:
         """Whether a whole path is that of a stem of this job.
@@ -157,44 +99,15 @@ class SkipFinished(Step):
         Where recordings and results may lie in the same folders, it is one that is called as a stem
         and lies in a folder that is called as a recording beside that folder.
         """
-        output = self.tree.location
+        output = self.resumption.tree.location
         if not element.startswith(f"{output}/") or not scheme_of(element):
             return False
-        if not f"{self.location}/".startswith(f"{output}/"):
+        if not f"{self.resumption.location}/".startswith(f"{output}/"):
             return True
         folder, name = os.path.split(element)
         if os.path.splitext(name)[0] not in self.stem_names:
             return False
         return any(map(has_audio_extension, files_of(folder).names_alike(f"{folder}.wav")))
-
-    def _place_of(self, element: str) -> tuple[str, str]:
-        """The path below the location, and the whole path, of an element that is either."""
-        if not scheme_of(element):
-            OutputTree(self.location).path(element)  # refuses what leads out of the folder
-            return element, os.path.join(self.location, element + self.suffix)
-        below = element.removeprefix(f"{self.location}/")
-        if below == element:
-            raise StorageError(errno.EINVAL, f"does not lie below {self.location}", element)
-        return below, OutputTree(self.location).path(below)
-
-
-def _kept_and_stale(manifest: Manifest | None, todo: tuple[str, ...]) -> tuple[Any, Any]:
-    if manifest is None:
-        return (), ()
-    kept = tuple(file for file in manifest.files if file.branch not in todo and "stems" not in todo)
-    stale = tuple(file.name for file in manifest.files if file not in kept)
-    return kept, stale
-
-
-def folder_of(element: str, uri: str) -> str:
-    """The folder of a recording in the output tree: its path without the extension.
-
-    The extension stays where another recording beside it would have the same folder.
-    """
-    if not has_audio_extension(element):
-        return element
-    shared = sum(map(has_audio_extension, files_of(uri).names_alike(uri))) > 1
-    return element if shared else os.path.splitext(element)[0]
 
 
 class PlanParts(Step):

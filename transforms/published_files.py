@@ -37,8 +37,8 @@ def remove_unfinished(recording: Recording, settings: SplitSettings, tree: Outpu
 
     That is published: an earlier run made it, or another try of this one.
     """
-    manifest = read_manifest(tree, recording.folder)
-    published_names = {file.name for file in manifest.files} if manifest else set()
+    found = read_manifest(tree, recording.folder)
+    published_names = {file.name for file in found.content.files} if found else set()
     stems = [settings.stems.name_of(stem) for stem in settings.wanted_stems]
     names = {
         "labels": [LABELS_JSON, LABELS_TEXT],

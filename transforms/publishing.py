@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import os
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
@@ -19,7 +20,13 @@ from ..audio.parts import Part, join_parts
 from ..audio.tags import Tags, read_tags, write_tags
 from ..storage import OutputTree, StorageError, crc32c_of, open_for_reading, sha256_of
 from .labels import read_part_labels, write_labels
-from .manifest import NAME, finished_branches, manifest_json, merged_files, read_manifest
+from .manifest import (
+    finished_branches,
+    manifest_of,
+    merged_files,
+    read_manifest,
+    write_manifest,
+)
 from .plots import draw_plots, grid_of
 from .published_files import PublishingStep, part_file_name, remove_unfinished, require_unchanged
 from .records import FileReceipt, PartReceipt, PartReference, Receipt, Recording, Track
@@ -119,6 +126,7 @@ class PublishTrack(PublishingStep):
                     files=tuple(
                         (stem, name) for owner, stem, name in record.part_files if owner == branch
                     ),
+                    work_s=record.work_s,
                 ),
             )
             for branch in record.recording.todo
@@ -133,17 +141,14 @@ class PublishTrack(PublishingStep):
         for name in recording.stale:
             if name not in names:
                 self.tree.remove(recording.folder, name)
-        manifest = manifest_json(
+        manifest = manifest_of(
             recording,
             files,
+            self.settings,
             source_sha256=track.source_sha256 or sha256_of(recording.uri),
-            digests={
-                branch: digest
-                for branch, digest in self.settings.digests().items()
-                if branch in {file.branch for file in files}
-            },
+            work_s=track.work_s,
         )
-        self.tree.write_json(manifest, recording.folder, NAME)
+        write_manifest(manifest, self.tree, recording.folder)
         for _, _, name in track.part_files:
             self.tree.remove(name)
         self.count("audio_milliseconds", round(1000 * recording.duration_s))
@@ -194,6 +199,9 @@ class JoinParts(PublishingStep):
         if incomplete:
             raise StorageError(None, f"{incomplete[0]} of some parts are missing", recording.uri)
         require_unchanged(recording)
+        begun_s = time.monotonic()
+        # Each branch of a part tells the work on all.
+        work_before_s = sum(receipt.work_s for receipt in receipts[recording.todo[0]])
         part_files = tuple(
             (branch, stem, name)
             for branch, group in receipts.items()
@@ -215,22 +223,22 @@ class JoinParts(PublishingStep):
                 PartReference(dataclasses.replace(recording, message=message), whole),
                 files=files,
                 part_files=part_files,
+                begun_s=begun_s,
+                work_before_s=work_before_s,
             )
             for message in messages
         ]
 
     def _finished_files(self, recording: Recording) -> tuple[FileReceipt, ...]:
         """The files of a recording that is finished by now; none if it is not."""
-        manifest = read_manifest(self.tree, recording.folder)
-        if manifest is None:
+        found = read_manifest(self.tree, recording.folder)
+        if found is None:
             return ()
         digests = {branch: self.settings.digests()[branch] for branch in recording.todo}
-        done = finished_branches(
-            manifest, self.tree, recording.folder, digests, recording.generation
-        )
+        done = finished_branches(found, self.tree, recording.folder, digests, recording.generation)
         if done != set(recording.todo):
             return ()
-        return tuple(file for file in manifest.files if file.branch in done)
+        return tuple(file for file in found.content.files if file.branch in done)
 
     def _recordings(self, record: tuple[bytes, dict[str, list[Any]]]) -> list[Recording]:
         """The recording as each receipt has it: they differ in the event that asked for it."""

@@ -6,7 +6,10 @@ step may change the record that it is given, and whoever fans a track out copies
 (`copy.copy`), so that one branch's release of an array does not take it from another.
 """
 
+import os
+import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -29,14 +32,35 @@ class FileReceipt:
     clipped_samples: int | None = None
 
 
+@dataclass(frozen=True)
+class BranchFacts:
+    """What made the files of a branch.
+
+    Attributes
+    ----------
+    digest : of the settings: the branch is done again when it changes
+    settings : in words
+    made : when, as UTC in ISO 8601
+    work_s : seconds of work on the recording, on all branches that were made with this one; of a
+        long recording the sum over its parts
+    versions : of the packages that made it
+    """
+
+    digest: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    made: str | None = None
+    work_s: float | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PendingRecording:
     """A recording of which something is still to be done: a reference, no samples.
 
     `folder` is its folder in the output tree, `generation` changes with the file's content,
     `todo` are the branches that are still to be done, `kept` the published files of the branches
-    that are done, `stale` the names of the other files that an earlier manifest names, `message`
-    the settled bytes of the event.
+    that are done, `kept_branches` what made them, `stale` the names of the other files that an
+    earlier manifest names, `message` the settled bytes of the event.
     """
 
     element: str
@@ -46,8 +70,15 @@ class PendingRecording:
     generation: str
     todo: tuple[str, ...]
     kept: tuple[FileReceipt, ...] = ()
+    kept_branches: dict[str, BranchFacts] = field(default_factory=dict)
     stale: tuple[str, ...] = ()
     message: bytes = b""
+
+    @property
+    def title(self) -> str:
+        """What people call it: its path as its folder has it, with the extension of its file."""
+        parent, name = os.path.dirname(self.folder), os.path.basename(self.uri)
+        return os.path.join(parent, name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +116,7 @@ class PartReceipt:
     part: Part
     branch: str
     files: tuple[tuple[str, str], ...]  # (stem or "mixture", name of the scratch file)
+    work_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -146,6 +178,13 @@ class Track:
     source_sha256: str | None = None
     files: tuple[FileReceipt, ...] = ()
     part_files: tuple[tuple[str, str, str], ...] = ()  # (branch, stem, name of the scratch file)
+    begun_s: float = field(default_factory=time.monotonic)
+    work_before_s: float = 0.0
+
+    @property
+    def work_s(self) -> float:
+        """Seconds of work up to now: since this process has the track, and on the parts before."""
+        return self.work_before_s + time.monotonic() - self.begun_s
 
     def add_files(self, *files: FileReceipt) -> None:
         """Note published files, once: a step may be tried again with this very record."""

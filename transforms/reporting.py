@@ -11,7 +11,8 @@ from apache_beam.metrics import Metrics
 from ..storage import DEAD_LETTER_FOLDER, DEAD_LETTERS, OutputTree
 from .klio.message import Version, parse_message
 from .plain import to_plain
-from .records import Failure, PartReceipt, PartReference, PendingRecording, Receipt
+from .progress_lines import progress_of
+from .records import Failure, Receipt
 from .steps import StorageDoFn
 
 
@@ -35,41 +36,13 @@ class ReportProgress(beam.PTransform):
 
     def append(self, element: Any) -> Any:
         """Append one line, in one write, which is atomic."""
-        line = json.dumps({"event": self.event, "process": os.getpid(), **_progress_of(element)})
+        line = json.dumps({"event": self.event, "process": os.getpid(), **progress_of(element)})
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             os.write(handle, line.encode() + b"\n")
         finally:
             os.close(handle)
         return element
-
-
-def _progress_of(element: Any) -> dict[str, Any]:
-    if isinstance(element, Failure):
-        return to_plain(element)
-    if isinstance(element, PendingRecording):
-        return {"element": element.element}
-    if isinstance(element, bytes):
-        return {"element": os.fsdecode(parse_message(element).data.element)}
-    if isinstance(element, Receipt):
-        return {
-            "element": element.element,
-            "duration_s": element.duration_s,
-            "skipped": element.skipped,
-            "clipped_samples": sum(file.clipped_samples or 0 for file in element.files),
-            "folder": element.folder,
-            "files": [[file.branch, file.stem, file.name] for file in element.files],
-        }
-    if isinstance(element, PartReference | PartReceipt):
-        part = element.part
-        seconds = (part.stop_sample - part.start_sample) / element.recording.info.sample_rate
-        return {
-            "element": element.recording.element,
-            "duration_s": seconds,
-            "part_index": part.index,
-            "part_count": part.count,
-        }
-    raise TypeError(f"no progress of {type(element).__name__}")
 
 
 class WriteDeadLetters(beam.PTransform):

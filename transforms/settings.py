@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import unicodedata
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -142,15 +142,14 @@ class SeparationSettings(Section):
         """The names of the stems that can be written."""
         return self.description.all_stems if self.residual else self.description.stems
 
-    def digested(self) -> dict[str, object]:
+    def described(self) -> dict[str, Any]:
         """What decides the content of stems: not where and in which batches they are made."""
-        plain = self.model_dump(mode="json", exclude={*WHERE_IT_RUNS, *RESOLVED})
         found = self.description
         return {
-            **plain,
             "separator": self.name,
-            "options": found.resolved_options,
-            "sha256": found.sha256,
+            "options": json.loads(found.resolved_options),
+            "weights_sha256": found.sha256,
+            **self.model_dump(mode="json", exclude={*WHERE_IT_RUNS, *RESOLVED}),
         }
 
 
@@ -278,17 +277,20 @@ class SplitSettings(Section):
         effect = self.separation.description.effect
         return (effect, "plots") if self.plots.enabled else (effect,)
 
-    def digests(self) -> dict[str, str]:
-        """A digest of each branch's settings; a branch is done again when its digest changes."""
-        separated = self.separation.digested()
+    def described(self) -> dict[str, dict[str, Any]]:
+        """All that decides what the files of each branch hold, in words."""
+        made = {"results_version": RESULTS_VERSION, **self.separation.described()}
         effect = self.separation.description.effect
         if effect == "labels":
-            made = _digest([RESULTS_VERSION, separated])
-            shown = _digest([self.separation.start_s, self.separation.duration_s])
+            shown = {name: made[name] for name in ("results_version", "start_s", "duration_s")}
         else:
-            made = _digest([RESULTS_VERSION, separated, self.stems.model_dump(mode="json")])
-            shown = made
-        return {effect: made, "plots": _digest([shown, self.plots.model_dump(mode="json")])}
+            made |= self.stems.model_dump(mode="json")
+            shown = {"stems": _digest(made)}
+        return {effect: made, "plots": {**shown, **self.plots.model_dump(mode="json")}}
+
+    def digests(self) -> dict[str, str]:
+        """A digest of each branch's settings; a branch is done again when its digest changes."""
+        return {branch: _digest(settings) for branch, settings in self.described().items()}
 
 
 def _digest(value: object) -> str:

@@ -3,16 +3,17 @@
 import json
 from collections.abc import Sequence
 
-from apache_beam.pvalue import TaggedOutput
 from rich.console import Console
 from rich.text import Text
 
 from ...audio.errors import AudioError
 from ...storage import StorageError
-from ...transforms.planning import PlanParts, SkipFinished
-from ..events.elements import place_of
+from ...transforms.planning import PlanParts
+from ...transforms.records import Receipt
+from ...transforms.resuming import OtherResultsError, Resumption
+from ..events.elements import resumption_of
 from ..job.job_config import JobConfig
-from .progress import printable
+from .progress import print_left_alone, printable
 
 
 def print_plan(job: JobConfig, elements: Sequence[str], *, log_format: str) -> int:
@@ -20,19 +21,15 @@ def print_plan(job: JobConfig, elements: Sequence[str], *, log_format: str) -> i
 
     Returns the exit code that a run would at least have: 1 if a recording would be refused.
     """
-    place = place_of(job)
-    skip = SkipFinished(
-        place.location,
-        job.output_location,
-        job.settings,
-        suffix=place.suffix,
-        finished_suffix=job.finished_suffix,
-    )
+    resumption = resumption_of(job)
     plan = PlanParts(job.settings)
     console = Console(soft_wrap=True)
     counts = {"do": 0, "skip": 0, "refuse": 0}
+    left_alone: list[dict[str, str]] = []
     for element in elements:
-        action, detail = _plan_of(element, skip, plan, force=job.force)
+        action, detail, exception = _plan_of(element, resumption, plan, force=job.force)
+        if exception == OtherResultsError.__name__:
+            left_alone.append({"exception": exception, "message": detail})
         counts[action] += 1
         if log_format == "json":
             print(json.dumps({"element": element, "action": action, "detail": detail}))
@@ -45,17 +42,24 @@ def print_plan(job: JobConfig, elements: Sequence[str], *, log_format: str) -> i
             f"{counts['do']} to do, {counts['skip']} already done, {counts['refuse']} refused",
             highlight=False,
         )
+        print_left_alone(console, left_alone)
     return 1 if counts["refuse"] else 0
 
 
-def _plan_of(element: str, skip: SkipFinished, plan: PlanParts, *, force: bool) -> tuple[str, str]:
+def _plan_of(
+    element: str, resumption: Resumption, plan: PlanParts, *, force: bool
+) -> tuple[str, str, str]:
     try:
-        pending = skip.pending_or_receipt(element, force=force)
-        if isinstance(pending, TaggedOutput):
-            return "skip", "already done"
+        pending = resumption.pending_or_receipt(element, force=force)
+        if isinstance(pending, Receipt):
+            return "skip", "already done", ""
         references = list(plan.apply(pending))
-    except (AudioError, StorageError) as error:
-        return "refuse", str(error)
+    except (AudioError, StorageError, OtherResultsError) as error:
+        return "refuse", str(error), type(error).__name__
     recording = references[0].recording
-    parts = f", {len(references)} parts" if len(references) > 1 else ""
-    return "do", f"{' and '.join(recording.todo)}, {recording.duration_s:.1f} s{parts}"
+    detail = f"{' and '.join(recording.todo)}, {recording.duration_s:.1f} s"
+    if len(references) > 1:
+        detail += f", {len(references)} parts"
+    if recording.stale:
+        detail += f", in place of {', '.join(recording.stale)}"
+    return "do", detail, ""

@@ -1,8 +1,11 @@
 """What a person sees of a run: a progress bar, or lines; and the closing summary."""
 
+import itertools
 import json
 import re
 import time
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
@@ -10,9 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from ...storage import DEAD_LETTER_FOLDER, DEAD_LETTERS
+from ...transforms.resuming import OtherResultsError
 from ..outcomes.run_state import RunState
 from ..outcomes.stream_totals import StreamTotals
 
+MOST_REASONS = 5
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -78,7 +83,7 @@ class Bar:
             self.progress.update(
                 self.task, total=state.total, completed=state.ended, audio=self._audio(state)
             )
-        elif line["event"] == "failed":
+        elif line["event"] == "failed" and line["exception"] != OtherResultsError.__name__:
             self.console.print(failure_text(line))
         elif line["event"] == "crashed":
             self.console.print(crash_text(line))
@@ -181,8 +186,22 @@ def print_summary(console: Console, state: RunState, *, wall_s: float, location:
             highlight=False,
         )
     console.print(Text(f"results in {location}"))
+    print_left_alone(console, itertools.chain(*state.failures.values()))
     if state.failures:
         console.print(Text(f"why some failed: {location}/{DEAD_LETTERS}"))
+
+
+def print_left_alone(console: Console, failures: Iterable[dict[str, Any]]) -> None:
+    """How many recordings have results that would have been replaced, and of which settings."""
+    reasons = Counter(
+        line["message"] for line in failures if line["exception"] == OtherResultsError.__name__
+    )
+    for reason, count in reasons.most_common(MOST_REASONS):
+        console.print(Text(printable(f"{count} left as before: {reason}")))
+    if len(reasons) > MOST_REASONS:
+        console.print(Text(f"{len(reasons) - MOST_REASONS} more reasons of this kind"))
+    if reasons:
+        console.print(Text("--replace (replace: true) makes them anew, in place of what is there"))
 
 
 def _clock(seconds: float) -> str:

@@ -1,23 +1,31 @@
 """Events of a job: which recordings it is about."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...audio.extensions import AUDIO_EXTENSIONS
 from ...storage import absolute
+from ...transforms.resuming import Resumption
+from ...transforms.roots import Root, name_below, without_extension
 from ..job.event_config import (
     AvroEvents,
     BigQueryEvents,
     CustomEvents,
     EventInput,
     FileEvents,
-    FolderEvents,
-    GlobEvents,
     PubSubEvents,
     RecordingEvents,
 )
 from ..job.job_config import JobConfig
-from .listing import InputError, common_folder, recordings_of, root_of
+from .listing import (
+    InputError,
+    RecordingInput,
+    common_folder,
+    folder_of,
+    recordings_of,
+    root_of,
+)
 from .reading import avro_elements_of, lines_of, require_readable, rows_of
 
 __all__ = ["InputError", "Place", "elements_of", "list_events", "place_of"]
@@ -41,18 +49,53 @@ def place_of(job: JobConfig) -> Place:
     if job.job_config.data.inputs:
         data = job.job_config.data.inputs[0]
         return Place(absolute(data.location), data.file_suffix)
+    folders = {folder_of(each) for each in _recording_inputs(job)}
+    return Place(common_folder(sorted(folders)), "")
+
+
+def resumption_of(job: JobConfig) -> Resumption:
+    """What finds out which recordings of a job are done already.
+
+    Raises
+    ------
+    InputError : the job does not say where its recordings lie
+    """
+    place = place_of(job)
+    return Resumption(
+        place.location,
+        job.output_location,
+        job.settings,
+        suffix=place.suffix,
+        roots=None if job.job_config.data.inputs else _roots_of(job),
+        finished_suffix=job.finished_suffix,
+        replace=job.replace,
+    )
+
+
+def _roots_of(job: JobConfig) -> list[Root]:
+    """What the recordings are called below that the inputs of a job do not name themselves."""
+    return [
+        root_of(each) for each in _recording_inputs(job) if not isinstance(each, RecordingEvents)
+    ]
+
+
+def _recording_inputs(job: JobConfig) -> list[RecordingInput]:
+    """The event inputs of a job without a data input.
+
+    Raises
+    ------
+    InputError : there are none, or others than recordings
+    """
     inputs = job.job_config.events.inputs
     if not inputs:
         raise InputError("the job has no event input: name one below job_config.events.inputs")
-    roots = []
     for each in inputs:
-        if not isinstance(each, FolderEvents | GlobEvents | RecordingEvents):
+        if not isinstance(each, RecordingInput):
             raise InputError(
                 f"events of type {each.type} need job_config.data.inputs: the folder that their "
                 "elements are paths below"
             )
-        roots.append(root_of(each))
-    return Place(common_folder(roots), "")
+    return [each for each in inputs if isinstance(each, RecordingInput)]
 
 
 def elements_of(each: EventInput, job: JobConfig) -> Iterator[str]:
@@ -65,7 +108,7 @@ def elements_of(each: EventInput, job: JobConfig) -> Iterator[str]:
     """
     if isinstance(each, PubSubEvents | CustomEvents):
         raise InputError(f"events of type {each.type} can't be listed")
-    if isinstance(each, FolderEvents | GlobEvents | RecordingEvents):
+    if isinstance(each, RecordingInput):
         output = job.output_location if job.job_config.data.outputs else None
         stems = {job.stems.name_of(stem) for stem in job.settings.wanted_stems}
         return _below(place_of(job), recordings_of(each, output=output, stems=stems))
@@ -122,7 +165,44 @@ def list_events(job: JobConfig) -> tuple[str, ...]:
     )
     if not elements:
         raise _nothing_in(inputs)
+    if len(inputs) > 1 and not job.job_config.data.inputs:
+        names = NamesInTree(job)
+        by_name: dict[str, list[str]] = {}
+        for element in elements:
+            by_name.setdefault(names.name_of(element), []).append(element)
+        for name, sharing in by_name.items():
+            require_one_folder(name, sharing)
     return elements
+
+
+class NamesInTree:
+    """What the recordings of several inputs are called in the output tree, without extension."""
+
+    def __init__(self, job: JobConfig) -> None:
+        self.location = place_of(job).location
+        self.roots = _roots_of(job)
+
+    def name_of(self, element: str) -> str:
+        """The path of a recording below what named it."""
+        return without_extension(name_below(os.path.join(self.location, element), self.roots))
+
+
+def require_one_folder(name: str, elements: Iterable[str]) -> None:
+    """Refuse recordings of several folders that would have one folder for their results.
+
+    Those that lie beside each other, and differ in their extension, have folders of their own.
+
+    Raises
+    ------
+    InputError : there are some
+    """
+    by_folder = {os.path.dirname(element): element for element in sorted(elements, reverse=True)}
+    if len(by_folder) > 1:
+        raise InputError(
+            f"{' and '.join(sorted(by_folder.values()))} would both have the folder {name} for "
+            "their results: name a folder that holds them all, or --root (job_config.data.inputs), "
+            "or do them one after the other with folders of their own"
+        )
 
 
 def _nothing_in(inputs: Sequence[EventInput]) -> InputError:

@@ -1,8 +1,6 @@
 """Listing the recordings of a folder, a glob pattern or a bucket, in order of name."""
 
-import fnmatch
 import glob
-import itertools
 import os
 import re
 from collections import deque
@@ -10,9 +8,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 from ...audio.extensions import has_audio_extension
+from ...errors import BeamsplitterError
 from ...storage import StorageError, absolute, list_names, scheme_of, stat_file
 from ...transforms.manifest import NAME as MANIFEST
 from ...transforms.manifest import result_names
+from ...transforms.roots import Root, fits_pattern
 from ..job.event_config import FolderEvents, GlobEvents, RecordingEvents
 
 HELD_RECORDINGS = 1000
@@ -22,7 +22,7 @@ MAGIC = "[*?[]"
 RecordingInput = FolderEvents | GlobEvents | RecordingEvents
 
 
-class InputError(ValueError):
+class InputError(BeamsplitterError, ValueError):
     """An input of the job that is not there or holds no recordings."""
 
 
@@ -70,11 +70,12 @@ def recordings_of(each: RecordingInput, *, output: str | None, stems: set[str]) 
 def _recordings_elsewhere(
     each: RecordingInput, output: str | None, stems: set[str]
 ) -> Iterator[str]:
-    path, root = absolute(each.location), root_of(each)
     if isinstance(each, RecordingEvents):
-        yield path
-    elif isinstance(each, GlobEvents):
-        pattern = path.removeprefix(f"{root}/").split("/")
+        yield absolute(each.location)
+        return
+    root = root_of(each).path
+    if isinstance(each, GlobEvents):
+        pattern = root_of(each).pattern
         beginning = re.split(MAGIC, pattern[0], maxsplit=1)[0]
         for name in list_names(root, beginning=beginning):
             if has_audio_extension(name) and fits_pattern(name.split("/"), pattern):
@@ -84,19 +85,6 @@ def _recordings_elsewhere(
         names = list_names(root, without=None if below == output else below)
         visible = (name for name in names if "/." not in f"/{name}")
         yield from _without_results(root, visible, output, stems)
-
-
-def fits_pattern(parts: list[str], pattern: list[str]) -> bool:
-    """Whether a name fits a pattern, both cut at slashes; `**` is any number of visible ones."""
-    if not pattern:
-        return not parts
-    if pattern[0] == "**":
-        visible = itertools.takewhile(lambda part: not part.startswith("."), parts)
-        starts = range(sum(1 for _ in visible) + 1)
-        return any(fits_pattern(parts[start:], pattern[1:]) for start in starts)
-    if not parts or (parts[0].startswith(".") and not pattern[0].startswith(".")):
-        return False
-    return fnmatch.fnmatchcase(parts[0], pattern[0]) and fits_pattern(parts[1:], pattern[1:])
 
 
 def _walk(root: str, output: str | None) -> Iterator[str]:
@@ -265,21 +253,28 @@ def _is_file(path: str) -> bool:
     return True
 
 
-def root_of(each: RecordingInput) -> str:
-    """The folder that the recordings of an input lie below.
+def root_of(each: FolderEvents | GlobEvents) -> Root:
+    """Where the recordings of an input lie, and what they are called below.
 
     Raises
     ------
     InputError : a pattern stands for buckets
     """
     path = absolute(each.location)
-    if isinstance(each, GlobEvents):
-        parts = path.split("/")
-        fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
-        if scheme_of(path) and fixed < 3:
-            raise InputError(f"{each.location}: a pattern names one bucket: gs://BUCKET/PATTERN")
-        return "/".join(parts[:fixed])
-    return path if isinstance(each, FolderEvents) else os.path.dirname(path)
+    if isinstance(each, FolderEvents):
+        return Root(path)
+    parts = path.split("/")
+    fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+    if scheme_of(path) and fixed < 3:
+        raise InputError(f"{each.location}: a pattern names one bucket: gs://BUCKET/PATTERN")
+    return Root("/".join(parts[:fixed]), tuple(parts[fixed:]))
+
+
+def folder_of(each: RecordingInput) -> str:
+    """The folder that the recordings of an input lie in, or below."""
+    if isinstance(each, RecordingEvents):
+        return os.path.dirname(absolute(each.location))
+    return root_of(each).path
 
 
 def common_folder(folders: list[str]) -> str:

@@ -25,7 +25,7 @@ from ...storage import (
 )
 from ..job.event_config import AvroEvents, BigQueryEvents, FileEvents, GlobEvents
 from .compression import DamagedFileError, decompressed, kind_of
-from .listing import MAGIC, InputError, fits_pattern, is_pattern, root_of
+from .listing import MAGIC, InputError, is_pattern, root_of
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
@@ -67,9 +67,8 @@ def files_matching(pattern: str) -> list[str]:
         return [pattern]
     if scheme_of(pattern):
         root = root_of(GlobEvents(type="glob", location=pattern))
-        parts = pattern.removeprefix(f"{root}/").split("/")
-        names = list_names(root, beginning=re.split(MAGIC, parts[0], maxsplit=1)[0])
-        paths = [f"{root}/{name}" for name in names if fits_pattern(name.split("/"), parts)]
+        names = list_names(root.path, beginning=re.split(MAGIC, root.pattern[0], maxsplit=1)[0])
+        paths = [f"{root.path}/{name}" for name in names if root.name_of(f"{root.path}/{name}")]
     else:
         matches = glob.glob(pattern, recursive=True)
         paths = sorted(path for path in matches if os.path.isfile(path))

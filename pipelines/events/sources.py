@@ -9,7 +9,7 @@ from ...transforms.klio.message import new_message
 from ...transforms.steps import StorageDoFn
 from ..job.event_config import EventInput, PubSubEvents
 from ..job.job_config import JobConfig
-from .elements import elements_of, inputs_to_read
+from .elements import NamesInTree, elements_of, inputs_to_read, require_one_folder
 from .listing import RecordingInput
 
 
@@ -51,7 +51,9 @@ class ReadEvents(beam.PTransform):
             | "Inputs" >> beam.Create(range(len(inputs)))
             | "List" >> beam.ParDo(_ListInput(self.job, inputs)).with_output_types(bytes)
         )
-        if len(inputs) > 1 or not isinstance(inputs[0], RecordingInput):
+        if len(inputs) > 1 and not self.job.job_config.data.inputs:
+            elements |= "Once" >> _OneFolderEach(self.job)
+        elif len(inputs) > 1 or not isinstance(inputs[0], RecordingInput):
             elements |= "Once" >> beam.Distinct()
         else:
             elements |= "Spread" >> beam.Reshuffle()
@@ -68,6 +70,31 @@ class _ListInput(StorageDoFn):
     def process(self, index: int) -> Iterator[bytes]:
         for element in elements_of(self.inputs[index], self.job):
             yield os.fsencode(element)
+
+
+class _OneFolderEach(beam.PTransform):
+    """Each element once; an error for recordings whose results would share a folder."""
+
+    def __init__(self, job: JobConfig) -> None:
+        super().__init__()
+        self.names = NamesInTree(job)
+
+    def expand(self, elements: beam.PCollection) -> beam.PCollection:
+        """The same elements."""
+        return (
+            elements
+            | beam.Map(self._named).with_output_types(tuple[bytes, bytes])
+            | beam.GroupByKey()
+            | beam.FlatMapTuple(self._once).with_output_types(bytes)
+        )
+
+    def _named(self, element: bytes) -> tuple[bytes, bytes]:
+        return os.fsencode(self.names.name_of(os.fsdecode(element))), element
+
+    def _once(self, name: bytes, elements: Iterable[bytes]) -> Iterator[bytes]:
+        once = sorted({*elements})
+        require_one_folder(os.fsdecode(name), map(os.fsdecode, once))
+        yield from once
 
 
 def _pubsub(each: PubSubEvents) -> beam.PTransform:

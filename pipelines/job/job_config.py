@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ...errors import BeamsplitterError
 from ...models.separators.by_name import is_package
 from ...storage import (
     GCS_SCHEME,
@@ -47,7 +48,7 @@ TEMPLATE_NAME = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 KLIO_IMAGE = "worker_harness_container_image"
 
 
-class JobFileError(ValueError):
+class JobFileError(BeamsplitterError, ValueError):
     """A job file that can't be used; the message names file, place in it, and the fix."""
 
 
@@ -60,6 +61,7 @@ class FileData(Section):
     skip_klio_existence_check: bool = False
     ping: bool = False
     force: bool = False
+    replace: bool = False
 
     @model_validator(mode="after")
     def _gcs_means_a_bucket(self) -> "FileData":
@@ -359,6 +361,11 @@ class JobConfig(SplitSettings):
     def force(self) -> bool:
         """Whether finished recordings are done again."""
         return any(output.force for output in self.job_config.data.outputs)
+
+    @property
+    def replace(self) -> bool:
+        """Whether what other settings have made is replaced."""
+        return any(output.replace for output in self.job_config.data.outputs)
 
 
 def load_job(

@@ -13,14 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...storage import OutputTree
+from ...errors import BeamsplitterError
+from ...storage import DEAD_LETTERS, OutputTree
+from ...transforms.progress_lines import progress_of
 from ...transforms.whereabouts import read_whereabouts
 from ..events.elements import place_of
 from ..job.job_config import JobConfig
 from ..outcomes.run_state import CRASHED, RunState
+from ..outcomes.summary import NAME as RUN_FACTS
 from ..outcomes.summary import summary_json
 from ..outcomes.unusable import FAILED_EXIT_CODE, SET_UP_EXIT_CODE, UNUSABLE_EXIT_CODE
 from .engine_spec import EngineSpec
+from .finished_before import receipts_if_finished
 from .watchdog import Hang, Watchdog
 
 MAX_TRIES = 2
@@ -42,11 +46,14 @@ KEPT_MEMORY = {
 }
 
 
-class LaunchError(RuntimeError):
+class LaunchError(BeamsplitterError, RuntimeError):
     """The engine could not do its work at all."""
 
+    def __str__(self) -> str:
+        return f"the job could not go on; run it again to go on\n{super().__str__()}"
 
-class SetUpError(LaunchError):
+
+class SetUpError(BeamsplitterError, RuntimeError):
     """The job can't be run on this machine as it is set up: to run it again is no cure."""
 
 
@@ -124,13 +131,13 @@ def run_local(
     started = time.monotonic()
     run = _LocalRun(job, elements, workers=workers, show=show)
     with tree.owned_scratch():
-        metrics = run.to_the_end()
+        metrics = run.without_engine() or run.to_the_end()
         state = run.state
         wall_s = time.monotonic() - started
         summary = summary_json(
             job, state.counts, metrics, audio_s=state.done_s, wall_s=wall_s, workers=workers
         )
-        tree.write_json(summary, "run.json")
+        tree.write_json(summary, RUN_FACTS)
         show(state, {"event": "summary", **summary})
     return state
 
@@ -160,6 +167,18 @@ class _LocalRun:
             for name in (element, element.removeprefix(f"{location}/"))
         }
         """Elements by the names that steps may call them."""
+
+    def without_engine(self) -> dict[str, Any] | None:
+        """Tell of all recordings if they are finished already, and give the metrics."""
+        receipts = receipts_if_finished(self.job, self.elements)
+        if receipts is None:
+            return None
+        OutputTree(self.job.output_location).write(b"", DEAD_LETTERS)
+        for receipt in receipts:
+            line = {"event": "finished", "process": os.getpid(), **progress_of(receipt)}
+            self.state.take(line)
+            self.show(self.state, line)
+        return {"SkipFinished": {"in": len(receipts), "skipped": len(receipts)}}
 
     def to_the_end(self) -> dict[str, Any]:
         """Run all; gives the metrics of the last engine."""

@@ -1,12 +1,47 @@
 """The content of `run.json`."""
 
-import platform
-from importlib.metadata import version
+import datetime
+from dataclasses import dataclass
 from typing import Any
 
+from ...transforms.plain import to_plain
+from ...transforms.versions import versions
 from ..job.job_config import JobConfig
 
-REPORTED_PACKAGES = ("apache-beam", "av", "librosa", "numba", "numpy", "scipy", "soundfile")
+NAME = "run.json"
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run did, with what.
+
+    Attributes
+    ----------
+    recordings : how many came to which end
+    audio_s : seconds of audio that were worked on
+    began, ended : as UTC in ISO 8601
+    workers : processes; None where a service has as many as it likes
+    settings : what made the files of each branch, in words
+    digests : of these settings
+    job : the job as it was written
+    steps : counters and distributions of the steps
+    versions : of the packages
+    """
+
+    format: int
+    job_name: str
+    recordings: dict[str, int]
+    audio_s: float
+    began: str
+    ended: str
+    wall_s: float
+    workers: int | None
+    settings: dict[str, dict[str, Any]]
+    digests: dict[str, str]
+    job: dict[str, Any]
+    steps: dict[str, Any]
+    versions: dict[str, str]
 
 
 def summary_json(
@@ -18,18 +53,29 @@ def summary_json(
     wall_s: float,
     workers: int | None,
 ) -> dict[str, Any]:
-    """The content of `run.json`. `workers` is None where a service has as many as it likes."""
-    return {
-        "job_name": job.job_name,
-        "recordings": recordings,
-        "audio_s": round(audio_s, 3),
-        "wall_s": round(wall_s, 3),
-        "workers": workers,
-        "steps": metrics,
-        "versions": {
-            "beamsplitter": version("beamsplitter"),
-            "python": platform.python_version(),
-            **{package: version(package) for package in REPORTED_PACKAGES},
+    """The content of the `run.json` of a run that ends now, after so many seconds."""
+    ended = datetime.datetime.now(datetime.UTC)
+    facts = RunFacts(
+        format=FORMAT,
+        job_name=job.job_name,
+        recordings=recordings,
+        audio_s=round(audio_s, 3),
+        began=_told(ended - datetime.timedelta(seconds=wall_s)),
+        ended=_told(ended),
+        wall_s=round(wall_s, 3),
+        workers=workers,
+        settings={
+            branch: settings
+            for branch, settings in job.settings.described().items()
+            if branch in job.settings.branches
         },
-        "digests": job.settings.digests(),
-    }
+        digests=job.settings.digests(),
+        job=job.model_dump(mode="json", exclude_unset=True),
+        steps=metrics,
+        versions=versions(of_models=not job.separation.is_nn_filter),
+    )
+    return to_plain(facts)
+
+
+def _told(time: datetime.datetime) -> str:
+    return time.isoformat(timespec="seconds").replace("+00:00", "Z")

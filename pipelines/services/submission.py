@@ -11,6 +11,7 @@ from ...storage import OutputTree
 from ...transforms.attempts import new_attempts
 from ..events.sources import ReadEvents
 from ..job.job_config import JobConfig, JobFileError
+from ..outcomes.summary import NAME as RUN_FACTS
 from ..outcomes.summary import summary_json
 from ..run import build
 
@@ -69,7 +70,7 @@ def write_summary(
         wall_s=wall_s,
         workers=None,
     )
-    OutputTree(job.output_location).write_json(summary, "run.json")
+    OutputTree(job.output_location).write_json(summary, RUN_FACTS)
     return summary
 
 

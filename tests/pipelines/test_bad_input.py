@@ -28,13 +28,13 @@ from bad_files import damaged_files, faults_of_run
 from conftest import Command, dead_letters, made_signal, result_files
 from result_checks import FILES_OF_RUN, assert_whole, manifests, read_json
 
-from beamsplitter.pipelines.events.elements import list_events, place_of
+from beamsplitter.pipelines.events.elements import list_events, resumption_of
 from beamsplitter.pipelines.events.sources import CreateEvents
 from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
 from beamsplitter.pipelines.run import build
 from beamsplitter.storage import OutputTree, StorageError
 from beamsplitter.transforms.loading import LoadBinary
-from beamsplitter.transforms.planning import PlanParts, SkipFinished
+from beamsplitter.transforms.planning import PlanParts
 from beamsplitter.transforms.publishing import PublishTrack
 
 RATE = 8000
@@ -308,7 +308,7 @@ def test_damaged_files_of_every_container_are_all_accounted_for(
 
 def job_for(*folders: Path, out: Path, **sections: Any) -> JobConfig:
     inputs = [{"type": "folder", "location": str(folder)} for folder in folders]
-    data = {"outputs": [{"type": "file", "location": str(out)}]}
+    data = {"outputs": [{"type": "file", "location": str(out), "replace": True}]}
     return parse_job(
         {
             "job_name": "test",
@@ -344,7 +344,7 @@ def music(tmp_path: Path) -> Path:
 
 def test_a_recording_that_vanishes_after_the_listing_is_named(music: Path, tmp_path: Path) -> None:
     job = job_for(music, out=tmp_path / "out")
-    skip = SkipFinished(place_of(job).location, job.output_location, job.settings)
+    skip = resumption_of(job)
     one, two = (skip.pending_or_receipt(element, force=False) for element in list_events(job))
     (reference,) = PlanParts(job.settings).apply(one)
     shutil.rmtree(music)
@@ -359,7 +359,7 @@ def test_a_recording_that_vanishes_after_the_listing_is_named(music: Path, tmp_p
 
 def test_a_recording_that_changes_after_the_listing_is_named(music: Path, tmp_path: Path) -> None:
     job = job_for(music, out=tmp_path / "out")
-    skip = SkipFinished(str(music), job.output_location, job.settings)
+    skip = resumption_of(job)
     (reference,) = PlanParts(job.settings).apply(skip.pending_or_receipt("one.wav", force=False))
     (music / "one.wav").write_bytes(wav_bytes(TONE[:, :-1], RATE))
     with pytest.raises(StorageError, match=r"one\.wav: changed while .*: run it again"):
@@ -407,11 +407,18 @@ def test_recordings_named_as_stems_are_recordings(tmp_path: Path) -> None:
     assert elements == ("song.wav", "song/background.flac")
 
 
-def test_same_names_in_two_input_folders_stay_apart(tmp_path: Path) -> None:
+def test_same_names_in_two_inputs_are_refused_unless_they_have_a_root(
+    tmp_path: Path, command: Command
+) -> None:
     for name, samples in (("x", TONE), ("y", 0.5 * TONE)):
         write_tree(tmp_path / name, {"same.wav": wav_bytes(samples, RATE)})
-    out = tmp_path / "out"
-    split(tmp_path / "x", tmp_path / "y", out=out, plots={"enabled": False})
+    out, inputs = tmp_path / "out", (tmp_path / "x", tmp_path / "y" / "same.wav")
+    refused = command("separate", *inputs, "-o", out)
+    assert refused.returncode == 2 and not manifests(out)
+    assert all(word in refused.stderr for word in ("x/same.wav", "y/same.wav", "--root"))
+    assert "Traceback" not in refused.stderr
+    done = command("separate", *inputs, "-o", out, "--no-plots", "--root", tmp_path)
+    assert done.returncode == 0
     assert [str(path.parent.relative_to(out)) for path in manifests(out)] == ["x/same", "y/same"]
     assert_whole(out)
 

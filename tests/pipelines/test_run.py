@@ -33,7 +33,7 @@ def job_for(folder: Path, out: Path, **sections: Any) -> JobConfig:
             "pipeline_options": {"runner": "DirectRunner", "streaming": False},
             "job_config": {
                 "events": {"inputs": [{"type": "folder", "location": str(folder)}]},
-                "data": {"outputs": [{"type": "file", "location": str(out)}]},
+                "data": {"outputs": [{"type": "file", "location": str(out), "replace": True}]},
             },
             **sections,
         },

@@ -50,7 +50,7 @@ def job_for(folder: Path, out: Path, separation: dict[str, Any], **sections: Any
             "pipeline_options": {"runner": "DirectRunner", "streaming": False},
             "job_config": {
                 "events": {"inputs": [{"type": "folder", "location": str(folder)}]},
-                "data": {"outputs": [{"type": "file", "location": str(out)}]},
+                "data": {"outputs": [{"type": "file", "location": str(out), "replace": True}]},
             },
             "separation": separation,
             "plots": {"enabled": False},

@@ -21,7 +21,7 @@ from beamsplitter.storage import (
     stat_file,
 )
 from beamsplitter.storage.gcs import READ_CHUNK_BYTES, GcsFiles
-from beamsplitter.transforms.planning import SkipFinished
+from beamsplitter.transforms.resuming import Resumption
 from beamsplitter.transforms.settings import SplitSettings
 
 OUT = "gs://music/out"
@@ -216,7 +216,7 @@ def test_errors_name_the_object(gcs: StorageServer) -> None:
 
 def test_an_element_may_be_a_whole_path_below_the_location(gcs: StorageServer) -> None:
     gcs.bucket.blob("in/album/x.wav").upload_from_string(b"content")
-    step = SkipFinished("gs://music/in", OUT, SplitSettings(), suffix=".wav")
+    step = Resumption("gs://music/in", OUT, SplitSettings(), suffix=".wav")
     by_path = step.pending_or_receipt("gs://music/in/album/x.wav", force=False)
     by_name = step.pending_or_receipt("album/x", force=False)
     assert (by_path.element, by_path.uri) == ("album/x.wav", by_name.uri)

@@ -1,14 +1,12 @@
 """Work is dealt out evenly, and results have one place each."""
 
-from pathlib import Path
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beamsplitter.audio.decoding.audio_reader import AudioInfo
 from beamsplitter.audio.parts import plan_parts
-from beamsplitter.transforms.planning import deal, folder_of
+from beamsplitter.transforms.planning import deal
 from beamsplitter.transforms.records import PartReference, Recording
 
 
@@ -54,19 +52,3 @@ def test_unequal_files_are_dealt_within_a_few_percent() -> None:
     for worker, part in deal([reference(i, d) for i, d in enumerate(durations_s)], 2):
         totals[worker] += part.recording.duration_s
     assert max(totals) / min(totals) < 1.03
-
-
-def test_a_folder_is_the_path_without_extension(tmp_path: Path) -> None:
-    (tmp_path / "a.b.wav").touch()
-    (tmp_path / "noise").touch()
-    assert folder_of("deep/a.b.wav", str(tmp_path / "a.b.wav")) == "deep/a.b"
-    assert folder_of("deep/noise", str(tmp_path / "noise")) == "deep/noise"
-
-
-def test_recordings_that_would_share_a_folder_keep_their_extension(tmp_path: Path) -> None:
-    for name in ("a.wav", "a.MP3", "b.wav"):
-        (tmp_path / name).touch()
-    (tmp_path / "b.flac").mkdir()
-    assert folder_of("a.wav", str(tmp_path / "a.wav")) == "a.wav"
-    assert folder_of("a.MP3", str(tmp_path / "a.MP3")) == "a.MP3"
-    assert folder_of("b.wav", str(tmp_path / "b.wav")) == "b"

@@ -1,0 +1,240 @@
+"""`beamsplitter check`: the files of an output tree against the digests in its manifests."""
+
+import json
+import os
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ...storage import StorageError, files_of, list_names, read_bytes, scheme_of, sha256_of
+from ...transforms.manifest import NAME as MANIFEST
+from ...transforms.manifest import Manifest, parse_manifest
+from ...transforms.records import FileReceipt
+from ...transforms.roots import without_extension
+from ..events.listing import InputError
+from ..job.job_config import JobConfig, JobFileError, parse_job
+from ..local.cores import available_cores
+from ..outcomes.summary import NAME as RUN_FACTS
+from .progress import printable
+
+READERS_ELSEWHERE = 16
+MISSING, CHANGED, UNREADABLE = "missing", "changed", "unreadable"
+# What of a job makes its results.
+SECTIONS = ("separation", "stems", "plots", "storage", "limits", "join")
+Checked = Callable[[FileReceipt], None]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that is not as its manifest says.
+
+    Attributes
+    ----------
+    path : below the output tree
+    what : `missing`, `changed`, or `unreadable`, of a manifest
+    recording : whole path of the recording; None if its manifest does not tell it
+    folder : of its results
+    """
+
+    path: str
+    what: str
+    recording: str | None
+    folder: str
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The results of an output tree: manifests by folder, and manifests that can't be read."""
+
+    location: str
+    manifests: dict[str, Manifest]
+    unreadable: tuple[Damage, ...]
+
+    @property
+    def files(self) -> int:
+        """How many files the manifests name."""
+        return sum(len(each.files) for each in self.manifests.values())
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all of them."""
+        return sum(file.size_bytes for each in self.manifests.values() for file in each.files)
+
+
+def read_tree(location: str) -> Tree:
+    """Read all manifests of an output tree.
+
+    Raises
+    ------
+    InputError : there are none
+    StorageError : the folder can't be listed
+    """
+    with _readers(location) as readers:
+        folders = sorted(_folders(location))
+        read = readers.map(lambda folder: _read(f"{location}/{folder}/{MANIFEST}"), folders)
+        manifests: dict[str, Manifest] = {}
+        unreadable: list[Damage] = []
+        for folder, manifest in zip(folders, read, strict=True):
+            if manifest is None:
+                unreadable.append(Damage(f"{folder}/{MANIFEST}", UNREADABLE, None, folder))
+            else:
+                manifests[folder] = manifest
+    if not folders:
+        raise InputError(f"{location}: holds no results: no {MANIFEST} lies there or below")
+    return Tree(location, manifests, tuple(unreadable))
+
+
+def _folders(location: str) -> Iterator[str]:
+    """The folders of recordings, below the output folder."""
+    if scheme_of(location):
+        names = list_names(location)
+        yield from (os.path.dirname(name) for name in names if f"/{name}".endswith(f"/{MANIFEST}"))
+        return
+    if not os.path.isdir(location):
+        raise InputError(f"{location}: no such folder")
+    for folder, _, files in os.walk(location):
+        if MANIFEST in files:
+            yield os.path.relpath(folder, location)
+
+
+def _read(path: str) -> Manifest | None:
+    try:
+        return parse_manifest(read_bytes(path))
+    except (StorageError, ValueError):
+        return None
+
+
+def check(tree: Tree, checked: Checked = lambda _: None) -> list[Damage]:
+    """Hold all files against their digests, several at once; gives what is damaged.
+
+    On `gs://` a file's checksum is the one that the service keeps of it: nothing is read.
+
+    Parameters
+    ----------
+    checked : called with each file
+    """
+
+    def damages_of(folder: str) -> list[Damage]:
+        manifest = tree.manifests[folder]
+        found = []
+        for file in manifest.files:
+            what = _what_is_wrong(f"{tree.location}/{folder}/{file.name}", file)
+            if what:
+                found.append(Damage(f"{folder}/{file.name}", what, manifest.input.uri, folder))
+            checked(file)
+        return found
+
+    with _readers(tree.location) as readers:
+        return [
+            *tree.unreadable,
+            *(damage for found in readers.map(damages_of, tree.manifests) for damage in found),
+        ]
+
+
+def _what_is_wrong(path: str, file: FileReceipt) -> str | None:
+    try:
+        if scheme_of(path):
+            is_whole = files_of(path).has(
+                path, size_bytes=file.size_bytes, crc32c=file.crc32c, written_ns=None
+            )
+            if not is_whole:
+                files_of(path).stat(path)
+        else:
+            is_whole = sha256_of(path) == file.sha256
+    except StorageError:
+        return MISSING
+    return None if is_whole else CHANGED
+
+
+def _readers(location: str) -> Executor:
+    # Hashing lets other threads compute.
+    return ThreadPoolExecutor(READERS_ELSEWHERE if scheme_of(location) else available_cores())
+
+
+def repairs(tree: Tree, damages: Iterable[Damage]) -> list[JobConfig]:
+    """The jobs that make anew what is damaged: one for each folder that recordings lie below.
+
+    Raises
+    ------
+    JobFileError : what the last run was can't be read, or can't be run here
+    """
+    by_place: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for each in damages:
+        if each.recording is not None:
+            by_place[place_of(each.recording, each.folder)].add(each.recording)
+    written = _job_of_last_run(tree.location) if by_place else {}
+    jobs = []
+    for (root, suffix), recordings in sorted(by_place.items()):
+        place = {"type": "file", "location": root, "file_suffix": suffix}
+        output = {"type": "file", "location": tree.location, "force": True}
+        events = [{"type": "recording", "location": each} for each in sorted(recordings)]
+        plain = {
+            **{name: written[name] for name in SECTIONS if name in written},
+            "job_name": "repair",
+            "pipeline_options": {"runner": "DirectRunner", "streaming": False},
+            "job_config": {
+                "events": {"inputs": events},
+                "data": {"inputs": [place], "outputs": [output]},
+            },
+        }
+        jobs.append(parse_job(plain, source=f"{tree.location}/{RUN_FACTS}"))
+    return jobs
+
+
+def _job_of_last_run(location: str) -> dict[str, Any]:
+    path = f"{location}/{RUN_FACTS}"
+    try:
+        return dict(json.loads(read_bytes(path))["job"])
+    except (StorageError, ValueError, KeyError, TypeError) as error:
+        raise JobFileError(
+            f"{path}: does not say which job made the results: run the job again with --force"
+        ) from error
+
+
+def place_of(recording: str, folder: str) -> tuple[str, str]:
+    """The folder that a recording is called below, and the suffix of its event's element."""
+    depth = folder.count("/") + 1
+    parts = recording.split("/")
+    name = "/".join(parts[-depth:])
+    is_plain = folder in (name, without_extension(name))
+    return "/".join(parts[:-depth]), "" if is_plain else name.removeprefix(folder)
+
+
+def print_check(
+    tree: Tree, damages: Sequence[Damage], *, log_format: str, console: Console | None = None
+) -> None:
+    """Print a line for each damaged file, and how many there are of all."""
+    counts = Counter(each.what for each in damages)
+    if log_format == "json":
+        for each in damages:
+            print(json.dumps({"event": "damaged", **asdict(each)}))
+        summary = {"recordings": len(tree.manifests), "files": tree.files, **counts}
+        print(json.dumps({"event": "checked", **summary, "size_bytes": tree.size_bytes}))
+        return
+    console = console or Console(soft_wrap=True)
+    for each in damages:
+        console.print(Text(printable(f"{each.what:<11}{each.path}")))
+    told = ", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "all whole"
+    console.print(
+        f"{len(tree.manifests)} recordings, {tree.files} files, {tree.size_bytes / 1e6:.1f} MB: "
+        f"{told}",
+        highlight=False,
+    )
+
+
+def check_with_bar(tree: Tree, *, log_format: str) -> list[Damage]:
+    """Check, and show how far it is where a person watches."""
+    console = Console(stderr=True)
+    if log_format == "json" or not sys.stderr.isatty():
+        return check(tree)
+    columns = (TextColumn("checking"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=tree.size_bytes)
+        return check(tree, lambda file: bar.advance(task, file.size_bytes))

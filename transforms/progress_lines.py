@@ -1,0 +1,37 @@
+"""What a launcher is told of what moves through the graph. No Beam: launchers tell it, too."""
+
+import os
+from typing import Any
+
+from .klio.message import parse_message
+from .plain import to_plain
+from .records import Failure, PartReceipt, PartReference, PendingRecording, Receipt
+
+
+def progress_of(element: Any) -> dict[str, Any]:
+    """What a line of progress says of an element."""
+    if isinstance(element, Failure):
+        return to_plain(element)
+    if isinstance(element, PendingRecording):
+        return {"element": element.element}
+    if isinstance(element, bytes):
+        return {"element": os.fsdecode(parse_message(element).data.element)}
+    if isinstance(element, Receipt):
+        return {
+            "element": element.element,
+            "duration_s": element.duration_s,
+            "skipped": element.skipped,
+            "clipped_samples": sum(file.clipped_samples or 0 for file in element.files),
+            "folder": element.folder,
+            "files": [[file.branch, file.stem, file.name] for file in element.files],
+        }
+    if isinstance(element, PartReference | PartReceipt):
+        part = element.part
+        seconds = (part.stop_sample - part.start_sample) / element.recording.info.sample_rate
+        return {
+            "element": element.recording.element,
+            "duration_s": seconds,
+            "part_index": part.index,
+            "part_count": part.count,
+        }
+    raise TypeError(f"no progress of {type(element).__name__}")

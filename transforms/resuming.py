@@ -1,0 +1,238 @@
+"""What of a recording is done already, and what is still to do. No Beam: launchers ask, too."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+from ..audio.extensions import has_audio_extension
+from ..errors import BeamsplitterError
+from ..storage import (
+    FileStat,
+    OutputTree,
+    StorageError,
+    files_of,
+    scheme_of,
+    sha256_of,
+    stat_file,
+)
+from .manifest import (
+    FoundManifest,
+    differences,
+    finished_branches,
+    read_manifest,
+    write_manifest,
+)
+from .records import PendingRecording, Receipt
+from .roots import Root, name_below, without_extension
+from .settings import SplitSettings
+
+
+class OtherResultsError(BeamsplitterError):
+    """What would be replaced was made with other settings, or of another recording."""
+
+
+class Resumption:
+    """What is still to do of each recording.
+
+    Parameters
+    ----------
+    location : folder of the recordings; an element is a path below it, or a whole `gs://` path, as
+        storage notifications have it
+    output_location : folder of the output tree
+    settings : what is to be made of each recording
+    suffix : added to each element that is a path below the location
+    roots : what the recordings are called below in the output tree; None: the location
+    finished_suffix : a recording is finished, too, if this added to its element names a file in the
+        output tree: Klio's check
+    replace : replace what other settings have made, or what was made of another recording
+    """
+
+    def __init__(
+        self,
+        location: str,
+        output_location: str,
+        settings: SplitSettings,
+        *,
+        suffix: str = "",
+        roots: Sequence[Root] | None = None,
+        finished_suffix: str = "",
+        replace: bool = False,
+    ) -> None:
+        self.location = location
+        self.suffix = suffix
+        self.roots = roots
+        self.tree = OutputTree(output_location)
+        self.described = settings.described()
+        self.digests = {
+            branch: digest
+            for branch, digest in settings.digests().items()
+            if branch in settings.branches
+        }
+        self.finished_suffix = finished_suffix
+        self.replace = replace
+
+    def pending_or_receipt(
+        self, element: str, *, force: bool, message: bytes = b"", renew: bool = False
+    ) -> PendingRecording | Receipt:
+        """The pending recording of an element, or the receipt of a finished one.
+
+        Parameters
+        ----------
+        force : do it again if it is finished
+        message : the bytes of the event
+        renew : have the manifest of a file that was touched tell its new generation
+
+        Raises
+        ------
+        StorageError : the recording is not there, or can't be accessed
+        OtherResultsError : what would be replaced may not be
+        """
+        element, uri = self.place_of(element)
+        found = stat_file(uri)
+        name = element if self.roots is None else name_below(uri, self.roots)
+        folder, manifest = self._folder_of(name, uri)
+        if (
+            self.finished_suffix
+            and not force
+            and self.tree.is_there(element + self.finished_suffix)
+        ):
+            return Receipt(element, folder, 0.0, (), skipped=True, message=message)
+        is_same = manifest is not None and self._is_same(manifest, found, uri)
+        todo = tuple(self.digests)
+        if manifest and is_same and not force:
+            generation = manifest.content.input.generation
+            finished = finished_branches(manifest, self.tree, folder, self.digests, generation)
+            todo = self._todo_after(finished)
+            if not todo:
+                if renew:
+                    self._renew(manifest, folder, found, uri)
+                content = manifest.content
+                return Receipt(
+                    element,
+                    folder,
+                    content.input.duration_s,
+                    content.files,
+                    skipped=True,
+                    message=message,
+                )
+        kept: set[str] = set()
+        if manifest:
+            self._require_replaceable(manifest, todo, folder, uri, is_same=is_same)
+            kept = self._kept_branches(manifest, todo) if is_same else set()
+        files = manifest.content.files if manifest else ()
+        branches = manifest.content.branches if manifest else {}
+        return PendingRecording(
+            element=element,
+            uri=uri,
+            folder=folder,
+            size_bytes=found.size_bytes,
+            generation=found.generation,
+            todo=todo,
+            kept=tuple(file for file in files if file.branch in kept),
+            kept_branches={branch: branches[branch] for branch in sorted(kept)},
+            stale=tuple(file.name for file in files if file.branch not in kept),
+            message=message,
+        )
+
+    def place_of(self, element: str) -> tuple[str, str]:
+        """The path below the location, and the whole path, of an element that is either.
+
+        Raises
+        ------
+        StorageError : it leads out of the location
+        """
+        if not scheme_of(element):
+            OutputTree(self.location).path(element)  # refuses what leads out of the folder
+            return element, os.path.join(self.location, element + self.suffix)
+        below = element.removeprefix(f"{self.location}/")
+        if below == element:
+            raise StorageError(None, f"does not lie below {self.location}", element)
+        return below, OutputTree(self.location).path(below)
+
+    def _folder_of(self, name: str, uri: str) -> tuple[str, FoundManifest | None]:
+        """The folder of a recording in the output tree, and the manifest in it, if there is one.
+
+        It is its path without the extension. The extension stays where that folder is another
+        recording's, or where another recording beside it would have it. What has a folder keeps
+        it, whatever comes to lie beside it, or is taken away.
+        """
+        if not has_audio_extension(name):
+            return name, read_manifest(self.tree, name)
+        short = without_extension(name)
+        manifest = read_manifest(self.tree, short)
+        if manifest and os.path.basename(manifest.content.input.uri) == os.path.basename(uri):
+            return short, manifest
+        long_manifest = read_manifest(self.tree, name)
+        if manifest or long_manifest or shares_name(uri):
+            return name, long_manifest
+        return short, None
+
+    def _is_same(self, manifest: FoundManifest, found: FileStat, uri: str) -> bool:
+        """Whether a manifest is about the content that lies there now."""
+        told = manifest.content.input
+        if told.generation == found.generation:
+            return True
+        # It was touched, copied or moved: what it holds counts.
+        return told.size_bytes == found.size_bytes and sha256_of(uri) == told.sha256
+
+    def _todo_after(self, finished: set[str]) -> tuple[str, ...]:
+        todo = tuple(branch for branch in self.digests if branch not in finished)
+        # Plots show what the stems hold: new stems, new plots.
+        return tuple(self.digests) if "stems" in todo else todo
+
+    def _kept_branches(self, manifest: FoundManifest, todo: Sequence[str]) -> set[str]:
+        """The branches whose files stay: those that this job does not make, unless they are plots
+        of other stems."""
+        kept = manifest.content.branches.keys() - set(todo)
+        if "stems" in todo and manifest.content.digests.get("stems") != self.digests["stems"]:
+            kept.discard("plots")
+        return kept
+
+    def _require_replaceable(
+        self,
+        manifest: FoundManifest,
+        todo: Sequence[str],
+        folder: str,
+        uri: str,
+        *,
+        is_same: bool,
+    ) -> None:
+        """Refuse to replace what nobody asked to be replaced.
+
+        Raises
+        ------
+        OtherResultsError : other settings made it, or it was made of another recording
+        """
+        if self.replace:
+            return
+        content = manifest.content
+        if not is_same and content.input.uri != uri:
+            raise OtherResultsError(
+                f"{folder} in {self.tree.location} holds the results of {content.input.uri}: name "
+                "another output folder, or give --replace (replace: true)"
+            )
+        for branch in todo:
+            before = content.branches.get(branch)
+            if before and before.digest != self.digests[branch]:
+                raise OtherResultsError(
+                    f"its {branch} were made with other settings "
+                    f"({differences(before.settings, self.described[branch])})"
+                )
+
+    def _renew(self, manifest: FoundManifest, folder: str, found: FileStat, uri: str) -> None:
+        """Have the manifest of a file that was touched tell its new generation.
+
+        That makes the manifest newer than its files: all of them are held against it before.
+        """
+        content = manifest.content
+        if content.input.generation == found.generation:
+            return
+        digests, told = content.digests, content.input
+        if finished_branches(manifest, self.tree, folder, digests, told.generation) == set(digests):
+            renewed = dataclasses.replace(told, generation=found.generation, uri=uri)
+            write_manifest(dataclasses.replace(content, input=renewed), self.tree, folder)
+
+
+def shares_name(uri: str) -> bool:
+    """Whether another recording beside this one differs from it in the extension only."""
+    return sum(map(has_audio_extension, files_of(uri).names_alike(uri))) > 1
