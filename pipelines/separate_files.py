@@ -15,6 +15,7 @@ from .job.job_config import JobConfig, change_value, parse_job
 from .job.locations import expanded
 from .local.cores import available_cores
 from .local.launch import run_local
+from .outcomes.run_state import RunState
 
 AnyPath = str | os.PathLike[str]
 # What the arguments fill of a job, as messages call it.
@@ -80,7 +81,8 @@ def separate_files(
     workers : processes; default one for each core
     force : do finished recordings again
     settings : anything else that a job file can say, by dotted paths: `{"plots.range_db": 60}`
-    progress : is told seconds of audio that are done, and those known of so far
+    progress : is told seconds of audio that are done, and those known of so far, when they change:
+        what is being worked on counts as far as it is done
 
     Returns
     -------
@@ -114,12 +116,16 @@ def separate_files(
     if not job.separation.is_nn_filter:
         fetch(separators)
     finished: dict[str, dict[str, Any]] = {}
+    told = 0.0, 0.0
 
-    def show(state: Any, line: dict[str, Any] | None) -> None:
+    def show(state: RunState, line: dict[str, Any] | None) -> None:
         if line and line["event"] == "finished":
             finished[line["element"]] = line
-        if line and progress:
-            progress(state.done_s, state.planned_s)
+        nonlocal told
+        seconds = state.worked_s, state.known_s
+        if progress and seconds != told:
+            told = seconds
+            progress(*seconds)
 
     workers = min(workers or available_cores(), len(elements))
     state = run_local(job, elements, workers=workers, show=show)
