@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from .compiling import compiled
 from .errors import TooShortAudioError
+from .progress import Progress, piece_of, unheard
 
 Neighbors = Literal["librosa", "nearest"]
 
@@ -33,6 +34,8 @@ Neighbors = Literal["librosa", "nearest"]
 _ROWS = 512
 # … unless the matrix is not larger than this: as a whole it takes half the arithmetic.
 _SMALL_MATRIX = 128 * 2**20
+# How much of the time `nearest_frames` takes, the rest being that of the medians.
+_SHARE_OF_NEAREST = 0.2
 # OpenBLAS cuts long sums in pieces; where, depends on the number of its threads (unless it calls
 # syrk) and so do the last bits, but not if the length is a multiple of this.
 _STEADY_COLUMNS = 32
@@ -56,6 +59,7 @@ def nn_filter(
     k: int | None = None,
     neighbors: Neighbors = "librosa",
     features: NDArray[np.float32] | None = None,
+    progress: Progress = unheard,
 ) -> NDArray[np.float32]:
     """Replace each frame by the median, bin by bin, of the frames nearest to it.
 
@@ -71,6 +75,8 @@ def nn_filter(
         Which frames count, see `nearest_frames`.
     features : ndarray of float32, shape (dims, frames) or (channels, dims, frames), optional
         What the resemblance is judged on, instead of `S`.
+    progress : callable, optional
+        Is told how much is done, as a share that rises to 1.
 
     Returns
     -------
@@ -91,8 +97,16 @@ def nn_filter(
         raise ValueError(
             f"features have shape {np.shape(features)}, but S has {S.shape[-1]} frames"
         )
-    indices, counts = nearest_frames(features, width=width, k=k, neighbors=neighbors)
-    return median_over_neighbors(S, indices, counts)
+    indices, counts = nearest_frames(
+        features,
+        width=width,
+        k=k,
+        neighbors=neighbors,
+        progress=piece_of(progress, 0, _SHARE_OF_NEAREST),
+    )
+    return median_over_neighbors(
+        S, indices, counts, progress=piece_of(progress, _SHARE_OF_NEAREST, 1)
+    )
 
 
 def default_k(frames: int, width: int) -> int:
@@ -106,6 +120,7 @@ def nearest_frames(
     width: int,
     k: int | None = None,
     neighbors: Neighbors = "librosa",
+    progress: Progress = unheard,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Find the frames that resemble each frame, by the cosine of the angle between them.
 
@@ -124,6 +139,8 @@ def nearest_frames(
         blocks would round differently.
         "nearest" keeps the `k` nearest of the frames not excluded by `width`; of equally near ones
         the earliest. It holds 512 rows of the matrix, or all of it up to 134 MB.
+    progress : callable, optional
+        Is told how much is done, as a share that rises to 1.
 
     Returns
     -------
@@ -152,13 +169,18 @@ def nearest_frames(
         rows = frames if 4 * frames**2 <= _SMALL_MATRIX else _ROWS
         for start, similarity in _rows(unit, 0, frames, rows):
             _select_nearest(similarity, start, width, indices, counts)
+            progress((start + len(similarity)) / frames)
     else:
-        _fill_like_librosa(_unit_frames(S), width, k, indices, counts)
+        _fill_like_librosa(_unit_frames(S), width, k, indices, counts, progress)
     return indices, counts
 
 
 def median_over_neighbors(
-    S: NDArray[np.float32], indices: NDArray[np.int32], counts: NDArray[np.int32]
+    S: NDArray[np.float32],
+    indices: NDArray[np.int32],
+    counts: NDArray[np.int32],
+    *,
+    progress: Progress = unheard,
 ) -> NDArray[np.float32]:
     """Take the median over each frame's neighbours, bin by bin, exactly as `np.median` does.
 
@@ -170,6 +192,8 @@ def median_over_neighbors(
         The neighbours of frame i are `indices[i, :counts[i]]`, all different.
     counts : ndarray of int32, shape (frames,)
         How many neighbours frame i has; a frame without any is copied.
+    progress : callable, optional
+        Is told how much is done, as a share that rises to 1.
 
     Returns
     -------
@@ -189,12 +213,14 @@ def median_over_neighbors(
     values = np.zeros((_BINS, frames), np.float32)
     medians = np.empty((frames, _BINS), np.float32)
     search = _search_medians_16 if ranks.dtype == np.uint16 else _search_medians_32
-    for channel in np.ndindex(S.shape[:-2]):
+    channels = list(np.ndindex(S.shape[:-2]))
+    for index, channel in enumerate(channels):
         for start in range(0, S.shape[-2], _BINS):
             bins = slice(start, min(start + _BINS, S.shape[-2]))
             _rank(np.ascontiguousarray(S[channel][bins]), ranks, values)
             search(ranks, values, indices, counts, (frames - 1).bit_length(), medians)
             result[channel][bins] = medians[:, : bins.stop - bins.start].T
+            progress((index + bins.stop / S.shape[-2]) / len(channels))
     return result
 
 
@@ -287,6 +313,7 @@ def _fill_like_librosa(
     k: int,
     indices: NDArray[np.int32],
     counts: NDArray[np.int32],
+    progress: Progress,
 ) -> None:
     n = min(len(unit) - 1, k + 2 * width) + 1  # and the frame itself
     for start, similarity, zero_diagonal in _sklearn_rows(unit):
@@ -298,6 +325,7 @@ def _fill_like_librosa(
             found = found[np.abs(found - frame) >= width][: indices.shape[1]]
             indices[frame, : len(found)] = found
             counts[frame] = len(found)
+        progress((start + len(similarity)) / len(unit))
 
 
 def _neighbors_like_sklearn(

@@ -91,6 +91,26 @@ class ModelCache:
         folder = self.folder_of(entry)
         return all((folder / file.name).is_file() for file in entry.files)
 
+    def size_bytes(self, entry: ModelEntry, *, ask: bool = False) -> int | None:
+        """Bytes of all files of an entry; None where one is not here, and its size not to be had.
+
+        Parameters
+        ----------
+        ask : ask where the files are fetched from, too; what gives no answer is no error
+        """
+        sizes = [self._size_of_file(entry, file, ask=ask) for file in entry.files]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+
+    def _size_of_file(self, entry: ModelEntry, file: ModelFile, *, ask: bool) -> int | None:
+        with contextlib.suppress(FileNotFoundError):
+            return (self.folder_of(entry) / file.name).stat().st_size
+        for address in self._addresses(entry, file) if ask else ():
+            with contextlib.suppress(_SourceError):
+                size_bytes = _stat(address).size_bytes
+                if size_bytes is not None:
+                    return size_bytes
+        return None
+
     def fetch(self, entry: ModelEntry) -> Path:
         """Make sure that the files of an entry are there, and have their digests.
 

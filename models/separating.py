@@ -9,6 +9,7 @@ import numpy as np
 
 from ..audio.errors import AudioError, TooShortAudioError
 from ..audio.parts import Part, join_parts
+from ..audio.progress import piece_of
 from .separators.base import RESIDUAL, Description
 from .separators.by_name import SeparatorName, describe, require_installed
 from .separators.mixing import (
@@ -67,7 +68,8 @@ def separate(
     device : of models: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`
     part_seconds : longest part that is worked on at once; the samples are those of the command with
         the same number
-    progress : is told seconds of audio that are done, and those that there are, after each part
+    progress : is told seconds of audio that are done, and those that there are, now and then: a
+        part counts as far as it is done
 
     Returns
     -------
@@ -183,6 +185,11 @@ def _separate_parts(
     statistics = None
     if description.normalizes and len(parts) > 1:
         statistics = _statistics_of(mixture, rate, description)
+
+    def tell(done_s: float) -> None:
+        if progress:
+            progress(done_s, total / rate)
+
     by_part = []
     for part in parts:
         made = separate_part(
@@ -194,10 +201,9 @@ def _separate_parts(
             stems=stems,
             statistics=statistics,
             options=MixingOptions(),
+            progress=piece_of(tell, part.start_sample / rate, part.stop_sample / rate),
         )
         by_part.append(made)
-        if progress:
-            progress(part.stop_sample / rate, total / rate)
     return {stem: _joined(parts, [made[stem] for made in by_part]) for stem in stems}
 
 

@@ -14,6 +14,7 @@ from .job.locations import expanded
 from .local.cores import available_cores
 from .local.launch import run_local
 from .local.preparing import make_ready, require_ready
+from .outcomes.run_state import RunState
 
 AnyPath = str | os.PathLike[str]
 # What the arguments fill of a job, as messages call it.
@@ -81,7 +82,8 @@ def separate_files(
     force : do finished recordings again
     replace : replace what other settings have made, which is left alone otherwise
     settings : anything else that a job file can say, by dotted paths: `{"plots.range_db": 60}`
-    progress : is told seconds of audio that are done, and those known of so far
+    progress : is told seconds of audio that are done, and those known of so far, when they change:
+        what is being worked on counts as far as it is done
 
     Returns
     -------
@@ -110,12 +112,16 @@ def separate_files(
     elements = list_events(job)
     make_ready(job)
     finished: dict[str, dict[str, Any]] = {}
+    told = 0.0, 0.0
 
-    def show(state: Any, line: dict[str, Any] | None) -> None:
+    def show(state: RunState, line: dict[str, Any] | None) -> None:
         if line and line["event"] == "finished":
             finished[line["element"]] = line
-        if line and progress:
-            progress(state.done_s, state.planned_s)
+        nonlocal told
+        seconds = state.worked_s, state.known_s
+        if progress and seconds != told:
+            told = seconds
+            progress(*seconds)
 
     workers = min(workers or available_cores(), len(elements))
     state = run_local(job, elements, workers=workers, show=show)

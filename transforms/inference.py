@@ -33,7 +33,7 @@ from .loading import samples_of
 from .records import Recording, Track
 from .settings import SeparationSettings, SplitSettings
 from .steps import Step, failure_of, identity_of, run_step
-from .whereabouts import at_step
+from .whereabouts import at_step, tell_share
 
 STATISTICS_KEPT = 64
 
@@ -153,6 +153,7 @@ class SeparationHandler(PartHandler):
             options=MixingOptions(
                 overlap=separation.overlap, shifts=separation.shifts, seed=separation.seed
             ),
+            progress=tell_share,
         )
 
     def update_model_path(self, model_path: str | None = None) -> None:

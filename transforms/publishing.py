@@ -17,6 +17,7 @@ from ..audio.decoding.audio_reader import read_audio
 from ..audio.drawing import pool_power
 from ..audio.encoding import StemWriter, choose_format, quantize
 from ..audio.parts import Part, join_parts
+from ..audio.progress import Progress, piece_of
 from ..audio.tags import Tags, read_tags, write_tags
 from ..storage import OutputTree, StorageError, crc32c_of, open_for_reading, sha256_of
 from .labels import read_part_labels, write_labels
@@ -31,6 +32,7 @@ from .plots import draw_plots, grid_of
 from .published_files import PublishingStep, part_file_name, remove_unfinished, require_unchanged
 from .records import FileReceipt, PartReceipt, PartReference, Receipt, Recording, Track
 from .settings import SplitSettings
+from .whereabouts import tell_share
 
 PARTS = "parts"
 
@@ -259,11 +261,13 @@ class JoinParts(PublishingStep):
         self, receipts: dict[str, list[PartReceipt]], recording: Recording
     ) -> tuple[FileReceipt, ...]:
         files: tuple[FileReceipt, ...] = ()
+        pieces = _pieces_of_joining(recording, receipts)
         if "stems" in recording.todo:
             tags = _tags_of(recording, None, self.settings)
             for stem, _ in receipts["stems"][0].files:
                 with self._part_reader(receipts["stems"], stem, recording) as read:
                     blocks = join_parts([receipt.part for receipt in receipts["stems"]], read)
+                    blocks = _telling(blocks, recording.total_samples, next(pieces))
                     files += (write_stem(blocks, stem, recording, tags, self.settings, self.tree),)
         if "labels" in recording.todo:
             labels = [
@@ -281,11 +285,13 @@ class JoinParts(PublishingStep):
                     powers[name] = np.maximum(powers[name], power) if name in powers else power
             parts = [receipt.part for receipt in receipts["plots"]]
             for file in files if "stems" in recording.todo else ():
-                powers[file.stem or ""] = self._power_of(file.name, recording, parts)
+                powers[file.stem or ""] = self._power_of(file.name, recording, parts, next(pieces))
             files += draw_plots(powers, recording, self.settings, self.tree)
         return files
 
-    def _power_of(self, name: str, recording: Recording, parts: list[Part]) -> np.ndarray:
+    def _power_of(
+        self, name: str, recording: Recording, parts: list[Part], progress: Progress
+    ) -> np.ndarray:
         """The powers of the pixels of a joined stem, read part by part."""
         grid = grid_of(recording)
         power = np.zeros((0, 0), np.float32)
@@ -296,6 +302,7 @@ class JoinParts(PublishingStep):
                 core = (part.start_sample, part.stop_sample)
                 part_power = pool_power(samples, grid, start_sample=start, core=core)
                 power = np.maximum(power, part_power) if power.size else part_power
+                progress(stop / recording.total_samples)
         return power
 
     def _load(self, name: str) -> np.ndarray:
@@ -320,6 +327,26 @@ class JoinParts(PublishingStep):
                 return np.frombuffer(data, "<f4").reshape(-1, recording.info.channels).T
 
             yield read
+
+
+def _pieces_of_joining(
+    recording: Recording, receipts: dict[str, list[PartReceipt]]
+) -> Iterator[Progress]:
+    """What tells the progress of the long pieces of joining: to write stems, and to plot each."""
+    stems = len(receipts["stems"][0].files) if "stems" in recording.todo else 0
+    pieces = 2 * stems if "plots" in recording.todo else stems
+    return (piece_of(tell_share, each / pieces, (each + 1) / pieces) for each in range(pieces))
+
+
+def _telling(
+    blocks: Iterable[np.ndarray], total_samples: int, progress: Progress
+) -> Iterator[np.ndarray]:
+    """The blocks; tells how many of the samples were taken and worked on."""
+    done = 0
+    for block in blocks:
+        yield block
+        done += block.shape[-1]
+        progress(done / total_samples)
 
 
 def _one_a_part(receipts: Iterable[PartReceipt]) -> list[PartReceipt]:

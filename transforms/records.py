@@ -70,7 +70,7 @@ class PendingRecording:
     generation: str
     todo: tuple[str, ...]
     kept: tuple[FileReceipt, ...] = ()
-    kept_branches: dict[str, BranchFacts] = field(default_factory=dict)
+    kept_branches: dict[str, BranchFacts] = field(default_factory=dict, hash=False)
     stale: tuple[str, ...] = ()
     message: bytes = b""
 

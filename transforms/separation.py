@@ -21,6 +21,7 @@ from ..models.separators.nearest_neighbors import (
 from ..models.separators.recipes import NearestNeighborRecipe
 from .records import Track
 from .steps import Step, run_step
+from .whereabouts import tell_share
 
 SPECTROGRAM = "spectrogram"
 PHASE = "phase"
@@ -71,7 +72,9 @@ class FilterNearestNeighbors(SeparationStep):
     def apply(self, record: Track) -> Iterable[Track]:
         """Sets `nearest`."""
         rate = record.recording.info.sample_rate
-        record.nearest = filter_nearest(_there(record.magnitude), self.recipe, rate)
+        record.nearest = filter_nearest(
+            _there(record.magnitude), self.recipe, rate, progress=tell_share
+        )
         return [record]
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ...audio.progress import Progress
 from ...errors import BeamsplitterError
 from .blocks import BlockLengths
 
@@ -115,6 +116,17 @@ class Separator(ABC):
         -------
         float32 `(stems, channels, samples)`; with one channel, it is for all channels of the block
         """
+
+    def separate_telling(
+        self, block: np.ndarray, sample_rate: int, progress: Progress
+    ) -> np.ndarray:
+        """What `separate` gives, by those that take long for a block and can tell how far they are.
+
+        Parameters
+        ----------
+        progress : is told how much is done, as a share that rises to 1
+        """
+        return self.separate(block, sample_rate)
 
 
 class TorchSeparator(Separator):

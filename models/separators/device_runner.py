@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...audio.progress import Progress, unheard
 from .base import Member, ModelError, Separator, TorchSeparator
 from .plain_runner import DeviceOptions, PlainRunner, require_shape
 
@@ -77,6 +78,7 @@ class DeviceRunner:
         batches: Iterable[np.ndarray],
         sample_rate: int,
         stems: Sequence[int],
+        progress: Progress = unheard,
     ) -> Iterator[np.ndarray]:
         """Run one member's model, as `RunBlocks` says.
 
@@ -87,12 +89,17 @@ class DeviceRunner:
         """
         separator = self.separators[member_index]
         if not isinstance(separator, TorchSeparator):
-            yield from self.plain(member_index, batches, sample_rate, stems)
+            yield from self.plain(member_index, batches, sample_rate, stems, progress)
             return
+        done = 0
         for blocks in batches:
+            outputs = []
             with self._alone:
-                made = self._run_blocks(member_index, separator, blocks, stems)
-            yield made
+                for output in self._run_blocks(member_index, separator, blocks, stems):
+                    outputs.append(output)
+                    done += len(output)
+                    progress(done)
+            yield outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
     @contextlib.contextmanager
     def lane(self) -> Iterator[None]:
@@ -130,20 +137,19 @@ class DeviceRunner:
 
     def _run_blocks(
         self, member_index: int, separator: TorchSeparator, blocks: np.ndarray, stems: Sequence[int]
-    ) -> np.ndarray:
-        outputs: list[np.ndarray] = []
+    ) -> Iterator[np.ndarray]:
         done = 0
         while done < len(blocks):
             batch = blocks[done : done + self.batch_size(member_index, blocks)]
             try:
-                outputs.append(self._run_batch(separator, batch, stems))
+                made = self._run_batch(separator, batch, stems)
             except torch.OutOfMemoryError as error:
                 # The traceback of the error holds on to the batch's memory.
                 error.__traceback__ = None
                 self._make_smaller(member_index, separator, len(batch))
                 continue
             done += len(batch)
-        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+            yield made
 
     def _run_batch(
         self, separator: TorchSeparator, batch: np.ndarray, stems: Sequence[int]

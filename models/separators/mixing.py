@@ -14,6 +14,7 @@ import numpy as np
 import soxr
 
 from ...audio.parts import CROSS_FADE_S, Part, plan_parts
+from ...audio.progress import Progress, piece_of, unheard
 from .base import RESIDUAL, Description, Member, ModelError, Separator
 from .blocks import Grid, cut_blocks, in_batches, kept_of, overlap_add, plan_blocks
 
@@ -83,6 +84,7 @@ class RunBlocks(Protocol):
         batches: Iterable[np.ndarray],
         sample_rate: int,
         stems: Sequence[int],
+        progress: Progress = unheard,
         /,
     ) -> Iterator[np.ndarray]:
         """What the model makes of each batch, in order.
@@ -92,6 +94,7 @@ class RunBlocks(Protocol):
         batches : float32 `(blocks, channels, samples)` each
         sample_rate : Hz
         stems : indexes of the stems that are wanted
+        progress : is told how many blocks are done, and shares of one that takes long
 
         Yields
         ------
@@ -110,6 +113,7 @@ def separate_part(
     stems: Sequence[str],
     statistics: Statistics | None = None,
     options: MixingOptions | None = None,
+    progress: Progress = unheard,
 ) -> dict[str, np.ndarray]:
     """Separate one part of a recording.
 
@@ -122,6 +126,7 @@ def separate_part(
     stems : the stems that are wanted; `residual` is the mixture less all others that are wanted, or
         less all that there are
     statistics : of the whole recording; None if the part is the whole
+    progress : is told how much is done, as a share that rises to 1
 
     Returns
     -------
@@ -142,7 +147,16 @@ def separate_part(
         }
         if not used:
             continue
-        estimates = _estimate(mixtures, member.separator, index, run, position, used, options)
+        estimates = _estimate(
+            mixtures,
+            member.separator,
+            index,
+            run,
+            position,
+            used,
+            options,
+            piece_of(progress, index / len(members), (index + 1) / len(members)),
+        )
         with np.errstate(invalid="ignore"):
             finite = np.isfinite(estimates.sum(dtype=np.float64))
         if not finite:
@@ -165,6 +179,7 @@ def separate_part(
         for stem in estimated:
             rest -= sums[stem]
         sums[RESIDUAL] = rest
+    progress(1.0)
     return {stem: sums[stem] for stem in stems}
 
 
@@ -305,6 +320,7 @@ def _estimate(
     position: Position,
     stems: Mapping[str, float],
     options: MixingOptions,
+    progress: Progress,
 ) -> np.ndarray:
     """One member's estimates: float32 `(stems, channels, samples of the stem range)`."""
     sample_rate = mixtures.sample_rate
@@ -314,6 +330,12 @@ def _estimate(
     groups = to_groups(mixture, separator.channels)
     indexes = [separator.stems.index(stem) for stem in stems]
 
+    shifts: list[int | None] = [None]
+    if options.shifts and separator.block_samples is not None:
+        shifts = [*range(options.shifts)]
+    passes = len(groups) * len(shifts)
+    pieces = (piece_of(progress, each / passes, (each + 1) / passes) for each in range(passes))
+
     def estimate_group(group: np.ndarray, shift: int | None) -> np.ndarray:
         origin = 0
         if shift is not None:
@@ -322,12 +344,18 @@ def _estimate(
                 np.random.default_rng([options.seed, member_index, shift]).integers(longest + 1)
             )
         return _run_grid(
-            group, separator, member_index, run, rate, indexes, at_rate, origin, options
+            group,
+            separator,
+            member_index,
+            run,
+            rate,
+            indexes,
+            at_rate,
+            origin,
+            options,
+            next(pieces),
         )
 
-    shifts: list[int | None] = [None]
-    if options.shifts and separator.block_samples is not None:
-        shifts = [*range(options.shifts)]
     joined = []
     for group in groups:
         total = estimate_group(group, shifts[0])
@@ -351,10 +379,11 @@ def _run_grid(
     at_rate: "_RangeAtRate",
     origin: int,
     options: MixingOptions,
+    progress: Progress,
 ) -> np.ndarray:
     """`(channels, samples)` to `(stems, channels, samples of the range)`."""
     if separator.block_samples is None:
-        ((whole,),) = run(member_index, [mixture[None]], rate, stems)
+        ((whole,),) = run(member_index, [mixture[None]], rate, stems, progress)
         begin = at_rate.start_sample - at_rate.first_sample
         return whole[..., begin : begin + at_rate.stop_sample - at_rate.start_sample]
     overlap = separator.overlap if options.overlap is None else options.overlap
@@ -370,9 +399,13 @@ def _run_grid(
 
     batches = list(in_batches(blocks, BLOCKS_AT_ONCE))
     cut = (cut_blocks(mixture, batch, start_sample=at_rate.first_sample) for batch in batches)
+
+    def count(blocks_done: float) -> None:
+        progress(blocks_done / len(blocks))
+
     outputs = (
         (block, kept_of(block, output))
-        for batch, made in zip(batches, run(member_index, cut, rate, stems), strict=True)
+        for batch, made in zip(batches, run(member_index, cut, rate, stems, count), strict=True)
         for block, output in zip(batch, made, strict=True)
     )
     return overlap_add(grid, outputs, start_sample=start, stop_sample=stop)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...audio.errors import TooShortAudioError
 from ...audio.nn_filter import default_k, nn_filter
+from ...audio.progress import Progress, piece_of, unheard
 from ...audio.spectrum import inverse_stft, magnitude_and_phase, soft_mask, stft
 from .base import Member, Separator, alone
 from .recipes import MINIMUM_S, STEMS, NearestNeighborRecipe, recipe_of
@@ -19,6 +20,8 @@ from .recipes import MINIMUM_S, STEMS, NearestNeighborRecipe, recipe_of
 HOPS_PER_WINDOW = 4
 BANDS = 64
 CONTEXT_WINDOWS = 3
+# How far a part is before its frames are filtered, and after.
+FILTER_SHARES = 0.08, 0.8
 
 
 def n_fft_of(recipe: NearestNeighborRecipe, sample_rate: int) -> int:
@@ -46,7 +49,11 @@ def require_duration(duration_s: float) -> None:
 
 
 def filter_nearest(
-    magnitude: np.ndarray, recipe: NearestNeighborRecipe, sample_rate: int
+    magnitude: np.ndarray,
+    recipe: NearestNeighborRecipe,
+    sample_rate: int,
+    *,
+    progress: Progress = unheard,
 ) -> np.ndarray:
     """What repeats in a spectrogram: each frame's median over its nearest frames, at most itself.
 
@@ -54,6 +61,7 @@ def filter_nearest(
     ----------
     magnitude : float32 `(channels, bins, frames)`
     sample_rate : Hz
+    progress : is told how much is done, as a share that rises to 1
 
     Returns
     -------
@@ -80,6 +88,7 @@ def filter_nearest(
         k=min(default_k(frames, width), recipe.neighbor_count or frames),
         neighbors=recipe.neighbors,
         features=_bands_in_context(magnitude) if recipe.features == "bands" else None,
+        progress=progress,
     )
     return np.minimum(magnitude, nearest, out=nearest)
 
@@ -150,7 +159,11 @@ def stem_mask(
 
 
 def separate(
-    samples: np.ndarray, sample_rate: int, recipe: NearestNeighborRecipe
+    samples: np.ndarray,
+    sample_rate: int,
+    recipe: NearestNeighborRecipe,
+    *,
+    progress: Progress = unheard,
 ) -> dict[str, np.ndarray]:
     """Separate a signal: the same functions that the steps of the graph call, in one place.
 
@@ -158,6 +171,7 @@ def separate(
     ----------
     samples : float32 `(channels, samples)`
     sample_rate : Hz
+    progress : is told how much is done, as a share that rises to 1
 
     Returns
     -------
@@ -170,7 +184,10 @@ def separate(
     require_duration(samples.shape[-1] / sample_rate)
     n_fft, hop_length = n_fft_of(recipe, sample_rate), hop_length_of(recipe, sample_rate)
     magnitude, phase = magnitude_and_phase(stft(samples, n_fft=n_fft, hop_length=hop_length))
-    nearest = filter_nearest(magnitude, recipe, sample_rate)
+    progress(FILTER_SHARES[0])
+    nearest = filter_nearest(
+        magnitude, recipe, sample_rate, progress=piece_of(progress, *FILTER_SHARES)
+    )
 
     def invert(mask: np.ndarray) -> np.ndarray:
         return inverse_stft(
@@ -186,6 +203,7 @@ def separate(
         stem: invert(stem_mask(stem, magnitude, nearest, recipe, sample_rate))
         for stem in masked_stems(recipe)
     }
+    progress(1.0)
     return with_residual(stems, samples)
 
 
@@ -212,7 +230,13 @@ class NearestNeighborSeparator(Separator):
 
     def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
         """Both stems, as the steps of the graph make them."""
-        stems = separate(block, sample_rate, self.recipe)
+        return self.separate_telling(block, sample_rate, unheard)
+
+    def separate_telling(
+        self, block: np.ndarray, sample_rate: int, progress: Progress
+    ) -> np.ndarray:
+        """Both stems."""
+        stems = separate(block, sample_rate, self.recipe, progress=progress)
         return np.stack([stems[stem] for stem in self.stems])
 
 

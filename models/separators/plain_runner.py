@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from ...audio.progress import Progress, piece_of, unheard
 from .base import Member, ModelError, Separator
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -43,6 +44,7 @@ class PlainRunner:
         batches: Iterable[np.ndarray],
         sample_rate: int,
         stems: Sequence[int],
+        progress: Progress = unheard,
     ) -> Iterator[np.ndarray]:
         """Run one member's model, as `RunBlocks` says.
 
@@ -51,12 +53,17 @@ class PlainRunner:
         ModelError : the model gives another shape than it should
         """
         separator = self.separators[member_index]
+        done = 0
         for blocks in batches:
             outputs = []
             for block in blocks:
-                output = separator.separate(block, sample_rate)
+                output = separator.separate_telling(
+                    block, sample_rate, piece_of(progress, done, done + 1)
+                )
                 require_shape(separator, output.shape, block.shape)
                 outputs.append(output[list(stems)])
+                done += 1
+                progress(done)
             yield np.stack(outputs)
 
 

@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from ...audio.progress import Progress, unheard
 from .base import Member, ModelError, Separator, TorchSeparator
 from .blocks import BlockLengths
 from .by_name import SeparatorName, describe, fetch, load
@@ -164,6 +165,7 @@ class RemoteRunner:
         batches: Iterable[np.ndarray],
         sample_rate: int,
         stems: Sequence[int],
+        progress: Progress = unheard,
     ) -> Iterator[np.ndarray]:
         """Run one member's model, as `PlainRunner` does, a few batches ahead."""
         header = {
@@ -173,12 +175,21 @@ class RemoteRunner:
             "stems": list(stems),
         }
         asked: deque[Future[tuple[dict[str, Any], np.ndarray]]] = deque()
+        done = 0
+
+        def answered() -> np.ndarray:
+            nonlocal done
+            made = asked.popleft().result()[1]
+            done += len(made)
+            progress(done)
+            return made
+
         for blocks in batches:
             asked.append(self._executor.submit(self._ask, header, blocks))
             if len(asked) == REQUESTS_AHEAD:
-                yield asked.popleft().result()[1]
+                yield answered()
         while asked:
-            yield asked.popleft().result()[1]
+            yield answered()
 
     def _ask(
         self, header: dict[str, Any], blocks: np.ndarray | None

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,6 +34,7 @@ models_app = typer.Typer(
 )
 FAILED = 1
 PLAIN_WIDTH = 200
+ASKED_AT_ONCE = 8
 BUILT_IN = ("nn-filter", "hpss")
 
 LogFormat = Annotated[
@@ -40,32 +43,49 @@ LogFormat = Annotated[
 
 
 @models_app.command("list")
-def list_models(log_format: LogFormat = "text") -> None:
+def list_models(
+    sizes: Annotated[
+        bool, typer.Option("--sizes", help="Ask servers for the sizes of models that are not here.")
+    ] = False,
+    log_format: LogFormat = "text",
+) -> None:
     """List what separates: what is here already, and the known models that can be fetched.
 
-    Those of BEAMSPLITTER_MODEL_REGISTRY come first.
+    Those of BEAMSPLITTER_MODEL_REGISTRY come first. The size of what is not here is a ?, unless
+    servers are asked and tell it.
     """
     from ...models.model_cache import ModelCache
 
     entries = list_entries()
     cache = ModelCache()
+    # A server that gives no answer keeps the others waiting for seconds.
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as executor:
+        found = executor.map(lambda entry: cache.size_bytes(entry, ask=sizes), entries)
+        sized = list(zip(entries, found, strict=True))
     if log_format == "json":
-        for entry in entries:
-            _print_json({**entry.model_dump(), "cached": cache.has(entry)})
+        for entry, size_bytes in sized:
+            facts = {"cached": cache.has(entry), "size_bytes": size_bytes}
+            _print_json({**entry.model_dump(), **facts})
         return
     table = Table(box=box.SIMPLE)
     # Names are there to be copied.
     table.add_column("name", no_wrap=True, overflow="ignore")
-    for column in ("stems", "rate", "here", "licence"):
+    for column in ("stems", "rate", "size", "here", "licence"):
         table.add_column(column, overflow="fold")
     for name in BUILT_IN:
         stems = ", ".join(describe((SeparatorName(name),)).stems)
-        table.add_row(*map(Text, (name, stems, "any", "yes", "part of beamsplitter")))
-    for entry in entries:
+        table.add_row(*map(Text, (name, stems, "any", "", "yes", "part of beamsplitter")))
+    for entry, size_bytes in sized:
         here = "yes" if cache.has(entry) else "fetch"
         stems, rate = ", ".join(entry.stems), f"{entry.sample_rate} Hz"
-        table.add_row(*map(Text, (entry.name, stems, rate, here, entry.licence)))
+        row = entry.name, stems, rate, _megabytes(size_bytes), here, entry.licence
+        table.add_row(*map(Text, row))
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
+
+
+def _megabytes(size_bytes: int | None) -> str:
+    """Rounded up to a tenth."""
+    return "?" if size_bytes is None else f"{math.ceil(size_bytes / 1e5) / 10:.1f} MB"
 
 
 @models_app.command()

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
 from ...storage import DEAD_LETTER_FOLDER, DEAD_LETTERS
@@ -18,6 +19,8 @@ from ..outcomes.run_state import RunState
 from ..outcomes.stream_totals import StreamTotals
 
 MOST_REASONS = 5
+BAR_WIDTH = 16
+MOST_SHORTENED = 8
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -54,21 +57,26 @@ class StreamLines:
 
 
 class Bar:
-    """A live progress bar on a terminal; elsewhere only failures, as they come."""
+    """A live progress bar on a terminal; elsewhere only failures, as they come.
 
-    def __init__(self, console: Console) -> None:
+    Parameters
+    ----------
+    loading : names of the models that are loaded at the start; empty if there are none
+    """
+
+    def __init__(self, console: Console, *, loading: str = "") -> None:
         self.console = console
+        self.loading = loading
         self.started = time.monotonic()
         self.progress = Progress(
-            MofNCompleteColumn(),
-            TextColumn("recordings"),
-            BarColumn(20),
-            _AudioColumn(),
+            _PlainColumn("recordings"),
+            BarColumn(BAR_WIDTH),
+            _PlainColumn("text"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self.task = self.progress.add_task("", total=None, audio="")
+        self.task = self.progress.add_task("", total=None, recordings="", text="")
 
     def __enter__(self) -> "Bar":
         self.progress.start()
@@ -80,28 +88,52 @@ class Bar:
     def __call__(self, state: RunState, line: dict[str, Any] | None) -> None:
         """Show the state; print a failure or a crash when it comes."""
         if line is None:
+            recordings = f"{state.ended}/{state.total} recordings"
+            room = self.console.width - len(recordings) - BAR_WIDTH - len("  ")
             self.progress.update(
-                self.task, total=state.total, completed=state.ended, audio=self._audio(state)
+                self.task,
+                total=state.known_s or None,
+                completed=state.worked_s,
+                recordings=recordings,
+                text=self._text(state, room),
             )
         elif line["event"] == "failed" and line["exception"] != OtherResultsError.__name__:
             self.console.print(failure_text(line))
         elif line["event"] == "crashed":
             self.console.print(crash_text(line))
 
-    def _audio(self, state: RunState) -> str:
-        elapsed_s = time.monotonic() - self.started
-        speed = state.done_s / elapsed_s
-        left = f", {_clock((state.planned_s - state.done_s) / speed)} left" if speed else ""
-        return (
-            f"{_clock(state.done_s)} of {_clock(state.planned_s)} of audio, "
-            f"{speed:.1f}x real time, "
-            f"{len(state.failures)} failed{left}"
+    def _text(self, state: RunState, room: int) -> str:
+        """What is going on, in so many columns if it can be told in them."""
+        if not state.has_begun:
+            return shortened(f"loading {self.loading}" if self.loading else "starting", room)
+        if state.joining:
+            name, share = next(iter(state.joining.items()))
+            end = f" {share:.0%}"
+            name = shortened(printable(name), room - len(f"joining {end}"))
+            return f"joining {name}{end}"
+        speed = state.worked_s / (time.monotonic() - self.started)
+        pace = f", {speed:.1f}x real time" if speed else ""
+        seconds = f"{_clock(state.worked_s)} of {_clock(state.known_s)}"
+        failed = f", {len(state.failures)} failed" if state.failures else ""
+        left = f", {_clock((state.known_s - state.worked_s) / speed)} left" if speed else ""
+        texts = (
+            f"{seconds} of audio{pace}{failed}{left}",
+            f"{seconds}{pace}{failed}{left}",
+            f"{seconds}{failed}{left}",
+            f"{seconds}{left}",
         )
+        return next((text for text in texts if len(text) <= room), seconds)
 
 
-class _AudioColumn(ProgressColumn):
+class _PlainColumn(ProgressColumn):
+    """A field of the task, as it is."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__()
+        self.field = field
+
     def render(self, task: Task) -> Text:
-        return Text(task.fields["audio"])
+        return Text(task.fields[self.field], no_wrap=True)
 
 
 def failure_text(line: dict[str, Any]) -> Text:
@@ -125,6 +157,23 @@ def crash_text(line: dict[str, Any]) -> Text:
 def printable(text: str) -> str:
     """A text on one line: names come from others, and may hold what steers a terminal."""
     return CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def shortened(text: str, room: int) -> str:
+    """A text in so many columns, with its middle left out if it is longer."""
+    if cell_len(text) <= room:
+        return text
+    room = max(room, MOST_SHORTENED)
+    begin, end = "", ""
+    # Wide characters take two columns.
+    for first, last in zip(text, reversed(text), strict=True):
+        if cell_len(begin + first + end) >= room:
+            break
+        begin += first
+        if cell_len(begin + last + end) >= room:
+            break
+        end = last + end
+    return f"{begin}…{end}"
 
 
 def health_line(health: dict[str, Any]) -> str:

@@ -85,7 +85,7 @@ def run_batch(job: JobConfig, *, workers: int | None, log_format: str) -> int:
         if log_format == "json":
             state = run_local(job, elements, workers=workers, show=JsonLog())
         else:
-            with Bar(console) as bar:
+            with Bar(console, loading=_models_of(job)) as bar:
                 state = run_local(job, elements, workers=workers, show=bar)
     except KeyboardInterrupt:
         console.print("interrupted; run it again to go on where it stopped")
@@ -94,6 +94,14 @@ def run_batch(job: JobConfig, *, workers: int | None, log_format: str) -> int:
         wall_s = time.monotonic() - started
         print_summary(console, state, wall_s=wall_s, location=job.output_location)
     return 1 if state.failures else 0
+
+
+def _models_of(job: JobConfig) -> str:
+    """The names of the models that a job loads; empty if it loads none."""
+    separation = job.separation
+    if not separation.description.uses_device:
+        return ""
+    return " + ".join(each.name for each in separation.separators)
 
 
 def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:

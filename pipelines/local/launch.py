@@ -273,12 +273,12 @@ def _run_engine(
         )
         try:
             while engine.poll() is None and hang is None:
-                _follow(progress, state, show)
+                _follow(progress, folder, state, show)
                 time.sleep(POLL_S)
                 hang = watchdog.find_hang()
         finally:
             end_engine(engine)
-        _follow(progress, state, show)
+        _follow(progress, folder, state, show)
     is_done = hang is None and engine.returncode == 0 and result_path.exists()
     return Outcome(
         engine.returncode,
@@ -322,11 +322,15 @@ def end_engine(engine: subprocess.Popen[bytes]) -> None:
 
 
 def _follow(
-    progress: Any, state: RunState, show: Callable[[RunState, dict[str, Any] | None], None]
+    progress: Any,
+    folder: Path,
+    state: RunState,
+    show: Callable[[RunState, dict[str, Any] | None], None],
 ) -> None:
     for line in complete_lines(progress):
         state.take(line)
         show(state, line)
+    state.see(told for _, told in read_whereabouts(folder))
     show(state, None)
 
 

@@ -238,3 +238,15 @@ def test_wrong_shapes():
         median_over_neighbors(noise(5, 100), indices + 100, counts)
     with pytest.raises(ValueError, match="counts must lie in"):
         median_over_neighbors(noise(5, 100), indices, counts + 100)
+
+
+@pytest.mark.parametrize("neighbors", ["librosa", "nearest"])
+@pytest.mark.parametrize("shape", [(1025, 300), (2, 129, 700)])
+def test_progress_rises_to_one_and_changes_nothing(monkeypatch, neighbors, shape):
+    monkeypatch.setattr(module, "_SMALL_MATRIX", 0)
+    S = np.abs(noise(*shape))
+    told = []
+    made = nn_filter(S, width=3, neighbors=neighbors, progress=told.append)
+    assert_same_bits(made, nn_filter(S, width=3, neighbors=neighbors))
+    assert told == sorted(told) and told[-1] == 1 and 0 < told[0] < 1
+    assert len(set(told)) >= 4

@@ -98,6 +98,16 @@ def test_out_of_memory_halves_the_batch_for_good_and_loses_nothing() -> None:
     assert separator.batches == [2] * 10
 
 
+@pytest.mark.parametrize(("batch_size", "most"), [(1, 1), (4, 4), (8, 3)])
+def test_blocks_are_told_as_they_are_done(batch_size: int, most: int) -> None:
+    told: list[float] = []
+    runner = DeviceRunner(alone(Hungry(most)), DeviceOptions("cpu", batch_size=batch_size))
+    made = runner(0, [blocks_of(8), blocks_of(3)], RATE, [0], told.append)
+    assert [len(stems) for stems in made] == [8, 3]
+    assert told == sorted(set(told)) and told[-1] == 11
+    assert max(np.diff([0, *told])) <= most
+
+
 def test_too_little_memory_for_one_block_is_told() -> None:
     with pytest.raises(ModelError, match=r"^hungry: cpu has too little memory for a single block"):
         run_here(Hungry(most=0), blocks_of(3), DeviceOptions("cpu", batch_size=2))
@@ -179,6 +189,9 @@ def test_the_server_gives_what_a_model_here_gives(spec: ServerSpec, tmp_path: Pa
         assert getattr(member.separator, name) == getattr(here, name)
     blocks = blocks_of(5)
     np.testing.assert_allclose(ask(runner, blocks), expected(blocks), atol=1e-5)
+    told: list[float] = []
+    list(runner(0, [blocks[:3], blocks[3:]], RATE, (0, 1), told.append))
+    assert told == [3, 5]
 
 
 def test_blocks_of_many_clients_share_batches_and_find_their_way_back(

@@ -24,7 +24,9 @@ from beamsplitter.models.separators.mixing import (
     statistics_of,
     to_groups,
 )
+from beamsplitter.models.separators.nearest_neighbors import NearestNeighborSeparator
 from beamsplitter.models.separators.plain_runner import PlainRunner
+from beamsplitter.models.separators.recipes import RECIPES
 
 RATE = 8000
 
@@ -287,3 +289,30 @@ def test_statistics_of_blocks_are_those_of_the_whole(samples: int, block: int, r
     if rate == 8000:
         assert result.mean == pytest.approx(mono.mean(), abs=1e-6)
         assert result.deviation == pytest.approx(np.std(mono, ddof=1), rel=1e-5)
+
+
+@given(st.integers(1, 5), st.integers(0, 3), st.integers(1, 3), st.integers(50, 3000))
+@settings(max_examples=30)
+def test_progress_rises_to_one_over_members_groups_shifts_and_blocks(
+    channels: int, shifts: int, members: int, block_samples: int
+) -> None:
+    separators = [Identity(block_samples, channels=2), Identity(None), Identity(500)][:members]
+    told = [0.0]
+    separate(
+        noise(2000, channels),
+        *(alone(each)[0] for each in separators),
+        options=MixingOptions(shifts=shifts),
+        progress=told.append,
+    )
+    assert told == sorted(told) and told[-1] == 1
+    # No step is longer than a block is, or than a member that has none.
+    most = max(min(1.0, block_samples / 2000), members > 1) / members
+    assert max(np.diff(told)) <= most + 1e-9
+
+
+def test_who_can_tell_shares_of_a_block_does() -> None:
+    told: list[float] = []
+    separator = NearestNeighborSeparator(RECIPES["default"])
+    separate(noise(3 * RATE), *alone(separator), stems=separator.stems, progress=told.append)
+    assert told == sorted(told) and told[-1] == 1
+    assert len(set(told)) > 10

@@ -96,6 +96,19 @@ def test_a_compressed_file_that_is_cut_off_or_damaged_is_named(tmp_path: Path, s
     assert lines(path, compression_type="uncompressed") == ["one.wav"] * 9
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".deflate", ".xz", ".zst"])
+def test_what_is_wrong_with_a_second_compressed_file_is_told(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"names{suffix}"
+    whole = COMPRESSED[suffix](bytes_of([f"{os.urandom(9).hex()}.wav" for _ in range(9000)]))
+    path.write_bytes(whole + whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=rf"names\{suffix}: is cut off"):
+        lines(path)
+    for wrong in (bytes([whole[0] ^ 0xFF]) + whole[1:], b"one.wav\n" * 9):
+        path.write_bytes(whole + wrong)
+        with pytest.raises(InputError, match=rf"names\{suffix}: is damaged, or is not compr"):
+            lines(path)
+
+
 @given(st.lists(st.text(st.characters(exclude_characters="\n\r", codec="utf-8")), max_size=20))
 def test_line_ends_marks_and_blank_lines_are_no_elements(names: list[str]) -> None:
     expected = [name for name in names if name.encode().strip()]

@@ -11,7 +11,7 @@ import yaml
 from model_server import ModelServer, serving
 from typer.testing import CliRunner, Result
 
-from beamsplitter.models import model_cache
+from beamsplitter.models import model_cache, model_registry
 from beamsplitter.models.model_cache import CACHE_VARIABLE, MIRROR_VARIABLE, OFFLINE_VARIABLE
 from beamsplitter.models.model_registry import PACKAGED_REGISTRY, REGISTRY_VARIABLE, read_registry
 from beamsplitter.pipelines.commands.models_command import models_app
@@ -77,7 +77,47 @@ def test_list_shows_the_users_models_first_and_which_are_cached() -> None:
 
     table = models("list").stdout
     row = next(line for line in table.splitlines() if "umx:tiny" in line)
-    assert row.split() == "umx:tiny vocals, drums 8000 Hz yes MIT [see] it".split()
+    assert row.split() == "umx:tiny vocals, drums 8000 Hz 0.1 MB yes MIT [see] it".split()
+
+
+def sizes(*flags: str) -> tuple[dict[str, int | None], dict[str, str]]:
+    """What the list says of the models of the server: in bytes as JSON, and in its table."""
+    listed = {
+        each["name"]: each["size_bytes"]
+        for each in lines(models("list", "--log-format", "json", *flags))
+    }
+    table = models("list", *flags).stdout.splitlines()
+    rows = {
+        row.split()[0]: row.split("Hz")[1].split("  ")[1].strip() for row in table if "tiny" in row
+    }
+    return {name: listed[name] for name in CONTENTS}, rows
+
+
+def test_list_knows_the_sizes_of_what_is_here_and_asks_for_others_only_when_told_to(
+    server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody's server but this one is asked.
+    registry = tmp_path / "registry.yaml"
+    monkeypatch.setattr(model_registry, "PACKAGED_REGISTRY", registry)
+    large = bytes(2_340_001)
+    server.files["/demucs/tiny/weights.th"] = large
+    assert models("fetch", "umx:tiny").exit_code == 0
+    bodies = [*server.bodies]
+    here = len(CONTENTS["umx:tiny"])
+    assert sizes() == (
+        {"demucs:tiny": None, "umx:tiny": here},
+        {"demucs:tiny": "?", "umx:tiny": "0.1 MB"},
+    )
+    assert sizes("--sizes") == (
+        {"demucs:tiny": len(large), "umx:tiny": here},
+        {"demucs:tiny": "2.4 MB", "umx:tiny": "0.1 MB"},
+    )
+    # A server that can't tell is no error, and one that may not be asked is not.
+    server.probe_faults += [500, 404]
+    assert sizes("--sizes")[0]["demucs:tiny"] is None
+    monkeypatch.setenv(OFFLINE_VARIABLE, "1")
+    assert sizes("--sizes")[0]["demucs:tiny"] is None
+    assert server.bodies == bodies
 
 
 def test_fetch_prints_the_folders(server: ModelServer) -> None:
