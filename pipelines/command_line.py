@@ -14,6 +14,7 @@ import typer
 import yaml
 
 from ..storage import absolute, use_access
+from .commands import one_file
 from .commands.models_command import models_app
 from .commands.running import INTERRUPTED, require_output, run_batch, run_job
 from .commands.told_errors import Commands
@@ -101,7 +102,9 @@ def separate(
             metavar="INPUT…", help="Files, folders (walked recursively) and glob patterns."
         ),
     ],
-    output: Annotated[str, typer.Option("--output", "-o", help="Folder of the results.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Folder of the results, or one file.")
+    ],
     workers: Workers = None,
     force: Force = False,
     replace: Replace = False,
@@ -114,8 +117,9 @@ def separate(
         ),
     ] = None,
     format: Annotated[
-        Literal["flac", "wav", "ogg", "mp3"], typer.Option(help="File format of the stems.")
-    ] = "flac",
+        Literal["flac", "wav", "ogg", "mp3"] | None,
+        typer.Option(help="File format of the stems; default flac, or as OUT is called."),
+    ] = None,
     bit_depth: Annotated[
         Literal["source", "16", "24", "32", "32f"],
         typer.Option(help="flac: source, 16, 24; wav: also 32 and 32f (float)."),
@@ -160,12 +164,17 @@ def separate(
     """Split recordings into stems and draw their spectrograms.
 
     Results lie in `OUT/PATH_OF_THE_RECORDING/`. What is finished there is left alone, so a run
-    that was stopped goes on where it was. Exit code: 0 if every recording came out, 1 if some
+    that was stopped goes on where it was. Where OUT is called as a sound file, that one file is
+    written, of one recording and one stem. Exit code: 0 if every recording came out, 1 if some
     failed (OUT/failures.jsonl says why), 2 for a mistake in the call.
     """
-    job = split_job(
+    is_one_file = one_file.is_one_file(output)
+    stem_format: str = format or "flac"
+    if is_one_file:
+        plots, stem_format = False, one_file.format_of(output, format)
+    job_into = functools.partial(
+        split_job,
         inputs,
-        output,
         force=force,
         replace=replace,
         root=root,
@@ -179,7 +188,7 @@ def separate(
             "duration_s": duration,
         },
         stems={
-            "format": format,
+            "format": stem_format,
             "bit_depth": bit_depth,
             "select": [name.strip() for name in stems.split(",")] if stems else None,
         },
@@ -187,7 +196,11 @@ def separate(
         changes=override or (),
         flags=FLAGS,
     )
-    raise typer.Exit(run_job(job, workers=workers, dry_run=dry_run, log_format=log_format))
+    run = functools.partial(run_job, workers=workers, dry_run=dry_run, log_format=log_format)
+    if is_one_file:
+        may_replace = replace or force or dry_run
+        raise typer.Exit(one_file.write_one_file(job_into, output, run, replace=may_replace))
+    raise typer.Exit(run(job_into(output)))
 
 
 @app.command()

@@ -18,13 +18,22 @@ from .models_command import shown_progress
 INTERRUPTED = 130
 
 
-def run_job(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: str) -> int:
+def run_job(
+    job: JobConfig,
+    *,
+    workers: int | None,
+    dry_run: bool,
+    log_format: str,
+    shown_location: str | None = None,
+) -> int:
     """Run a job; gives the exit code.
 
     Parameters
     ----------
     workers : processes on this machine; None: one for each core
     dry_run : only print what would be done
+    shown_location : where the results of a batch on this machine will lie in the end; default:
+        where the job writes them
     """
     runner, settings = job.pipeline_options.runner, job.pipeline_options
     if runner == "DataflowRunner":
@@ -46,7 +55,7 @@ def run_job(job: JobConfig, *, workers: int | None, dry_run: bool, log_format: s
         return _run_portable(job, is_here=is_here, log_format=log_format)
     if settings.streaming:
         return _run_stream(job, workers=workers or available_cores(), log_format=log_format)
-    return run_batch(job, workers=workers, log_format=log_format)
+    return run_batch(job, workers=workers, log_format=log_format, shown_location=shown_location)
 
 
 def require_output(job: JobConfig) -> None:
@@ -71,7 +80,9 @@ def _print_plan(job: JobConfig, log_format: str) -> int:
     return print_plan(job, list_events(job), log_format=log_format)
 
 
-def run_batch(job: JobConfig, *, workers: int | None, log_format: str) -> int:
+def run_batch(
+    job: JobConfig, *, workers: int | None, log_format: str, shown_location: str | None = None
+) -> int:
     """Run a batch job on this machine; gives the exit code."""
     from ..local.launch import run_local
     from .progress import Bar, JsonLog, print_summary
@@ -92,7 +103,8 @@ def run_batch(job: JobConfig, *, workers: int | None, log_format: str) -> int:
         return INTERRUPTED
     if log_format == "text":
         wall_s = time.monotonic() - started
-        print_summary(console, state, wall_s=wall_s, location=job.output_location)
+        location = shown_location or job.output_location
+        print_summary(console, state, wall_s=wall_s, location=location)
     return 1 if state.failures else 0
 
 

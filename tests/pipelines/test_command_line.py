@@ -10,11 +10,14 @@ import pytest
 import soundfile
 from conftest import Command
 from model_packages import Halves, write_package
+from typer.testing import CliRunner
 
 from beamsplitter.models import model_registry
 from beamsplitter.models.model_cache import CACHE_VARIABLE
+from beamsplitter.pipelines.command_line import app
 from beamsplitter.pipelines.job.job_config import JobFileError, load_job, parse_job
 from beamsplitter.pipelines.job.locations import expanded
+from beamsplitter.pipelines.local import launch
 
 WriteAudio = Callable[..., Path]
 JOB = """
@@ -200,3 +203,66 @@ def test_the_example_job_files_are_written_out(tmp_path: Path, command: Command)
     }
     assert all(path.read_bytes() == (ours / path.name).read_bytes() for path in written)
     assert (folder / "local-folder.yaml").read_text() == "mine"
+
+
+def test_one_recording_becomes_one_file_of_any_name(
+    write_audio: WriteAudio, tmp_path: Path, command: Command
+) -> None:
+    path = write_audio("in/a.wav", seconds=1)
+    voice = tmp_path / "deep" / "voice.mp3"
+    separate = ("separate", path, "--stems", "foreground", "-o")
+    done = command(*separate, voice)
+    assert done.returncode == 0, done.stderr
+    assert str(voice) in done.stderr
+    assert [each.name for each in voice.parent.iterdir()] == ["voice.mp3"]
+    assert command("separate", path, "-o", tmp_path / "out", "--format", "mp3").returncode == 0
+    assert voice.read_bytes() == (tmp_path / "out" / "a" / "foreground.mp3").read_bytes()
+    before = voice.stat()
+    refused = command(*separate, voice)
+    assert refused.returncode == 2 and "--replace" in refused.stderr
+    assert command(*separate, voice, "--dry-run").returncode == 0
+    assert voice.stat() == before
+    assert command(*separate, voice, "--replace").returncode == 0
+    assert voice.stat() != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a.wav", "-o", "b.wav"], ["background, foreground", "--stems"]),
+        ([".", "-o", "b.wav", "--stems", "foreground"], ["2 recordings"]),
+        (["a.wav", "-o", "b.aiff", "--stems", "foreground"], ["aiff", "flac"]),
+        (["a.wav", "-o", "b.wav", "--format", "mp3"], ["--format mp3"]),
+        (["a.wav", "-o", "gs://bucket/b.wav", "--stems", "foreground"], ["gs://bucket", "folder"]),
+    ],
+)
+def test_what_is_not_one_file_is_told(
+    arguments: list[str],
+    words: list[str],
+    write_audio: WriteAudio,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = write_audio("in/a.wav", seconds=1).parent
+    write_audio("in/c.wav", seconds=1)
+    monkeypatch.chdir(folder)
+    done = CliRunner().invoke(app, ["separate", *arguments])
+    assert done.exit_code == 2
+    assert all(word in done.stderr for word in words), done.stderr
+    assert sorted(each.name for each in folder.iterdir()) == ["a.wav", "c.wav"]
+
+
+def test_what_is_finished_needs_no_engine(
+    write_audio: WriteAudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes seconds to start."""
+    folder, out = write_audio("in/a.wav", seconds=1).parent, tmp_path / "out"
+    first = CliRunner().invoke(app, ["separate", str(folder), "-o", str(out)])
+    assert first.exit_code == 0, first.stderr
+    monkeypatch.setattr(launch, "_run_engine", None)
+    again = CliRunner().invoke(app, ["separate", str(folder), "-o", str(out)])
+    assert again.exit_code == 0, again.stderr
+    assert "0 finished, 1 already done" in again.stderr
+    told = json.loads((out / "run.json").read_text())
+    assert told["recordings"]["skipped"] == told["recordings"]["total"] == 1
+    assert (out / "failures.jsonl").read_bytes() == b""
