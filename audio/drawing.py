@@ -5,7 +5,8 @@ The work is split in two, so that long recordings can be drawn part by part:
 * :func:`pool_power` turns samples into the power of every pixel, by the maximum over all STFT
   frames and bins that fall on it. Parts of a recording are merged with ``np.maximum`` and give
   bit for bit what the whole recording gives.
-* :func:`draw_spectrogram` turns that power into a PNG with axes, colour bar and title.
+* :func:`draw_spectrogram` turns that power into a PNG with axes, colour bar and title,
+  :func:`draw_spectrograms` that of several signals into one with a common time axis.
 
 Nothing here touches ``pyplot`` or any other global state: all functions may be called from several
 threads.
@@ -15,24 +16,33 @@ from __future__ import annotations
 
 import io
 import math
-import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import matplotlib
 import numpy as np
 import scipy.fft
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, get_font
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 from PIL import Image
 
 from .errors import EmptyAudioError
+from .fonts import OWN_FONT, TextLine, text_line
+from .plot_layout import DPI, PlotLayout, scaled
 
-__all__ = ["PlotGrid", "draw_spectrogram", "peak_level_db", "plot_grid", "pool_power"]
+__all__ = [
+    "PlotGrid",
+    "PlotStyle",
+    "draw_spectrogram",
+    "draw_spectrograms",
+    "peak_level_db",
+    "plot_grid",
+    "pool_power",
+]
 
 # A window twice zero-padded loses at most 0.35 dB of a sine between two bins; unpadded, 1.4 dB.
 _PADDING = 2
@@ -45,11 +55,9 @@ _FRAMES_AT_ONCE = 64
 
 _SILENCE = 1e-30  # -300 dB, well inside float32
 
-# Picture layout in pixels; the default grid gives 1100 × 450.
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 96, 36, 54
-_BAR_GAP, _BAR_WIDTH = 16, 14
-_DPI = 72  # so that a font's points are pixels
-_FONT = matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf"
+# One palette for all pictures, a third of the bytes of RGB: the colour scale, in steps of half a
+# dB by default, then greys.
+_COLOURS, _GREYS = 160, 32
 
 
 @dataclass(frozen=True)
@@ -249,87 +257,149 @@ def _pool_batch(power: np.ndarray, starts: np.ndarray, grid: PlotGrid) -> np.nda
     return np.concatenate([low, high], axis=1)
 
 
-def peak_level_db(power: np.ndarray) -> float:
-    """The highest level of :func:`pool_power`'s result in dB: 0 for a full-scale sine.
+def peak_level_db(*powers: np.ndarray) -> float:
+    """The highest level of :func:`pool_power`'s results in dB: 0 for a full-scale sine.
 
     Pass that of the mixture as ``peak_db`` to the plots of all its stems. Silence gives 0.
     """
-    peak = float(np.max(power, initial=0.0, where=np.isfinite(power)))
+    peak = max(float(np.max(each, initial=0.0, where=np.isfinite(each))) for each in powers)
     return 10 * math.log10(peak) if peak > _SILENCE else 0.0
 
 
+class PlotStyle(TypedDict, total=False):
+    """What may be said about the look of a picture.
+
+    Attributes
+    ----------
+    subtitle
+        Any text, in grey at the right of the title.
+    start_s
+        Where in the recording the time axis begins, in seconds; by default at 0.
+    dpi
+        Pixels in 72 points: fonts, lines and margins grow with it; by default 72.
+    peak_db
+        The top of the colour scale; by default the maximum of what is drawn.
+    range_db
+        The dB between the top and the bottom of the colour scale; by default 80.
+    """
+
+    subtitle: str
+    start_s: float
+    dpi: int
+    peak_db: float | None
+    range_db: float
+
+
 def draw_spectrogram(
-    power: np.ndarray,
-    grid: PlotGrid,
-    *,
-    title: str,
-    peak_db: float | None = None,
-    range_db: float = 80.0,
+    power: np.ndarray, grid: PlotGrid, *, title: str, **style: Unpack[PlotStyle]
 ) -> bytes:
-    """Draw the power of :func:`pool_power` as a PNG with axes, colour bar and title.
+    """Draw the power of one signal: see :func:`draw_spectrograms`."""
+    return draw_spectrograms([(title, power)], grid, **style)
+
+
+def draw_spectrograms(
+    panels: Sequence[tuple[str, np.ndarray]], grid: PlotGrid, **style: Unpack[PlotStyle]
+) -> bytes:
+    """Draw the powers of :func:`pool_power` as a PNG with axes, one colour bar and titles.
 
     Parameters
     ----------
-    power
-        ``(rows, columns)``, not changed.
+    panels
+        From the top, for each signal a title and the power ``(rows, columns)``, not changed. A
+        title is any text, drawn literally on one line: shortened in the middle if it is too long.
+        Characters that matplotlib's own font lacks come from fonts of this machine; those that no
+        font has are boxes.
     grid
-        The grid that ``power`` was pooled with.
-    title
-        Any text, drawn literally on one line: shortened in the middle if it is too long, with
-        boxes for characters that matplotlib's own font lacks.
-    peak_db
-        The top of the colour scale; by default the maximum of ``power``.
-    range_db
-        The dB between the top and the bottom of the colour scale.
+        The grid that all powers were pooled with.
+    style
+        See :class:`PlotStyle`.
 
     Returns
     -------
-    The file's bytes: the same ones for the same arguments.
+    The file's bytes: the same ones for the same arguments, with the same fonts.
     """
-    if power.shape != (grid.rows, grid.columns):
-        raise ValueError(f"power has the shape {power.shape}, not {(grid.rows, grid.columns)}")
+    for _, power in panels:
+        if power.shape != (grid.rows, grid.columns):
+            raise ValueError(f"power has the shape {power.shape}, not {(grid.rows, grid.columns)}")
+    range_db = style.get("range_db", 80.0)
     if not range_db > 0:
         raise ValueError(f"the range must be positive, not {range_db} dB")
-    top_db = peak_level_db(power) if peak_db is None else peak_db
-    if not math.isfinite(top_db):
+    top_db = style.get("peak_db")
+    if top_db is None:
+        top_db = peak_level_db(*(power for _, power in panels))
+    elif not math.isfinite(top_db):
         top_db = 0.0
-    # fmax takes the number where the other is NaN.
-    level_db = 10 * np.log10(np.fmax(power, np.float32(_SILENCE)))
-    np.clip(level_db, top_db - range_db, top_db, out=level_db)
-    width, height = _LEFT + grid.width + _RIGHT, _TOP + grid.rows + _BOTTOM
-    figure = Figure((width / _DPI, height / _DPI), dpi=_DPI, facecolor="white", frameon=True)
+    layout = PlotLayout(grid.width, grid.rows, len(panels), style.get("dpi", DPI))
+    pixels = _drawn_axes(grid, layout, style.get("start_s", 0.0), top_db - range_db, top_db)
+    for index, (title, power) in enumerate(panels):
+        top = layout.top_of(index)
+        place = pixels[top : top + grid.rows, layout.left : layout.left + grid.width]
+        place[:] = _heat(power, grid, top_db, range_db)
+        _write_title(pixels, layout, index, title, style.get("subtitle", ""))
+    bar_left, bar_width = layout.bar
+    scale = np.linspace(_COLOURS, 0, layout.stop - layout.top, endpoint=False) - 1e-6
+    pixels[layout.top : layout.stop, bar_left : bar_left + bar_width] = scale[:, np.newaxis]
+    return _png(pixels, layout.dpi)
+
+
+def _drawn_axes(
+    grid: PlotGrid, layout: PlotLayout, start_s: float, bottom_db: float, top_db: float
+) -> np.ndarray:
+    """A picture without spectrograms and titles, as indices of the palette."""
+    size = layout.width / layout.dpi, layout.height / layout.dpi
+    figure = Figure(size, dpi=layout.dpi, facecolor="white", frameon=True)
     figure.set_layout_engine("none")
     canvas = FigureCanvasAgg(figure)
-    _add_title(figure, title, grid.width + _RIGHT - 12)
 
-    bottom, share = _BOTTOM / height, grid.rows / height
-    axes = figure.add_axes((_LEFT / width, bottom, grid.width / width, share), frameon=False)
-    extent = (0, grid.duration, math.log2(grid.fmin), math.log2(grid.sample_rate / 2))
-    scale: dict[str, Any] = {"cmap": "magma", "vmin": top_db - range_db, "vmax": top_db}
-    place: dict[str, Any] = {"origin": "lower", "aspect": "auto", "interpolation": "none"}
-    image = axes.imshow(level_db, extent=extent, zorder=3, **scale, **place)  # above the ticks
-    _label_axis(axes.xaxis, "bottom", *_time_ticks(grid.duration, grid.width // 100))
-    _label_axis(axes.yaxis, "left", *_frequency_ticks(grid), "Frequency (Hz)")
+    def axes_at(left: int, top: int, width: int, height: int) -> Any:
+        bottom = layout.height - top - height
+        across, up = layout.width, layout.height
+        share = (left / across, bottom / up, width / across, height / up)
+        return figure.add_axes(share, frameon=False)
 
-    bar_left = (_LEFT + grid.width + _BAR_GAP) / width
-    bar_axes = figure.add_axes((bar_left, bottom, _BAR_WIDTH / width, share))
-    figure.colorbar(image, cax=bar_axes).outline.set_visible(False)
-    levels = _ticks(top_db - range_db, top_db, grid.rows // 40)
+    for panel in range(layout.panels):
+        axes = axes_at(layout.left, layout.top_of(panel), grid.width, grid.rows)
+        axes.set_xlim(start_s, start_s + grid.duration)
+        axes.set_ylim(math.log2(grid.fmin), math.log2(grid.sample_rate / 2))
+        octaves = _frequency_ticks(grid, layout.intervals(grid.rows, 16))
+        _label_axis(axes.yaxis, "left", *octaves, "Frequency (Hz)")
+        if panel < layout.panels - 1:
+            axes.xaxis.set_visible(False)
+            continue
+        times = _time_ticks(start_s, grid.duration, layout.intervals(grid.width, 100))
+        _label_axis(axes.xaxis, "bottom", *times)
+    bar_left, bar_width = layout.bar
+    axes = axes_at(bar_left, layout.top, bar_width, layout.stop - layout.top)
+    axes.xaxis.set_visible(False)
+    axes.set_ylim(bottom_db, top_db)
+    levels = _ticks(bottom_db, top_db, min(layout.intervals(layout.stop - layout.top, 40), 10))
     names = [f"{level:g}".replace("-", "\N{MINUS SIGN}") for level in levels]
-    _label_axis(bar_axes.yaxis, "right", levels, names, "Level (dB)")
+    _label_axis(axes.yaxis, "right", levels, names, "Level (dB re full scale)")
 
     canvas.draw()
-    png = _png(np.asarray(canvas.buffer_rgba()))
+    drawn = np.asarray(canvas.buffer_rgba())[..., 0] // (256 // _GREYS) + np.uint8(_COLOURS)
     # Artists refer to each other and to the renderer, so they stay until some garbage collection:
-    # what is large, the arrays and the renderer's buffer, goes now.
-    image.set_data(np.zeros((1, 1)))
+    # what is large, the renderer's buffer, goes now.
     vars(canvas.get_renderer()).clear()
-    return png
+    return drawn
+
+
+def _heat(power: np.ndarray, grid: PlotGrid, top_db: float, range_db: float) -> np.ndarray:
+    """The pixels of a spectrogram as indices of the palette, the highest row first."""
+    # fmax takes the number where the other is NaN.
+    level = np.fmax(power[::-1], np.float32(_SILENCE))
+    np.log10(level, out=level)
+    level *= 10 * _COLOURS / range_db
+    level += (range_db - top_db) * _COLOURS / range_db
+    heat = np.clip(level, 0, _COLOURS - 1, out=level).astype(np.uint8)
+    if grid.columns == grid.width:
+        return heat
+    return heat[:, np.arange(grid.width) * grid.columns // grid.width]
 
 
 def _text_style(size: float) -> dict[str, Any]:
     """Everything about a text that would follow the user's rcParams otherwise."""
-    font = FontProperties(family=["DejaVu Sans"], fname=_FONT, size=size)
+    font = FontProperties(family=["DejaVu Sans"], fname=OWN_FONT, size=size)
     return {"fontproperties": font, "color": "black", "usetex": False, "parse_math": False}
 
 
@@ -338,63 +408,100 @@ def _label_axis(axis: Any, side: str, ticks: np.ndarray, names: list[str], label
     axis.set_ticks(ticks, labels=names, **style)
     axis.set_ticks_position(side)
     axis.set_label_text(label, **style)
+    axis.set_label_position(side)
     axis.labelpad = 6
     axis.set_tick_params(direction="out", length=4, width=1, pad=4, color="black")
     axis.minorticks_off()
     axis.grid(False)
 
 
-def _ticks(
-    lowest: float, highest: float, most: int, steps: tuple[float, ...] = (1, 2, 5, 10)
-) -> np.ndarray:
+def _ticks(lowest: float, highest: float, most: int) -> np.ndarray:
+    steps = (1, 2, 5, 10)
     ticks = np.asarray(MaxNLocator(max(most, 2), steps=steps).tick_values(lowest, highest))
     return ticks[(ticks >= lowest) & (ticks <= highest)]
 
 
-def _time_ticks(seconds: float, most: int) -> tuple[np.ndarray, list[str], str]:
+def _time_ticks(start_s: float, duration_s: float, most: int) -> tuple[np.ndarray, list[str], str]:
     """A time axis' ticks in seconds with at most ``most`` intervals, their names, its title."""
-    if seconds < 60:
-        unit, name = (1.0, "s") if seconds >= 1 else (0.001, "ms")
-        ticks = _ticks(0, seconds / unit, most)
-        return ticks * unit, [f"{tick:g}" for tick in ticks], f"Time ({name})"
-    unit, name = (60.0, "m:ss") if seconds < 3600 else (3600.0, "h:mm")
-    # Quarters of minutes and hours, but not 2½ and 25 of them.
-    steps = (1, 2.5, 5, 10) if seconds <= most * unit else (1, 2, 5, 10)
-    ticks = _ticks(0, seconds / unit, most, steps)
-    names = ["{}:{:02}".format(*divmod(round(tick * 60), 60)) for tick in ticks]
-    return ticks * unit, names, f"Time ({name})"
+    end_s = start_s + duration_s
+    step = _time_step(duration_s / max(most, 2))
+    first, last = math.ceil(start_s / step - 1e-6), math.floor(end_s / step + 1e-6)
+    ticks = np.arange(first, last + 1) * step
+    decimals = max(0, -math.floor(math.log10(step)))
+    if end_s < 60:
+        unit, name = (1.0, "s") if end_s >= 1 else (0.001, "ms")
+        rounded = np.round(ticks / unit, decimals)
+        names = [np.format_float_positional(tick, trim="-") for tick in rounded]
+        return ticks, names, f"Time ({name})"
+    if end_s >= 3600 and step % 60 == 0:
+        names = ["{}:{:02}".format(*divmod(round(tick / 60), 60)) for tick in ticks]
+        return ticks, names, "Time (h:mm)"
+    names, fractions = [], 10**decimals
+    for tick in ticks:
+        seconds, fraction = divmod(round(tick * fractions), fractions)
+        minutes, second = divmod(seconds, 60)
+        name = "{}:{:02}:{:02}".format(*divmod(minutes, 60), second)
+        name = name if end_s >= 3600 else f"{minutes}:{second:02}"
+        names.append(f"{name}.{fraction:0{decimals}}" if decimals else name)
+    return ticks, names, f"Time ({'h:mm:ss' if end_s >= 3600 else 'm:ss'})"
 
 
-def _frequency_ticks(grid: PlotGrid) -> tuple[np.ndarray, list[str]]:
-    """The ticks 1, 2, 5 of each decade in octaves above 1 Hz, and their names."""
-    locator = LogLocator(subs=(1.0, 2.0, 5.0))
-    hertz = np.asarray(locator.tick_values(grid.fmin, grid.sample_rate / 2))
-    hertz = hertz[(hertz >= grid.fmin) & (hertz <= grid.sample_rate / 2)]
+def _time_step(least_s: float) -> float:
+    """The least step between ticks, no less than this, that people count time by."""
+    unit = 1.0
+    steps: tuple[int, ...] = (1, 2, 5, 10, 15, 30, 60)
+    if least_s <= 1 or least_s > 1800:
+        unit = 1.0 if least_s <= 1 else 3600.0
+        unit *= 10.0 ** math.floor(math.log10(least_s / unit))
+        steps = (1, 2, 5, 10)
+    elif least_s > 60:
+        unit, steps = 60.0, (2, 5, 10, 15, 30)
+    # No more than rounding lies between a step and what it is compared with.
+    return next(step * unit for step in steps if step * unit >= least_s * (1 - 1e-9))
+
+
+def _frequency_ticks(grid: PlotGrid, most: int) -> tuple[np.ndarray, list[str]]:
+    """The ticks 1, 2, 5 of each decade in octaves above 1 Hz, or only 1, and their names."""
+    lowest, highest = grid.fmin, grid.sample_rate / 2
+    hertz = np.zeros(0)
+    for subs in ((1.0, 2.0, 5.0), (1.0,)):
+        hertz = np.asarray(LogLocator(subs=subs).tick_values(lowest, highest))
+        hertz = hertz[(hertz >= lowest) & (hertz <= highest)]
+        if len(hertz) <= most:
+            break
     return np.log2(hertz), [EngFormatter(sep="", usetex=False)(tick) for tick in hertz]
 
 
-def _add_title(figure: Figure, title: str, room: int) -> None:
-    """Draw a title on one line, at most ``room`` pixels wide."""
-    # matplotlib warns about characters that its font lacks, and draws some invisible ones.
-    known = get_font(_FONT).get_charmap()
-    line = unicodedata.normalize("NFC", " ".join(title.split()))
-    line = "".join(c for c in line if unicodedata.category(c) not in ("Cc", "Cf", "Mn", "Me"))
-    line = shown = "".join(c if ord(c) in known else "\N{WHITE SQUARE}" for c in line)
-    x, y = _LEFT / figure.bbox.width, 1 - (_TOP - 12) / figure.bbox.height
-    text = figure.text(x, y, line, **_text_style(15))
-    while (width := text.get_window_extent().width) > room:
-        half = int(len(shown) * room / width / 2) - 2
-        shown = f"{line[:half]} … {line[-half:]}" if half > 0 else ""
-        text.set_text(shown)
+def _write_title(
+    pixels: np.ndarray, layout: PlotLayout, panel: int, title: str, subtitle: str
+) -> None:
+    """Write a panel's title above it, and the subtitle at the right of the first one's."""
+    dpi, left, top = layout.dpi, layout.left, layout.top_of(panel)
+    strip = pixels[top - layout.top : top]
+    base = layout.top - scaled(12, dpi)
+    room = layout.width - left - scaled(12, dpi)
+    if subtitle and panel == 0:
+        line = text_line(subtitle, points=12.5, dpi=dpi, room=0.4 * layout.columns)
+        subtitle_left = left + layout.columns - line.ink.shape[1]
+        _put(strip, line, subtitle_left, base, strength=0.6)
+        room = subtitle_left - left - scaled(24, dpi)
+    _put(strip, text_line(title, points=15, dpi=dpi, room=room), left, base)
 
 
-def _png(rgba: np.ndarray) -> bytes:
-    """Pixels as a file with one palette for all pictures: a third of the bytes of RGB."""
-    colours = matplotlib.colormaps["magma"](np.linspace(0, 1, 224), bytes=True)[:, :3]
-    greys = np.linspace(0, 255, 32).astype(np.uint8).repeat(3)
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(colours.tobytes() + greys.tobytes())
-    picture = Image.fromarray(rgba).convert("RGB")
+def _put(strip: np.ndarray, line: TextLine, left: int, base: int, strength: float = 1.0) -> None:
+    """Put a line's ink on palette indices, as far as it lies in the strip."""
+    first = base + line.descent - len(line.ink)
+    ink = line.ink[max(-first, 0) : len(strip) - first]
+    place = strip[max(first, 0) :, left:][: len(ink), : ink.shape[1]]
+    grey = (255 - strength * ink[:, : place.shape[1]]) // (256 // _GREYS) + _COLOURS
+    np.minimum(place, grey.astype(np.uint8), out=place)
+
+
+def _png(pixels: np.ndarray, dpi: int) -> bytes:
+    colours = matplotlib.colormaps["magma"](np.linspace(0, 1, _COLOURS), bytes=True)[:, :3]
+    greys = np.linspace(0, 255, _GREYS).astype(np.uint8).repeat(3)
+    picture = Image.fromarray(pixels)
+    picture.putpalette(colours.tobytes() + greys.tobytes())
     file = io.BytesIO()
-    picture.quantize(palette=palette, dither=Image.Dither.NONE).save(file, format="png")
+    picture.save(file, format="png", dpi=(dpi, dpi))
     return file.getvalue()

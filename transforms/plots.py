@@ -5,12 +5,22 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..audio.drawing import PlotGrid, draw_spectrogram, plot_grid, pool_power
+from ..audio.drawing import (
+    PlotGrid,
+    PlotStyle,
+    draw_spectrogram,
+    draw_spectrograms,
+    peak_level_db,
+    plot_grid,
+    pool_power,
+)
+from ..audio.plot_layout import plot_area
+from ..models.separators.by_name import is_package
 from ..storage import OutputTree
 from .loading import samples_of
 from .published_files import PublishingStep, part_file_name, published
 from .records import FileReceipt, Recording, Track
-from .settings import MIXTURE_PLOT, SplitSettings
+from .settings import COMBINED_PLOT, MIXTURE_PLOT, PlotSettings, SplitSettings
 
 MIXTURE = "mixture"
 
@@ -22,7 +32,7 @@ class GetSpec(PublishingStep):
 
     def apply(self, record: Track) -> Iterable[Track]:
         """Sets `powers`, releases `samples` and `stems`."""
-        grid = grid_of(record.recording)
+        grid = grid_of(record.recording, self.settings.plots)
         part = record.part
         core = (part.start_sample, part.stop_sample)
         record.powers[MIXTURE] = pool_power(
@@ -63,28 +73,47 @@ def draw_plots(
     powers: dict[str, np.ndarray], recording: Recording, settings: SplitSettings, tree: OutputTree
 ) -> tuple[FileReceipt, ...]:
     """Draw and write a recording's plots, all on one colour scale."""
-    grid = grid_of(recording)
-    peak_db = _peak_db(powers)
+    grid = grid_of(recording, settings.plots)
+    style = PlotStyle(
+        start_s=recording.start_sample / recording.info.sample_rate,
+        dpi=settings.plots.dpi,
+        peak_db=peak_level_db(*powers.values()),
+        range_db=settings.plots.range_db,
+    )
+    separator = _separator_in_title(settings)
+    names = {stem: settings.stems.name_of(stem) for stem in powers if stem != MIXTURE}
     receipts = []
-    for name, power in powers.items():
-        title = recording.element
-        if name != MIXTURE:
-            title += f" – {settings.stems.name_of(name)}"
-        png = draw_spectrogram(
-            power, grid, title=title, peak_db=peak_db, range_db=settings.plots.range_db
-        )
-        file_name = (MIXTURE_PLOT if name == MIXTURE else settings.stems.name_of(name)) + ".png"
-        tree.write(png, recording.folder, file_name)
-        stem = None if name == MIXTURE else name
-        receipts.append(published(png, file_name, branch="plots", stem=stem))
+
+    def write(png: bytes, name: str, stem: str | None) -> None:
+        tree.write(png, recording.folder, f"{name}.png")
+        receipts.append(published(png, f"{name}.png", branch="plots", stem=stem))
+
+    if settings.plots.layout != "combined":
+        png = draw_spectrogram(powers[MIXTURE], grid, title=recording.element, **style)
+        write(png, MIXTURE_PLOT, None)
+        style["subtitle"] = separator
+        for stem, name in names.items():
+            title = f"{recording.element} – {name}"
+            write(draw_spectrogram(powers[stem], grid, title=title, **style), name, stem)
+    if settings.plots.layout != "each":
+        panels = [(recording.element, powers[MIXTURE])]
+        panels += [(name, powers[stem]) for stem, name in names.items()]
+        style["subtitle"] = separator if names else ""
+        write(draw_spectrograms(panels, grid, **style), COMBINED_PLOT, None)
     return tuple(receipts)
 
 
-def grid_of(recording: Recording) -> PlotGrid:
+def grid_of(recording: Recording, plots: PlotSettings) -> PlotGrid:
     """The pixels of a recording's plots."""
-    return plot_grid(recording.total_samples, recording.info.sample_rate)
+    columns, rows = plot_area(plots.width, plots.height, dpi=plots.dpi)
+    return plot_grid(
+        recording.total_samples, recording.info.sample_rate, columns=columns, rows=rows
+    )
 
 
-def _peak_db(powers: dict[str, np.ndarray]) -> float | None:
-    peak = max(float(power.max(initial=0)) for power in powers.values())
-    return 10 * float(np.log10(peak)) if peak > 0 else None
+def _separator_in_title(settings: SplitSettings) -> str:
+    """The separator's name; of a model package only its folder's, wherever that lies."""
+    names = (each.name for each in settings.separation.separators)
+    return " + ".join(
+        name.rstrip("/").rpartition("/")[2] if is_package(name) else name for name in names
+    )

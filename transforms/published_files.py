@@ -11,7 +11,7 @@ from ..audio.parts import Part
 from ..storage import OutputTree, StorageError, crc32c_of, scratch_names, stat_file
 from .manifest import read_manifest
 from .records import FileReceipt, PendingRecording, Recording
-from .settings import MIXTURE_PLOT, SplitSettings
+from .settings import COMBINED_PLOT, MIXTURE_PLOT, SplitSettings
 from .steps import Step
 
 LABELS_JSON, LABELS_TEXT = "labels.json", "labels.txt"
@@ -43,7 +43,7 @@ def remove_unfinished(recording: Recording, settings: SplitSettings, tree: Outpu
     names = {
         "labels": [LABELS_JSON, LABELS_TEXT],
         "stems": [f"{stem}.{settings.stems.format}" for stem in stems],
-        "plots": [f"{name}.png" for name in (MIXTURE_PLOT, *stems)],
+        "plots": [f"{name}.png" for name in (MIXTURE_PLOT, COMBINED_PLOT, *stems)],
     }
     for branch in recording.todo:
         for name in sorted({*names[branch]} - published_names):

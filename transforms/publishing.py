@@ -293,7 +293,7 @@ class JoinParts(PublishingStep):
         self, name: str, recording: Recording, parts: list[Part], progress: Progress
     ) -> np.ndarray:
         """The powers of the pixels of a joined stem, read part by part."""
-        grid = grid_of(recording)
+        grid = grid_of(recording, self.settings.plots)
         power = np.zeros((0, 0), np.float32)
         with open_for_reading(self.tree.path(recording.folder, name)) as file:
             for part in parts:

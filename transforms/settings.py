@@ -8,12 +8,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ..audio.plot_layout import plot_area
 from ..models.separators.base import Description, ModelError
 from ..models.separators.by_name import SeparatorName, describe, is_elsewhere
 
 # Part of every digest: raise it when the same settings begin to give other samples or pictures.
 RESULTS_VERSION = 2
 MIXTURE_PLOT = "spectrogram"
+COMBINED_PLOT = "spectrograms"
+OWN_NAMES = (MIXTURE_PLOT, COMBINED_PLOT, "manifest")
+COMBINED_PIXELS = 64_000_000  # 256 MB while it is drawn
 NEAREST_NEIGHBORS = "nn-filter"
 BIT_DEPTHS = {"flac": ("16", "24"), "wav": ("16", "24", "32", "32f"), "ogg": (), "mp3": ()}
 
@@ -177,7 +181,7 @@ class StemSettings(Section):
         for name in rename.values():
             if not name or name.startswith(".") or set(name) & set('/\\:*?"<>|\0\n'):
                 raise ValueError(f"{name!r} can't be a file name")
-            if same_name(name) in (MIXTURE_PLOT, "manifest"):
+            if same_name(name) in OWN_NAMES:
                 raise ValueError(f"{name!r} is taken by a file of the job itself")
         return rename
 
@@ -204,7 +208,34 @@ class PlotSettings(Section):
     """The spectrogram plots."""
 
     enabled: bool = True
+    layout: Literal["each", "combined", "both"] = Field(
+        "each",
+        description="a picture of each signal, one with the mixture above its stems, or both",
+    )
+    width: int = Field(1100, ge=1, le=4000, description="pixels of the picture of one signal")
+    height: int = Field(450, ge=1, le=2000, description="pixels of the picture of one signal")
+    dpi: int = Field(72, ge=36, le=600, description="fonts, lines and margins grow with it")
     range_db: float = Field(80.0, gt=0, le=200)
+
+    @model_validator(mode="after")
+    def _has_room(self) -> "PlotSettings":
+        plot_area(self.width, self.height, dpi=self.dpi)
+        return self
+
+    def require_stackable(self, signals: int) -> None:
+        """Refuse a combined picture of so many signals that takes too much memory to draw.
+
+        Raises
+        ------
+        ValueError : it does
+        """
+        height = signals * self.height
+        if self.layout != "each" and height > min(60_000, COMBINED_PIXELS // self.width):
+            raise ValueError(
+                f"plots: a combined picture of {signals} signals, each of {self.width} x "
+                f"{self.height} pixels, would be too large: lower width or height, write fewer "
+                "stems, or use layout: each"
+            )
 
 
 class StorageSettings(Section):
@@ -243,7 +274,7 @@ class SplitSettings(Section):
         return self
 
     def require_stems(self) -> None:
-        """Refuse stems that the separator does not give, or that would share a name.
+        """Refuse stems that the separator does not give, that would share a name, or are too many.
 
         Raises
         ------
@@ -256,7 +287,14 @@ class SplitSettings(Section):
                     f"stems: {stem!r} is no stem of {self.separation.name}, "
                     f"which gives {', '.join(known) or 'labels only'}"
                 )
+        self.plots.require_stackable(1 + len(self.wanted_stems))
         names = [self.stems.name_of(stem) for stem in self.wanted_stems]
+        for name in names:
+            if same_name(name) in OWN_NAMES:
+                raise ValueError(
+                    f"stems: {name!r} is taken by a file of the job itself: rename the stem, by "
+                    f"stems.rename.{name}=…"
+                )
         if len(set(map(same_name, names))) < len(names):
             raise ValueError(
                 f"stems: two stems would share a name, at least where a file system takes "

@@ -4,6 +4,7 @@ import gc
 import io
 import itertools
 import math
+import re
 import subprocess
 import sys
 import warnings
@@ -19,8 +20,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from beamsplitter.audio import drawing
-from beamsplitter.audio.drawing import draw_spectrogram, peak_level_db, plot_grid, pool_power
+from beamsplitter.audio.drawing import (
+    draw_spectrogram,
+    draw_spectrograms,
+    peak_level_db,
+    plot_grid,
+    pool_power,
+)
 from beamsplitter.audio.errors import EmptyAudioError
+from beamsplitter.audio.plot_layout import PlotLayout, plot_area
 
 RATE = 8000
 
@@ -37,11 +45,15 @@ def pixels(png):
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
-def heat_map(png, grid):
-    """The part of the picture that is the spectrogram, lowest row first."""
-    image = pixels(png)
-    left, top = drawing._LEFT, drawing._TOP
-    return image[top : top + grid.rows, left : left + grid.width][::-1]
+def layout_of(grid, panels=1, dpi=72):
+    return PlotLayout(grid.width, grid.rows, panels, dpi)
+
+
+def heat_map(png, grid, *, panel=0, panels=1, dpi=72):
+    """The part of the picture that is a spectrogram, lowest row first."""
+    layout = layout_of(grid, panels, dpi)
+    left, top = layout.left, layout.top_of(panel)
+    return pixels(png)[top : top + grid.rows, left : left + grid.width][::-1]
 
 
 @pytest.fixture(autouse=True)
@@ -288,6 +300,116 @@ def test_a_shared_peak_gives_a_shared_scale():
     assert np.abs(own.astype(int) - reference).mean() < 1
 
 
+def test_the_peak_of_several_is_the_loudest_also_beside_silence():
+    silence, quiet, broken = np.zeros((2, 2)), np.full((2, 2), 1e-4), np.full((2, 2), np.nan)
+    assert peak_level_db(silence, quiet, quiet / 10, broken) == pytest.approx(-40)
+
+
+# Sizes.
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "dpi"), [(1100, 450, 72), (2200, 900, 144), (333, 190, 72)]
+)
+def test_pictures_have_the_pixels_and_the_dpi_that_are_asked_for(width, height, dpi):
+    columns, rows = plot_area(width, height, dpi=dpi)
+    grid = plot_grid(RATE, RATE, columns=columns, rows=rows)
+    png = draw_spectrogram(pool_power(noise(RATE), grid), grid, title="size", dpi=dpi)
+    image = Image.open(io.BytesIO(png))
+    assert image.size == (width, height)
+    assert image.info["dpi"] == pytest.approx((dpi, dpi), abs=0.02)
+
+
+def test_a_picture_of_twice_the_size_and_dpi_is_the_same_one():
+    def inked(scale):
+        """Where the ink of each margin begins and ends, in pixels of the smaller picture."""
+        columns, rows = plot_area(1100 * scale, 450 * scale, dpi=72 * scale)
+        grid = plot_grid(120 * RATE, RATE, columns=columns, rows=rows)
+        power = np.zeros((grid.rows, grid.columns), np.float32)
+        png = draw_spectrogram(
+            power, grid, title="a title", subtitle="beside it", dpi=72 * scale, peak_db=0.0
+        )
+        dark = pixels(png)[..., 0] < 200
+        layout = layout_of(grid, dpi=72 * scale)
+        middle = layout.left + grid.width // 2
+        margins = {
+            "title": dark[: layout.top, :middle],
+            "subtitle": dark[: layout.top, middle:],
+            "frequencies": dark[layout.top : layout.stop, : layout.left],
+            "times": dark[layout.stop :],
+            "levels": dark[layout.top : layout.stop, layout.left + grid.width :],
+        }
+        return {
+            (name, axis): np.flatnonzero(margin.any(axis=axis))[[0, -1]] / scale
+            for name, margin in margins.items()
+            for axis in (0, 1)
+        }
+
+    small, large = inked(1), inked(2)
+    for place, extent in small.items():
+        # Letters are fitted to whole pixels.
+        np.testing.assert_allclose(large[place], extent, atol=4, err_msg=str(place))
+
+
+def test_pictures_without_room_for_a_spectrogram_are_refused_with_a_size_that_does():
+    for dpi in (72, 144, 300):
+        with pytest.raises(ValueError, match=f"{dpi} dpi") as refused:
+            plot_area(200, 100, dpi=dpi)
+        width, height = map(int, re.search(r"at least (\d+) x (\d+)", str(refused.value)).groups())
+        assert min(plot_area(width, height, dpi=dpi)) > 0
+        for smaller in ((width - 1, height), (width, height - 1)):
+            with pytest.raises(ValueError):
+                plot_area(*smaller, dpi=dpi)
+
+
+def test_everything_that_is_written_lies_within_the_smallest_picture():
+    columns, rows = plot_area(320, 190)
+    grid = plot_grid(7200 * RATE, RATE, columns=columns, rows=rows)
+    power = np.ones((grid.rows, grid.columns), np.float32)
+    picture = pixels(
+        draw_spectrogram(power, grid, title="W" * 99, subtitle="W" * 99, start_s=9000.5)
+    )
+    for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+        assert edge.min() == 255
+
+
+# Several in one picture.
+
+
+def test_a_combined_picture_holds_the_pictures_of_each():
+    signals = [noise(RATE), noise(RATE, seed=1) / 9, np.zeros((1, RATE), np.float32)]
+    grid = plot_grid(RATE, RATE)
+    panels = [(name, pool_power(signal, grid)) for name, signal in zip("abc", signals, strict=True)]
+    peak_db = peak_level_db(panels[0][1])
+    together = draw_spectrograms(panels, grid, peak_db=peak_db)
+    for index, (title, power) in enumerate(panels):
+        alone = draw_spectrogram(power, grid, title=title, peak_db=peak_db)
+        np.testing.assert_array_equal(
+            heat_map(together, grid, panel=index, panels=3), heat_map(alone, grid)
+        )
+        # The titles, but where the axis has a tick.
+        layout = layout_of(grid, 3)
+        top = layout.top_of(index)
+        title_strip = slice(layout.left, layout.left + grid.width)
+        np.testing.assert_array_equal(
+            pixels(together)[top - 30 : top, title_strip], pixels(alone)[6:36, title_strip]
+        )
+    last = pixels(draw_spectrogram(panels[2][1], grid, title="c", peak_db=peak_db))
+    stop = layout_of(grid).stop
+    np.testing.assert_array_equal(
+        pixels(together)[layout.stop + 1 :, : layout.left + grid.width],
+        last[stop + 1 :, : layout.left + grid.width],
+    )
+
+
+def test_without_a_peak_the_loudest_of_a_combined_picture_is_the_top_of_the_scale():
+    grid = plot_grid(RATE, RATE)
+    quiet, loud = (pool_power(noise(RATE) * gain, grid) for gain in (0.01, 1))
+    panels = [("quiet", quiet), ("loud", loud)]
+    given = draw_spectrograms(panels, grid, peak_db=peak_level_db(loud))
+    assert draw_spectrograms(panels, grid) == given
+
+
 @pytest.mark.parametrize("peak_db", [None, -20.0, -math.inf, math.nan])
 def test_silence_is_dark(peak_db):
     grid = plot_grid(RATE, RATE)
@@ -316,44 +438,76 @@ def test_power_of_another_grid_is_refused():
         draw_spectrogram(power, grid, title="x", range_db=0)
 
 
-@pytest.mark.parametrize("seconds", [1e-4, 0.01, 0.9, 2.7, 59.99, 60, 3599, 3600, 36_000, 10**6])
-def test_time_ticks_are_few_and_distinct(seconds):
-    ticks, names, label = drawing._time_ticks(seconds, 9)
-    assert 3 <= len(ticks) == len(names) <= 10
+def seconds_of(name):
+    """What a tick's name says, in seconds; the names of hours and minutes are not for this."""
+    return sum(float(part) * 60**power for power, part in enumerate(reversed(name.split(":"))))
+
+
+UNIT_S = {
+    "Time (ms)": 0.001,
+    "Time (s)": 1,
+    "Time (m:ss)": 1,
+    "Time (h:mm)": 60,
+    "Time (h:mm:ss)": 1,
+}
+
+
+@given(
+    st.sampled_from([0.0, 0.25, 59.5, 60.0, 61.7, 3599.0, 3600.0, 9000.5, 360_000.0]),
+    st.floats(-4, 6).map(lambda power: 10**power),
+    st.integers(2, 40),
+)
+@example(0.0, 60.0, 9)
+@example(0.0, 3600.0, 9)
+def test_time_ticks_are_few_distinct_and_where_their_names_say(start_s, duration_s, most):
+    ticks, names, label = drawing._time_ticks(start_s, duration_s, most)
+    assert 1 <= len(ticks) == len(names) <= most + 1
     assert len(set(names)) == len(names)
-    assert ticks[0] == 0
-    assert ticks[-1] <= seconds * (1 + 1e-9)
-    assert label.startswith("Time (")
+    assert start_s <= ticks[0] * (1 + 1e-6) and ticks[-1] <= (start_s + duration_s) * (1 + 1e-6)
+    step = np.diff(ticks).min(initial=duration_s)
+    said = np.array([seconds_of(name) for name in names]) * UNIT_S[label]
+    np.testing.assert_allclose(said, ticks, rtol=1e-9, atol=1e-3 * step)
 
 
-def test_time_ticks_read_as_people_write_them():
-    def axis(seconds):
-        _, names, label = drawing._time_ticks(seconds, 9)
-        return names[:3], label
+@pytest.mark.parametrize(
+    ("start_s", "duration_s", "first", "label"),
+    [
+        (0, 0.01, ["0", "2", "4"], "Time (ms)"),
+        (0, 2.7, ["0", "0.5", "1"], "Time (s)"),
+        (0, 59.99, ["0", "10", "20"], "Time (s)"),
+        (0, 120, ["0:00", "0:15", "0:30"], "Time (m:ss)"),
+        (0, 1500, ["0:00", "5:00", "10:00"], "Time (m:ss)"),
+        (0, 3600, ["0:00", "0:10", "0:20"], "Time (h:mm)"),
+        (0, 36_000, ["0:00", "2:00", "4:00"], "Time (h:mm)"),
+        (60, 30, ["1:00", "1:05", "1:10"], "Time (m:ss)"),
+        (62.5, 30, ["1:05", "1:10", "1:15"], "Time (m:ss)"),
+        (60, 2, ["1:00.0", "1:00.5", "1:01.0"], "Time (m:ss)"),
+        (5, 0.1, ["5", "5.02", "5.04"], "Time (s)"),
+        (7200, 60, ["2:00:00", "2:00:10", "2:00:20"], "Time (h:mm:ss)"),
+    ],
+)
+def test_time_ticks_read_as_people_write_them(start_s, duration_s, first, label):
+    _, names, found = drawing._time_ticks(start_s, duration_s, 9)
+    assert (names[:3], found) == (first, label)
 
-    assert axis(0.01) == (["0", "2", "4"], "Time (ms)")
-    assert axis(2.7) == (["0", "0.5", "1"], "Time (s)")
-    assert axis(120) == (["0:00", "0:15", "0:30"], "Time (m:ss)")
-    assert axis(1500) == (["0:00", "5:00", "10:00"], "Time (m:ss)")
-    assert axis(3600) == (["0:00", "0:15", "0:30"], "Time (h:mm)")
-    assert axis(36_000) == (["0:00", "2:00", "4:00"], "Time (h:mm)")
 
-
-def test_ticks_are_where_their_names_say():
-    ticks, names, _ = drawing._time_ticks(120, 9)
-    np.testing.assert_allclose(ticks, np.arange(9) * 15)
-    assert names[-1] == "2:00"
-    ticks, names, _ = drawing._time_ticks(0.01, 9)
-    np.testing.assert_allclose(ticks, np.arange(6) * 0.002)
-    assert names[-1] == "10"
+def test_an_excerpt_differs_from_the_same_recording_alone_by_its_time_axis():
+    grid = plot_grid(RATE, RATE)
+    power = pool_power(noise(RATE), grid)
+    alone = pixels(draw_spectrogram(power, grid, title="x"))
+    excerpt = pixels(draw_spectrogram(power, grid, title="x", start_s=60.0))
+    stop = layout_of(grid).stop
+    np.testing.assert_array_equal(alone[:stop], excerpt[:stop])
+    assert (alone[stop:] != excerpt[stop:]).any()
 
 
 def test_frequency_ticks_are_those_people_know():
     grid = plot_grid(10**6, 44100)
-    octaves, names = drawing._frequency_ticks(grid)
+    octaves, names = drawing._frequency_ticks(grid, 20)
     assert names == ["50", "100", "200", "500", "1k", "2k", "5k", "10k", "20k"]
     assert 2 ** octaves[0] == pytest.approx(50)
     assert 2 ** octaves[-1] == pytest.approx(20_000)
+    assert drawing._frequency_ticks(grid, 5)[1] == ["100", "1k", "10k"]
 
 
 @pytest.mark.parametrize("rate", [20, 100, 8000, 44100, 192000])
@@ -388,12 +542,12 @@ def test_titles_are_drawn_whatever_they_hold(title):
     power = np.zeros((grid.rows, grid.columns), dtype=np.float32)
     image = pixels(draw_spectrogram(power, grid, title=title))
     blank = pixels(draw_spectrogram(power, grid, title=""))
-    band = image[: drawing._TOP]
-    assert band[:, : drawing._LEFT - 2].min() == 255
+    layout = layout_of(grid)
+    band = image[: layout.top]
+    assert band[:, : layout.left - 2].min() == 255
     assert band[:, -8:].min() == 255
-    above_ticks = slice(0, drawing._TOP - 6)
-    assert (band[above_ticks].min() < 128) == bool(title.strip())
-    np.testing.assert_array_equal(image[drawing._TOP :], blank[drawing._TOP :])
+    assert (band[: layout.top - 6].min() < 128) == bool(title.strip())
+    np.testing.assert_array_equal(image[layout.top :], blank[layout.top :])
 
 
 @settings(max_examples=40, deadline=None)
@@ -436,7 +590,7 @@ def test_pictures_hold_no_metadata():
     png = draw_spectrogram(pool_power(noise(RATE), grid), grid, title="meta")
     image = Image.open(io.BytesIO(png))
     image.load()
-    assert image.info == {}
+    assert image.info.keys() == {"dpi"}
     assert not any(chunk in png for chunk in (b"tEXt", b"iTXt", b"zTXt", b"tIME"))
 
 

@@ -5,11 +5,15 @@ from typing import Any
 
 import pytest
 import yaml
+from separators import Identity
 
 from beamsplitter.audio.decoding.decoder import AudioInfo
 from beamsplitter.audio.encoding import choose_format
 from beamsplitter.audio.errors import UnsupportedFormatError
+from beamsplitter.models.separators.by_name import describe
 from beamsplitter.pipelines.job.job_config import JobConfig, JobFileError, load_job, parse_job
+from beamsplitter.transforms import settings
+from beamsplitter.transforms.settings import PlotSettings
 
 KLIO_JOB = """
 job_name: audio-spectrograms
@@ -175,3 +179,67 @@ def test_digests_follow_what_changes_the_files() -> None:
     assert wav["stems"] != plain["stems"] and wav["plots"] != plain["plots"]
     dark = digests(plots={"range_db": 60})
     assert dark["stems"] == plain["stems"] and dark["plots"] != plain["plots"]
+    drawn = ({"layout": "both"}, {"width": 1000}, {"height": 400}, {"dpi": 96})
+    assert len({digests(plots=each)["plots"] for each in ({}, *drawn)}) == 1 + len(drawn)
+
+
+@pytest.mark.parametrize(
+    ("plots", "facts"),
+    [
+        ({"layout": "one"}, ["plots.layout", "each", "combined", "both"]),
+        ({"width": 5000}, ["plots.width", "4000"]),
+        ({"height": 0}, ["plots.height"]),
+        ({"dpi": 20}, ["plots.dpi", "36"]),
+        ({"width": 300}, ["plots", "300 x 450", "320 x 190"]),
+        ({"dpi": 300}, ["plots", "1100 x 450", "300 dpi"]),
+    ],
+)
+def test_sizes_that_no_plot_can_have_are_named(plots: dict[str, Any], facts: list[str]) -> None:
+    with pytest.raises(JobFileError) as refused:
+        parse_job({"job_name": "j", "plots": plots}, source="j.yaml")
+    for fact in ("j.yaml", *facts):
+        assert fact in str(refused.value)
+
+
+@pytest.mark.parametrize("layout", ["combined", "both"])
+def test_a_combined_plot_that_is_too_large_is_refused(layout: str) -> None:
+    """Ten signals: the limit is on the picture that they make together."""
+    plots = PlotSettings(layout=layout, width=4000, height=1600)
+    plots.require_stackable(10)
+    for signals, more in ((11, plots), (10, plots.model_copy(update={"height": 1601}))):
+        with pytest.raises(ValueError, match=f"{signals} signals.*4000 x {more.height}"):
+            more.require_stackable(signals)
+        more.model_copy(update={"layout": "each"}).require_stackable(signals)
+    large = {"layout": layout, "width": 4000, "height": 2000}
+    parse_job({"job_name": "j", "plots": large}, source="j")
+
+
+def test_many_stems_make_a_combined_plot_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "COMBINED_PIXELS", 3 * 1100 * 450)
+    job = {"job_name": "j", "plots": {"layout": "combined"}}
+    parse_job(job, source="j")
+    with pytest.raises(JobFileError, match="combined picture of 3 signals"):
+        parse_job({**job, "plots": {"layout": "combined", "height": 451}}, source="j")
+    selected = {"stems": {"select": ["background"]}, "plots": {"layout": "both", "height": 600}}
+    parse_job({**job, **selected}, source="j")
+
+
+@pytest.mark.parametrize("name", ["spectrogram", "Spectrograms", "manifest"])
+def test_stems_are_not_called_as_files_of_the_job(name: str) -> None:
+    with pytest.raises(JobFileError, match=f"stems.rename.*{name}"):
+        parse_job({"job_name": "j", "stems": {"rename": {"background": name}}}, source="j")
+
+
+def test_stems_of_a_separator_that_are_called_so_must_be_renamed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Identity, "stems", ("Spectrogram", "rest"))
+    job = {
+        "job_name": "j",
+        "separation": {"separator": "separators:Identity", "options": {"block_samples": 7}},
+    }
+    describe.cache_clear()
+    with pytest.raises(JobFileError, match=r"stems.rename.Spectrogram"):
+        parse_job(job, source="j")
+    parse_job({**job, "stems": {"rename": {"Spectrogram": "sound"}}}, source="j")
+    describe.cache_clear()

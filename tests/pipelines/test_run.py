@@ -13,7 +13,9 @@ import soundfile
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import execution
 from conftest import Command, dead_letters, made_signal, result_files
+from PIL import Image
 
+from beamsplitter.audio.plot_layout import PlotLayout, plot_area
 from beamsplitter.pipelines import run as run_module
 from beamsplitter.pipelines.events.elements import list_events
 from beamsplitter.pipelines.events.sources import CreateEvents
@@ -24,6 +26,7 @@ from beamsplitter.transforms.steps import Step, run_step
 
 WriteAudio = Callable[..., Path]
 SHUFFLE_LIMIT_BYTES = 64 << 10
+IDENTITY = "separators:Identity"
 
 
 def job_for(folder: Path, out: Path, **sections: Any) -> JobConfig:
@@ -213,8 +216,51 @@ def test_a_part_of_a_recording_is_the_cut_recording(folder: Path, tmp_path: Path
     cut, ranged = tmp_path / "out-cut", tmp_path / "out-ranged"
     run_graph(job_for(tmp_path / "cut", cut))
     run_graph(job_for(folder / "deeper", ranged, separation={"start_s": 1, "duration_s": 4}))
-    for name in ("background.flac", "foreground.flac", "spectrogram.png"):
+    for name in ("background.flac", "foreground.flac"):
         assert (cut / "two" / name).read_bytes() == (ranged / "two" / name).read_bytes()
+    # Their plots differ in nothing but the times.
+    own, times = (np.asarray(Image.open(out / "two" / "spectrogram.png")) for out in (cut, ranged))
+    spectrogram = PlotLayout(*plot_area(1100, 450))
+    np.testing.assert_array_equal(own[: spectrogram.stop], times[: spectrogram.stop])
+    assert (own[spectrogram.stop :] != times[spectrogram.stop :]).any()
+
+
+@pytest.mark.parametrize("layout", ["combined", "both"])
+def test_a_combined_plot_is_the_same_of_parts_and_as_a_whole(
+    layout: str, write_audio: WriteAudio, tmp_path: Path
+) -> None:
+    write_audio("music/long.wav", seconds=25, channels=2)
+    plots = {"layout": layout, "width": 640, "height": 300, "dpi": 96}
+    found = []
+    for part_seconds in (10, 300):
+        out = tmp_path / str(part_seconds)
+        # What a part gives depends on no other: so do the stems, and so must the plots.
+        separation = {
+            "part_seconds": part_seconds,
+            "separator": IDENTITY,
+            "start_s": 1,
+            "residual": False,
+        }
+        run_graph(job_for(tmp_path / "music", out, separation=separation, plots=plots))
+        pictures = {path.name: path.read_bytes() for path in (out / "long").glob("*.png")}
+        found.append(pictures)
+    each = {"spectrogram.png", "same.png", "nothing.png"}
+    assert found[0].keys() == {"spectrograms.png"} | (each if layout == "both" else set())
+    together = Image.open(tmp_path / "10" / "long" / "spectrograms.png")
+    assert together.size == (640, PlotLayout(*plot_area(640, 300, dpi=96), len(each), 96).height)
+    assert found[0] == found[1]
+
+
+def test_another_layout_takes_the_place_of_the_plots_and_leaves_the_stems(
+    folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run_graph(job_for(folder, out))
+    stem = out / "one" / "background.flac"
+    written_ns = stem.stat().st_mtime_ns
+    run_graph(job_for(folder, out, plots={"layout": "combined"}))
+    assert {path.name for path in stem.parent.glob("*.png")} == {"spectrograms.png"}
+    assert stem.stat().st_mtime_ns == written_ns
 
 
 def test_selected_and_renamed_stems(folder: Path, tmp_path: Path) -> None:
