@@ -89,14 +89,14 @@ def draw_plots(
         receipts.append(published(png, f"{name}.png", branch="plots", stem=stem))
 
     if settings.plots.layout != "combined":
-        png = draw_spectrogram(powers[MIXTURE], grid, title=recording.element, **style)
+        png = draw_spectrogram(powers[MIXTURE], grid, title=recording.title, **style)
         write(png, MIXTURE_PLOT, None)
         style["subtitle"] = separator
         for stem, name in names.items():
-            title = f"{recording.element} – {name}"
+            title = f"{recording.title} – {name}"
             write(draw_spectrogram(powers[stem], grid, title=title, **style), name, stem)
     if settings.plots.layout != "each":
-        panels = [(recording.element, powers[MIXTURE])]
+        panels = [(recording.title, powers[MIXTURE])]
         panels += [(name, powers[stem]) for stem, name in names.items()]
         style["subtitle"] = separator if names else ""
         write(draw_spectrograms(panels, grid, **style), COMBINED_PLOT, None)
