@@ -1,32 +1,26 @@
 """Beamsplitter: splits recordings into stems and draws their spectrograms, on Apache Beam."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
-    from .audio.nn_filter import nn_filter
-    from .models.separating import Stems, separate
-    from .pipelines.separate_files import FileResult, separate_files
+    from .audio.nn_filter import nn_filter as nn_filter
+    from .errors import BeamsplitterError as BeamsplitterError
+    from .models.separating import Stems as Stems
+    from .models.separating import separate as separate
+    from .pipelines.separate_files import FileResult as FileResult
+    from .pipelines.separate_files import separate_files as separate_files
 
 __version__ = "0.1.0"
-__all__ = ["FileResult", "Stems", "nn_filter", "separate", "separate_files"]
 
-_MODULES = {
-    "nn_filter": ".audio.nn_filter",
-    "Stems": ".models.separating",
-    "separate": ".models.separating",
-    "FileResult": ".pipelines.separate_files",
-    "separate_files": ".pipelines.separate_files",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """What is asked for is imported then: some of it takes seconds."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name], __name__), name)
-
-
-def __dir__() -> list[str]:
-    """What there is, imported or not."""
-    return [*globals(), *__all__]
+# What is asked for is imported then: some of it takes seconds.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "audio.nn_filter": ["nn_filter"],
+        "errors": ["BeamsplitterError"],
+        "models.separating": ["Stems", "separate"],
+        "pipelines.separate_files": ["FileResult", "separate_files"],
+    },
+)
