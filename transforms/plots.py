@@ -11,6 +11,7 @@ from .loading import samples_of
 from .published_files import PublishingStep, part_file_name, published
 from .records import FileReceipt, Recording, Track
 from .settings import MIXTURE_PLOT, SplitSettings
+from .stem_files import plotted_range, stem_grid
 
 MIXTURE = "mixture"
 
@@ -30,9 +31,11 @@ class GetSpec(PublishingStep):
         )
         # What is made in parts is plotted when it is joined, so that the plots show the files.
         joined_later = not part.is_whole and "stems" in record.recording.todo
+        grid = stem_grid(record.recording, self.settings.stems)
+        wanted = plotted_range(part, record.recording, grid)
         for stem, samples in () if joined_later else record.stems.items():
             record.powers[stem] = pool_power(
-                samples, grid, start_sample=part.stem_start_sample, core=core
+                samples, grid, start_sample=wanted.start_sample, core=wanted.core
             )
         record.samples = None
         record.stems = {}
@@ -63,13 +66,14 @@ def draw_plots(
     powers: dict[str, np.ndarray], recording: Recording, settings: SplitSettings, tree: OutputTree
 ) -> tuple[FileReceipt, ...]:
     """Draw and write a recording's plots, all on one colour scale."""
-    grid = grid_of(recording)
+    mixture_grid, grid_of_stems = grid_of(recording), stem_grid(recording, settings.stems)
     peak_db = _peak_db(powers)
     receipts = []
     for name, power in powers.items():
         title = recording.element
         if name != MIXTURE:
             title += f" – {settings.stems.name_of(name)}"
+        grid = mixture_grid if name == MIXTURE else grid_of_stems
         png = draw_spectrogram(
             power, grid, title=title, peak_db=peak_db, range_db=settings.plots.range_db
         )
@@ -81,7 +85,7 @@ def draw_plots(
 
 
 def grid_of(recording: Recording) -> PlotGrid:
-    """The pixels of a recording's plots."""
+    """The pixels of the plot of a recording itself."""
     return plot_grid(recording.total_samples, recording.info.sample_rate)
 
 
