@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import matplotlib
 import numpy as np
@@ -35,6 +35,7 @@ from .fonts import OWN_FONT, TextLine, text_line
 from .plot_layout import DPI, PlotLayout, scaled
 
 __all__ = [
+    "Panel",
     "PlotGrid",
     "PlotStyle",
     "draw_spectrogram",
@@ -294,23 +295,36 @@ def draw_spectrogram(
     power: np.ndarray, grid: PlotGrid, *, title: str, **style: Unpack[PlotStyle]
 ) -> bytes:
     """Draw the power of one signal: see :func:`draw_spectrograms`."""
-    return draw_spectrograms([(title, power)], grid, **style)
+    return draw_spectrograms([Panel(title, power, grid)], **style)
 
 
-def draw_spectrograms(
-    panels: Sequence[tuple[str, np.ndarray]], grid: PlotGrid, **style: Unpack[PlotStyle]
-) -> bytes:
+class Panel(NamedTuple):
+    """The spectrogram of one signal.
+
+    Attributes
+    ----------
+    title
+        Any text, drawn literally on one line: shortened in the middle if it is too long. Characters
+        that matplotlib's own font lacks come from fonts of this machine; those that no font has are
+        boxes.
+    power
+        ``(rows, columns)``, not changed.
+    grid
+        The grid that the power was pooled with.
+    """
+
+    title: str
+    power: np.ndarray
+    grid: PlotGrid
+
+
+def draw_spectrograms(panels: Sequence[Panel], **style: Unpack[PlotStyle]) -> bytes:
     """Draw the powers of :func:`pool_power` as a PNG with axes, one colour bar and titles.
 
     Parameters
     ----------
     panels
-        From the top, for each signal a title and the power ``(rows, columns)``, not changed. A
-        title is any text, drawn literally on one line: shortened in the middle if it is too long.
-        Characters that matplotlib's own font lacks come from fonts of this machine; those that no
-        font has are boxes.
-    grid
-        The grid that all powers were pooled with.
+        From the top. Their grids differ in the sample rate only: they are of one recording.
     style
         See :class:`PlotStyle`.
 
@@ -318,20 +332,24 @@ def draw_spectrograms(
     -------
     The file's bytes: the same ones for the same arguments, with the same fonts.
     """
-    for _, power in panels:
+    first = panels[0].grid
+    for _, power, grid in panels:
         if power.shape != (grid.rows, grid.columns):
             raise ValueError(f"power has the shape {power.shape}, not {(grid.rows, grid.columns)}")
+        if (grid.width, grid.rows) != (first.width, first.rows):
+            raise ValueError("the panels of a picture have one width and height")
     range_db = style.get("range_db", 80.0)
     if not range_db > 0:
         raise ValueError(f"the range must be positive, not {range_db} dB")
     top_db = style.get("peak_db")
     if top_db is None:
-        top_db = peak_level_db(*(power for _, power in panels))
+        top_db = peak_level_db(*(panel.power for panel in panels))
     elif not math.isfinite(top_db):
         top_db = 0.0
-    layout = PlotLayout(grid.width, grid.rows, len(panels), style.get("dpi", DPI))
-    pixels = _drawn_axes(grid, layout, style.get("start_s", 0.0), top_db - range_db, top_db)
-    for index, (title, power) in enumerate(panels):
+    layout = PlotLayout(first.width, first.rows, len(panels), style.get("dpi", DPI))
+    grids = [panel.grid for panel in panels]
+    pixels = _drawn_axes(grids, layout, style.get("start_s", 0.0), top_db - range_db, top_db)
+    for index, (title, power, grid) in enumerate(panels):
         top = layout.top_of(index)
         place = pixels[top : top + grid.rows, layout.left : layout.left + grid.width]
         place[:] = _heat(power, grid, top_db, range_db)
@@ -343,7 +361,11 @@ def draw_spectrograms(
 
 
 def _drawn_axes(
-    grid: PlotGrid, layout: PlotLayout, start_s: float, bottom_db: float, top_db: float
+    grids: Sequence[PlotGrid],
+    layout: PlotLayout,
+    start_s: float,
+    bottom_db: float,
+    top_db: float,
 ) -> np.ndarray:
     """A picture without spectrograms and titles, as indices of the palette."""
     size = layout.width / layout.dpi, layout.height / layout.dpi
@@ -357,16 +379,16 @@ def _drawn_axes(
         share = (left / across, bottom / up, width / across, height / up)
         return figure.add_axes(share, frameon=False)
 
-    for panel in range(layout.panels):
+    for panel, grid in enumerate(grids):
         axes = axes_at(layout.left, layout.top_of(panel), grid.width, grid.rows)
-        axes.set_xlim(start_s, start_s + grid.duration)
+        axes.set_xlim(start_s, start_s + grids[0].duration)
         axes.set_ylim(math.log2(grid.fmin), math.log2(grid.sample_rate / 2))
         octaves = _frequency_ticks(grid, layout.intervals(grid.rows, 16))
         _label_axis(axes.yaxis, "left", *octaves, "Frequency (Hz)")
         if panel < layout.panels - 1:
             axes.xaxis.set_visible(False)
             continue
-        times = _time_ticks(start_s, grid.duration, layout.intervals(grid.width, 100))
+        times = _time_ticks(start_s, grids[0].duration, layout.intervals(grid.width, 100))
         _label_axis(axes.xaxis, "bottom", *times)
     bar_left, bar_width = layout.bar
     axes = axes_at(bar_left, layout.top, bar_width, layout.stop - layout.top)

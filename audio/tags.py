@@ -86,6 +86,11 @@ _MP4_NAMES = {
 }
 
 
+_MP4_PICTURES = {
+    "image/jpeg": mutagen.mp4.MP4Cover.FORMAT_JPEG,
+    "image/png": mutagen.mp4.MP4Cover.FORMAT_PNG,
+}
+
 # As FFmpeg calls them in every container; the first that is there counts.
 _FFMPEG_NAMES = {
     "title": ("title",),
@@ -234,15 +239,18 @@ def write_tags(file: BinaryIO, tags: Tags, *, container: str) -> None:
     file : binary file
         Readable, writable, seekable; it is left open.
     tags : Tags
-        Covers above 10 MiB are left out, and so are all tags of a wav of 4 GiB or more.
+        Covers above 10 MiB are left out, and so are all tags of a wav of 4 GiB or more; of m4a,
+        covers that are neither JPEG nor PNG, and numbers that are none.
     container : str
-        'flac', 'ogg', 'mp3' or 'wav'.
+        'flac', 'ogg', 'mp3', 'wav', 'm4a' or 'opus'.
     """
     writers: dict[str, Callable[[BinaryIO, Tags], None]] = {
         "flac": _write_flac,
         "ogg": _write_ogg,
         "mp3": _write_mp3,
         "wav": _write_wav,
+        "m4a": _write_m4a,
+        "opus": _write_opus,
     }
     if container not in writers:
         raise ValueError(f"tags can be written to {', '.join(writers)}, not to {container!r}")
@@ -287,7 +295,16 @@ def _write_flac(file: BinaryIO, tags: Tags) -> None:
 def _write_ogg(file: BinaryIO, tags: Tags) -> None:
     from mutagen.oggvorbis import OggVorbis
 
-    sound: Any = OggVorbis(file)
+    _save_ogg(OggVorbis(file), file, tags)
+
+
+def _write_opus(file: BinaryIO, tags: Tags) -> None:
+    from mutagen.oggopus import OggOpus
+
+    _save_ogg(OggOpus(file), file, tags)
+
+
+def _save_ogg(sound: Any, file: BinaryIO, tags: Tags) -> None:
     _set_vorbis(sound.tags, tags)
     picture = _picture(tags)
     if picture is not None:
@@ -329,3 +346,28 @@ def _write_wav(file: BinaryIO, tags: Tags) -> None:
     _set_id3(sound.tags, tags)
     file.seek(0)
     sound.save(file, v2_version=4)
+
+
+def _write_m4a(file: BinaryIO, tags: Tags) -> None:
+    sound: Any = mutagen.mp4.MP4(file)
+    if sound.tags is None:
+        sound.add_tags()
+    for field, key in _MP4_NAMES.items():
+        value = getattr(tags, field)
+        if value and key in ("trkn", "disk"):
+            value = _number_and_total(value)
+        if value:
+            sound.tags[key] = [value]
+    picture = _picture(tags)
+    if picture is not None and picture.mime in _MP4_PICTURES:
+        cover = mutagen.mp4.MP4Cover(picture.data, _MP4_PICTURES[picture.mime])
+        sound.tags["covr"] = [cover]
+    file.seek(0)
+    sound.save(file)
+
+
+def _number_and_total(text: str) -> tuple[int, int] | None:
+    """Both of '3/12', or the first and 0; None where they are no such numbers."""
+    number, _, total = (part.strip() for part in text.partition("/"))
+    pair = [int(part or 0) for part in (number, total) if not part or part.isdecimal()]
+    return (pair[0], pair[1]) if len(pair) == 2 and max(pair) < 1 << 16 else None

@@ -54,7 +54,8 @@ def functions(path: Path, out: Path) -> None:
     """What the steps call, in order, without Beam."""
     from beamsplitter.audio.decoding.audio_reader import probe, read_audio
     from beamsplitter.audio.drawing import draw_spectrogram, plot_grid, pool_power
-    from beamsplitter.audio.encoding import StemWriter, choose_format, quantize
+    from beamsplitter.audio.encoding import StemWriter, quantize
+    from beamsplitter.audio.stem_format import choose_format
     from beamsplitter.audio.tags import read_tags, write_tags
     from beamsplitter.models.separators.nearest_neighbors import separate
     from beamsplitter.models.separators.recipes import RECIPES
@@ -68,12 +69,7 @@ def functions(path: Path, out: Path) -> None:
     files = {}
     for name, stem in stems.items():
         file = io.BytesIO()
-        with StemWriter(
-            file,
-            stem_format=stem_format,
-            sample_rate=info.sample_rate,
-            channels=info.channels,
-        ) as writer:
+        with StemWriter(file, stem_format=stem_format) as writer:
             writer.write(stem)
         write_tags(file, dataclasses.replace(tags, title=name), container="flac")
         files[f"{name}.flac"] = file.getvalue()

@@ -51,6 +51,11 @@ FLAGS = {
     "stems": "--stems",
     "stems.format": "--format",
     "stems.bit_depth": "--bit-depth",
+    "stems.bit_rate_kbps": "--bit-rate",
+    "stems.quality": "--quality",
+    "stems.sample_rate": "--sample-rate",
+    "stems.peaks": "--peaks",
+    "stems.two_stems": "--two-stems",
 }
 
 Workers = Annotated[
@@ -117,15 +122,32 @@ def separate(
         ),
     ] = None,
     format: Annotated[
-        Literal["flac", "wav", "ogg", "mp3"] | None,
+        Literal["flac", "wav", "ogg", "mp3", "m4a", "opus"] | None,
         typer.Option(help="File format of the stems; default flac, or as OUT is called."),
     ] = None,
     bit_depth: Annotated[
         Literal["source", "16", "24", "32", "32f"],
         typer.Option(help="flac: source, 16, 24; wav: also 32 and 32f (float)."),
     ] = "source",
+    bit_rate: Annotated[
+        int | None, typer.Option(help="Of mp3, m4a and opus: kbit/s of all channels together.")
+    ] = None,
+    quality: Annotated[float | None, typer.Option(help="Of ogg: 0 to 10.")] = None,
+    sample_rate: Annotated[
+        int | None, typer.Option(help="Of the stems, in Hz; default that of the recording.")
+    ] = None,
+    peaks: Annotated[
+        Literal["clip", "limit", "rescale"],
+        typer.Option(
+            help="Beyond full scale: clip; limit, each stem by itself; or rescale all stems alike."
+        ),
+    ] = "clip",
     stems: Annotated[
         str | None, typer.Option(help="Stems to write, with commas between; default all.")
+    ] = None,
+    two_stems: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Write this stem and the sum of all others, no_NAME."),
     ] = None,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw spectrograms.")] = True,
     start: Annotated[float, typer.Option(min=0, help="Begin this many seconds in.")] = 0.0,
@@ -190,6 +212,11 @@ def separate(
         stems={
             "format": stem_format,
             "bit_depth": bit_depth,
+            "bit_rate_kbps": bit_rate,
+            "quality": quality,
+            "sample_rate": sample_rate,
+            "peaks": peaks,
+            "two_stems": two_stems,
             "select": [name.strip() for name in stems.split(",")] if stems else None,
         },
         plots={"enabled": plots},

@@ -186,7 +186,7 @@ def separation(
         return RunModels(settings, threads=model_threads, at_once=at_once)
     recipe = recipe_of(settings.separation.separators[0].options)
     separate = SeparateByFanOut if job.join == "cogbk" else SeparateNearestNeighbors
-    return separate(recipe, stems=settings.wanted_stems)
+    return separate(recipe, stems=settings.separated_stems)
 
 
 def report_each(

@@ -27,6 +27,7 @@ ARGUMENTS = {
     "separation.device": "device",
     "stems": "stems",
     "stems.format": "format",
+    "stems.two_stems": "two_stems",
 }
 
 
@@ -58,6 +59,7 @@ def separate_files(
     separator: str = "nn-filter",
     options: Mapping[str, Any] | None = None,
     stems: Sequence[str] | None = None,
+    two_stems: str | None = None,
     format: str = "flac",
     plots: bool = True,
     device: str = "auto",
@@ -76,12 +78,14 @@ def separate_files(
     inputs : files, folders and glob patterns, here or on `gs://`
     output : the folder of the results
     separator, options, stems, device : see `separate`
-    format : `flac`, `wav`, `ogg`, `mp3`
+    two_stems : write this stem and the sum of all others, `no_…`
+    format : `flac`, `wav`, `ogg`, `mp3`, `m4a`, `opus`
     plots : draw spectrograms
     workers : processes; default one for each core
     force : do finished recordings again
     replace : replace what other settings have made, which is left alone otherwise
-    settings : anything else that a job file can say, by dotted paths: `{"plots.range_db": 60}`
+    settings : anything else that a job file can say, by dotted paths: `{"plots.range_db": 60}`,
+        `{"stems.bit_rate_kbps": 192}`
     progress : is told seconds of audio that are done, and those known of so far, when they change:
         what is being worked on counts as far as it is done
 
@@ -103,7 +107,11 @@ def separate_files(
         force=force,
         replace=replace,
         separation={"separator": separator, "options": dict(options or {}), "device": device},
-        stems={"format": format, "select": list(stems) if stems else None},
+        stems={
+            "format": format,
+            "select": list(stems) if stems else None,
+            "two_stems": two_stems,
+        },
         plots={"enabled": plots},
         changes=[f"{path}={value}" for path, value in (settings or {}).items()],
         flags=ARGUMENTS,

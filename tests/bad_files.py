@@ -23,8 +23,9 @@ from result_checks import assert_whole, manifests, read_json
 
 from beamsplitter.audio import errors
 from beamsplitter.audio.decoding import ogg_pages
-from beamsplitter.audio.encoding import StemFormat, StemWriter
+from beamsplitter.audio.encoding import StemWriter
 from beamsplitter.audio.extensions import has_audio_extension
+from beamsplitter.audio.stem_format import StemFormat
 from beamsplitter.audio.tags import Tags, write_tags
 
 # What a file may be refused with: errors of the recording, each with a sentence for its user.
@@ -106,12 +107,12 @@ def whole_files() -> dict[str, bytes]:
         "lossless.wv": libav("wv", "wavpack", "s16p"),
         "lossless.tta": libav("tta", "tta", "s16"),
     }
-    stem = StemFormat("flac", 16)
+    stem = StemFormat(container="flac", bit_depth=16)
     for container, (name, fmt) in {
         "flac": ("covered.flac", stem),
-        "ogg": ("covered.ogg", StemFormat("ogg", None)),
-        "mp3": ("covered.mp3", StemFormat("mp3", None)),
-        "wav": ("covered.wav", StemFormat("wav", 16)),
+        "ogg": ("covered.ogg", StemFormat(container="ogg")),
+        "mp3": ("covered.mp3", StemFormat(container="mp3")),
+        "wav": ("covered.wav", StemFormat(container="wav", bit_depth=16)),
     }.items():
         files[name] = _tagged(stereo, fmt, container)
     return files
@@ -119,7 +120,7 @@ def whole_files() -> dict[str, bytes]:
 
 def _tagged(samples: np.ndarray, stem_format: StemFormat, container: str) -> bytes:
     file = io.BytesIO()
-    with StemWriter(file, stem_format=stem_format, sample_rate=44100, channels=2) as writer:
+    with StemWriter(file, stem_format=stem_format) as writer:
         writer.write(samples)
     write_tags(file, _TAGS, container=container)
     return file.getvalue()

@@ -135,3 +135,18 @@ __all__ = [
     "alone",
     "smooth",
 ]
+
+
+class OwnRest(Identity):
+    """Has a stem that is called as the sum of all but one would be."""
+
+    stems = ("harmonic", "no_harmonic")
+
+
+class Lone(Identity):
+    """Gives the mixture as its only stem."""
+
+    stems = ("vocals",)
+
+    def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
+        return block[None]

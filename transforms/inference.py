@@ -304,7 +304,7 @@ class RunModels(beam.PTransform):
             handler = LabelHandler(separation, threads=self.threads)
         else:
             handler = SeparationHandler(
-                separation, stems=self.settings.wanted_stems, threads=self.threads
+                separation, stems=self.settings.separated_stems, threads=self.threads
             )
         if self.at_once:
             follow = beam.FlatMap(lambda track: (track, Track(track.reference)))

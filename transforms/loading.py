@@ -10,6 +10,7 @@ from ..storage import OutputTree, open_for_reading, read_bytes
 from .published_files import require_unchanged
 from .records import PartReference, Track
 from .settings import SplitSettings
+from .stem_files import read_plotted, stem_grid
 from .steps import Step
 
 # Larger files are read where they lie, part by part.
@@ -71,16 +72,11 @@ class LoadStems(Step):
         self.tree = OutputTree(output_location)
 
     def apply(self, record: Track) -> Iterable[Track]:
-        """Sets `stems` where the stems are not made in this run."""
+        """Sets `stems`, to what their plots are made of, where they are not made in this run."""
         recording, part = record.recording, record.part
+        grid = stem_grid(recording, self.settings)
         for file in recording.kept if "stems" not in recording.todo else ():
             if file.branch != "stems" or file.stem is None:
                 continue
-            with open_for_reading(self.tree.path(recording.folder, file.name)) as stream:
-                record.stems[file.stem] = read_audio(
-                    stream,
-                    name=file.name,
-                    start_sample=part.stem_start_sample,
-                    frames=part.stem_stop_sample - part.stem_start_sample,
-                )
+            record.stems[file.stem] = read_plotted(file.name, part, recording, grid, self.tree)
         return [record]

@@ -9,7 +9,6 @@ import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
 from ..audio.decoding.audio_reader import probe
-from ..audio.encoding import choose_format
 from ..audio.errors import TooShortAudioError
 from ..audio.extensions import has_audio_extension
 from ..models.separators.mixing import plan_parts_for
@@ -19,6 +18,7 @@ from .published_files import part_folder
 from .records import PartReference, PendingRecording, Receipt, Recording
 from .resuming import Resumption
 from .settings import SeparationSettings, SplitSettings
+from .stem_files import format_of
 from .steps import GivenUpError, Step
 
 SKIPPED = "skipped"
@@ -148,13 +148,8 @@ class PlanParts(Step):
             )
         if separation.duration_s is not None:
             total_samples = min(total_samples, round(separation.duration_s * info.sample_rate))
-        bit_depth = self.settings.stems.bit_depth
         # Found out now rather than after the separation.
-        choose_format(
-            self.settings.stems.format,
-            bit_depth=None if bit_depth == "source" else bit_depth,
-            info=info,
-        )
+        format_of(info, self.settings.stems)
         require_duration(total_samples / info.sample_rate, separation)
         fields = {name: getattr(pending, name) for name in pending.__dataclass_fields__}
         return Recording(

@@ -6,21 +6,20 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..audio.drawing import (
-    PlotGrid,
+    Panel,
     PlotStyle,
     draw_spectrogram,
     draw_spectrograms,
     peak_level_db,
-    plot_grid,
     pool_power,
 )
-from ..audio.plot_layout import plot_area
 from ..models.separators.by_name import is_package
 from ..storage import OutputTree
 from .loading import samples_of
 from .published_files import PublishingStep, part_file_name, published
 from .records import FileReceipt, Recording, Track
-from .settings import COMBINED_PLOT, MIXTURE_PLOT, PlotSettings, SplitSettings
+from .settings import COMBINED_PLOT, MIXTURE_PLOT, SplitSettings
+from .stem_files import grid_of, plotted_range, stem_grid
 
 MIXTURE = "mixture"
 
@@ -40,9 +39,11 @@ class GetSpec(PublishingStep):
         )
         # What is made in parts is plotted when it is joined, so that the plots show the files.
         joined_later = not part.is_whole and "stems" in record.recording.todo
+        grid = stem_grid(record.recording, self.settings)
+        wanted = plotted_range(part, record.recording, grid)
         for stem, samples in () if joined_later else record.stems.items():
             record.powers[stem] = pool_power(
-                samples, grid, start_sample=part.stem_start_sample, core=core
+                samples, grid, start_sample=wanted.start_sample, core=wanted.core
             )
         record.samples = None
         record.stems = {}
@@ -73,7 +74,7 @@ def draw_plots(
     powers: dict[str, np.ndarray], recording: Recording, settings: SplitSettings, tree: OutputTree
 ) -> tuple[FileReceipt, ...]:
     """Draw and write a recording's plots, all on one colour scale."""
-    grid = grid_of(recording, settings.plots)
+    grid, grid_of_stems = grid_of(recording, settings.plots), stem_grid(recording, settings)
     style = PlotStyle(
         start_s=recording.start_sample / recording.info.sample_rate,
         dpi=settings.plots.dpi,
@@ -94,21 +95,14 @@ def draw_plots(
         style["subtitle"] = separator
         for stem, name in names.items():
             title = f"{recording.title} – {name}"
-            write(draw_spectrogram(powers[stem], grid, title=title, **style), name, stem)
+            png = draw_spectrogram(powers[stem], grid_of_stems, title=title, **style)
+            write(png, name, stem)
     if settings.plots.layout != "each":
-        panels = [(recording.title, powers[MIXTURE])]
-        panels += [(name, powers[stem]) for stem, name in names.items()]
+        panels = [Panel(recording.title, powers[MIXTURE], grid)]
+        panels += [Panel(name, powers[stem], grid_of_stems) for stem, name in names.items()]
         style["subtitle"] = separator if names else ""
-        write(draw_spectrograms(panels, grid, **style), COMBINED_PLOT, None)
+        write(draw_spectrograms(panels, **style), COMBINED_PLOT, None)
     return tuple(receipts)
-
-
-def grid_of(recording: Recording, plots: PlotSettings) -> PlotGrid:
-    """The pixels of a recording's plots."""
-    columns, rows = plot_area(plots.width, plots.height, dpi=plots.dpi)
-    return plot_grid(
-        recording.total_samples, recording.info.sample_rate, columns=columns, rows=rows
-    )
 
 
 def _separator_in_title(settings: SplitSettings) -> str:

@@ -3,21 +3,24 @@
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import io
+import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
 from apache_beam.pvalue import TaggedOutput
 
-from ..audio.decoding.audio_reader import read_audio
 from ..audio.drawing import pool_power
-from ..audio.encoding import StemWriter, choose_format, quantize
-from ..audio.parts import Part, join_parts
+from ..audio.encoding import StemWriter, quantize
+from ..audio.parts import JOIN_BLOCK_SAMPLES, Part, join_parts
 from ..audio.progress import Progress, piece_of
+from ..audio.stem_format import StemFormat
+from ..audio.stored_signal import as_stored, below_full_scale, gain_for, peak_of, scaled
 from ..audio.tags import Tags, read_tags, write_tags
 from ..storage import OutputTree, StorageError, crc32c_of, open_for_reading, sha256_of
 from .labels import read_part_labels, write_labels
@@ -28,13 +31,15 @@ from .manifest import (
     read_manifest,
     write_manifest,
 )
-from .plots import draw_plots, grid_of
+from .plots import draw_plots
 from .published_files import PublishingStep, part_file_name, remove_unfinished, require_unchanged
 from .records import FileReceipt, PartReceipt, PartReference, Receipt, Recording, Track
 from .settings import SplitSettings
+from .stem_files import format_of, plotted_range, read_plotted, stem_grid
 from .whereabouts import tell_share
 
 PARTS = "parts"
+StemReader = Callable[[], Iterable[np.ndarray]]
 
 
 class EncodeStems(PublishingStep):
@@ -44,24 +49,89 @@ class EncodeStems(PublishingStep):
 
     def apply(self, record: Track) -> Iterable[Track]:
         """Adds to `files`, or to `part_files`; `stems` becomes what the files hold."""
-        if not record.part.is_whole:
-            for stem, samples in record.stems.items():
-                name = part_file_name(record.recording, record.part, "stems", stem)
+        recording, part = record.recording, record.part
+        stems = with_sum(record.stems, self.settings)
+        if not part.is_whole:
+            for stem, samples in stems.items():
+                name = part_file_name(recording, part, "stems", stem)
                 self.tree.write(np.ascontiguousarray(samples.T).tobytes(), name)
                 record.add_part_file("stems", stem, name)
             return [record]
-        recording = record.recording
         require_unchanged(recording)
-        stem_format = _format_of(recording, self.settings)
         tags = _tags_of(recording, record.binary, self.settings)
         record.binary = None
-        for stem in list(record.stems):
-            receipt = write_stem(
-                [record.stems[stem]], stem, recording, tags, self.settings, self.tree
-            )
-            record.add_files(receipt)
-            record.stems[stem], _ = quantize(record.stems[stem], stem_format)
+        files = write_stems(
+            {stem: functools.partial(_blocks_of, each) for stem, each in stems.items()},
+            recording,
+            tags,
+            self.settings,
+            self.tree,
+        )
+        record.add_files(*files)
+        record.stems = stems if "plots" in recording.todo else {}
+        for file in files if record.stems else ():
+            record.stems[file.stem or ""] = self._held_by(file, record)
         return [record]
+
+    def _held_by(self, file: FileReceipt, record: Track) -> np.ndarray:
+        """What a published stem holds."""
+        recording = record.recording
+        stem_format = format_of(recording.info, self.settings.stems)
+        if _keeps_samples(stem_format, recording, self.settings):
+            return quantize(record.stems[file.stem or ""], stem_format)[0]
+        grid = stem_grid(recording, self.settings)
+        return read_plotted(file.name, record.part, recording, grid, self.tree)
+
+
+def with_sum(stems: dict[str, np.ndarray], settings: SplitSettings) -> dict[str, np.ndarray]:
+    """The stems to write, of those that a separator gave: with `two_stems` the others are summed.
+
+    Parameters
+    ----------
+    stems : float32 `(channels, samples)` by name
+    """
+    total = settings.stems.sum_of_others
+    if total is None or total not in settings.wanted_stems:
+        return dict(stems)
+    others = [stems[name] for name in settings.separated_stems if name != settings.stems.two_stems]
+    # One after the other: a sum of a list of arrays may round by its length.
+    summed = others[0].copy()
+    for other in others[1:]:
+        summed += other
+    return {name: stems.get(name, summed) for name in settings.wanted_stems}
+
+
+def write_stems(
+    readers: Mapping[str, StemReader],
+    recording: Recording,
+    tags: Tags | None,
+    settings: SplitSettings,
+    tree: OutputTree,
+) -> tuple[FileReceipt, ...]:
+    """Encode a recording's stems to published files.
+
+    Parameters
+    ----------
+    readers : by stem, what gives its blocks, float32 `(channels, samples)`, each time anew
+    """
+    stem_format = format_of(recording.info, settings.stems)
+
+    def stored(stem: str) -> Iterator[np.ndarray]:
+        return as_stored(readers[stem](), recording.info.sample_rate, stem_format)
+
+    # With one gain for all of them they still sum to a mixture.
+    gain = 1.0
+    if settings.stems.peaks == "rescale":
+        gain = gain_for(max(peak_of(stored(stem)) for stem in readers), stem_format)
+    receipts = []
+    for stem in readers:
+        blocks = scaled(stored(stem), gain)
+        if settings.stems.peaks == "limit":
+            blocks = below_full_scale(blocks, stem_format)
+        receipt = write_stem(blocks, stem, recording, tags, settings, tree)
+        gain_db = round(20 * math.log10(gain), 6) if gain < 1 else None
+        receipts.append(dataclasses.replace(receipt, gain_db=gain_db))
+    return tuple(receipts)
 
 
 def write_stem(
@@ -72,17 +142,12 @@ def write_stem(
     settings: SplitSettings,
     tree: OutputTree,
 ) -> FileReceipt:
-    """Encode blocks of float32 `(channels, samples)` to one published stem."""
-    stem_format = _format_of(recording, settings)
+    """Encode blocks of float32 `(channels, samples)`, as they are stored, to one published stem."""
+    info, stem_format = recording.info, format_of(recording.info, settings.stems)
     name = settings.stems.name_of(stem)
     file_name = name + stem_format.extension
     with tree.writing(recording.folder, file_name) as file:
-        with StemWriter(
-            file,
-            stem_format=stem_format,
-            sample_rate=recording.info.sample_rate,
-            channels=recording.info.channels,
-        ) as writer:
+        with StemWriter(file, stem_format=stem_format) as writer:
             for block in blocks:
                 writer.write(block)
         if tags:
@@ -93,6 +158,7 @@ def write_stem(
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         crc32c = crc32c_of(file)
         size_bytes = file.seek(0, os.SEEK_END)
+    rate, channels = stem_format.sample_rate, stem_format.channels
     return FileReceipt(
         name=file_name,
         branch="stems",
@@ -101,9 +167,23 @@ def write_stem(
         crc32c=crc32c,
         size_bytes=size_bytes,
         frames=writer.frames,
-        duration_s=writer.frames / recording.info.sample_rate,
+        duration_s=writer.frames / rate,
         clipped_samples=writer.clipped,
+        sample_rate=rate if rate != info.sample_rate else None,
+        channels=channels if channels != info.channels else None,
     )
+
+
+def _blocks_of(samples: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, samples.shape[1], JOIN_BLOCK_SAMPLES):
+        yield samples[:, start : start + JOIN_BLOCK_SAMPLES]
+
+
+def _keeps_samples(stem_format: StemFormat, recording: Recording, settings: SplitSettings) -> bool:
+    """Whether the files hold the stems just as they were made, but for rounding."""
+    info = recording.info
+    same = (stem_format.sample_rate, stem_format.channels) == (info.sample_rate, info.channels)
+    return same and not stem_format.is_lossy and settings.stems.peaks == "clip"
 
 
 class PublishTrack(PublishingStep):
@@ -264,11 +344,13 @@ class JoinParts(PublishingStep):
         pieces = _pieces_of_joining(recording, receipts)
         if "stems" in recording.todo:
             tags = _tags_of(recording, None, self.settings)
-            for stem, _ in receipts["stems"][0].files:
-                with self._part_reader(receipts["stems"], stem, recording) as read:
-                    blocks = join_parts([receipt.part for receipt in receipts["stems"]], read)
-                    blocks = _telling(blocks, recording.total_samples, next(pieces))
-                    files += (write_stem(blocks, stem, recording, tags, self.settings, self.tree),)
+            readers = {
+                stem: functools.partial(
+                    self._joined, receipts["stems"], stem, recording, next(pieces)
+                )
+                for stem, _ in receipts["stems"][0].files
+            }
+            files += write_stems(readers, recording, tags, self.settings, self.tree)
         if "labels" in recording.todo:
             labels = [
                 label
@@ -293,17 +375,25 @@ class JoinParts(PublishingStep):
         self, name: str, recording: Recording, parts: list[Part], progress: Progress
     ) -> np.ndarray:
         """The powers of the pixels of a joined stem, read part by part."""
-        grid = grid_of(recording, self.settings.plots)
+        grid = stem_grid(recording, self.settings)
         power = np.zeros((0, 0), np.float32)
-        with open_for_reading(self.tree.path(recording.folder, name)) as file:
-            for part in parts:
-                start, stop = part.stem_start_sample, part.stem_stop_sample
-                samples = read_audio(file, name=name, start_sample=start, frames=stop - start)
-                core = (part.start_sample, part.stop_sample)
-                part_power = pool_power(samples, grid, start_sample=start, core=core)
-                power = np.maximum(power, part_power) if power.size else part_power
-                progress(stop / recording.total_samples)
+        for part in parts:
+            samples = read_plotted(name, part, recording, grid, self.tree)
+            wanted = plotted_range(part, recording, grid)
+            part_power = pool_power(
+                samples, grid, start_sample=wanted.start_sample, core=wanted.core
+            )
+            power = np.maximum(power, part_power) if power.size else part_power
+            progress(part.stop_sample / recording.total_samples)
         return power
+
+    def _joined(
+        self, receipts: list[PartReceipt], stem: str, recording: Recording, progress: Progress
+    ) -> Iterator[np.ndarray]:
+        """The blocks of a stem, joined."""
+        with self._part_reader(receipts, stem, recording) as read:
+            blocks = join_parts([receipt.part for receipt in receipts], read)
+            yield from _telling(blocks, recording.total_samples, progress)
 
     def _load(self, name: str) -> np.ndarray:
         with open_for_reading(self.tree.path(name)) as file:
@@ -366,11 +456,6 @@ def _incomplete_branches(receipts: dict[str, list[PartReceipt]]) -> list[str]:
         for branch in (recordings[0].todo if recordings else receipts)
         if not receipts[branch] or len(receipts[branch]) < receipts[branch][0].part.count
     ]
-
-
-def _format_of(recording: Recording, settings: SplitSettings) -> Any:
-    bit_depth = None if settings.stems.bit_depth == "source" else settings.stems.bit_depth
-    return choose_format(settings.stems.format, bit_depth=bit_depth, info=recording.info)
 
 
 def _printable(name: str) -> str:

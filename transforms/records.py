@@ -19,7 +19,11 @@ from ..audio.parts import Part
 
 @dataclass(frozen=True)
 class FileReceipt:
-    """One published file: `name` is its name in the recording's folder."""
+    """One published file: `name` is its name in the recording's folder.
+
+    Of a stem, `sample_rate` and `channels` are told where they are not the recording's, and
+    `gain_db` where it was turned down together with the others.
+    """
 
     name: str
     branch: str
@@ -30,6 +34,9 @@ class FileReceipt:
     frames: int | None = None
     duration_s: float | None = None
     clipped_samples: int | None = None
+    sample_rate: int | None = None
+    channels: int | None = None
+    gain_db: float | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,8 @@ class Track:
     Shapes: `samples` float32 `(channels, samples)` of the part with its context; `stft` and
     `phase` complex64, `magnitude` and `nearest` float32 `(channels, bins, frames)`; `masks` the
     same by stem name; `stems` float32 `(channels, samples)` of the part's stem range by name;
-    `powers` float32 `(rows, columns)` of a plot by name (stems and "mixture").
+    `powers` float32 `(rows, columns)` of a plot by name (stems and "mixture"). Behind EncodeStems
+    and LoadStems, `stems` are what their plots are made of, at the rate of their files.
 
     `statistics` are mean and deviation of the whole recording, for separators that normalise by
     them, where the part is not the whole; `failure` says why the model failed; `labels` are start

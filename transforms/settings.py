@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ..audio.errors import UnsupportedFormatError
 from ..audio.plot_layout import plot_area
+from ..audio.stem_format import BIT_DEPTHS, Container, require_options
 from ..models.separators.base import Description, ModelError
 from ..models.separators.by_name import SeparatorName, describe, is_elsewhere
 
@@ -19,7 +21,6 @@ COMBINED_PLOT = "spectrograms"
 OWN_NAMES = (MIXTURE_PLOT, COMBINED_PLOT, "manifest")
 COMBINED_PIXELS = 64_000_000  # 256 MB while it is drawn
 NEAREST_NEIGHBORS = "nn-filter"
-BIT_DEPTHS = {"flac": ("16", "24"), "wav": ("16", "24", "32", "32f"), "ogg": (), "mp3": ()}
 
 
 class Section(BaseModel):
@@ -164,8 +165,17 @@ WHERE_IT_RUNS = ("device", "batch_size", "compile", "model_updates", "model_sha2
 class StemSettings(Section):
     """Which stems are written, under which names, in which format."""
 
-    format: Literal["flac", "wav", "ogg", "mp3"] = "flac"
+    format: Container = "flac"
     bit_depth: Literal["source", "16", "24", "32", "32f"] = "source"
+    bit_rate_kbps: int | None = Field(None, description="of mp3, m4a and opus, all channels")
+    quality: float | None = Field(None, description="of ogg: 0 to 10")
+    sample_rate: int | None = Field(
+        None, ge=8000, le=192_000, description="Hz; default that of the recording"
+    )
+    peaks: Literal["clip", "limit", "rescale"] = Field(
+        "clip", description="what becomes of samples beyond full scale"
+    )
+    two_stems: str | None = Field(None, description="write this stem and the sum of all others")
     select: tuple[str, ...] | None = Field(None, description="stems to write; default all")
     rename: dict[str, str] = Field(default_factory=dict)
     tags: bool = Field(True, description="carry title, artist, album, track and cover over")
@@ -186,13 +196,22 @@ class StemSettings(Section):
         return rename
 
     @model_validator(mode="after")
-    def _format_has_this_bit_depth(self) -> "StemSettings":
-        depths = ("source", *BIT_DEPTHS[self.format])
+    def _format_has_these_options(self) -> "StemSettings":
+        depths = ("source", *BIT_DEPTHS.get(self.format, ()))
         if self.bit_depth not in depths:
             raise ValueError(
                 f"{self.format} can't have bit_depth {self.bit_depth}: use {', '.join(depths)}"
             )
+        try:
+            require_options(self.format, self.sample_rate, self.bit_rate_kbps, self.quality)
+        except UnsupportedFormatError as error:
+            raise ValueError(str(error)) from error
         return self
+
+    @property
+    def sum_of_others(self) -> str | None:
+        """The name of the sum of the stems that are not `two_stems`, if there is one."""
+        return None if self.two_stems is None else f"no_{self.two_stems}"
 
     def name_of(self, stem: str) -> str:
         """The stem's name in the output tree."""
@@ -280,12 +299,12 @@ class SplitSettings(Section):
         ------
         ValueError : there are some
         """
-        known = self.separation.stem_names
+        self._require_two_stems()
         for stem in [*(self.stems.select or ()), *self.stems.rename]:
-            if stem not in known:
+            if stem not in self.stem_names:
                 raise ValueError(
                     f"stems: {stem!r} is no stem of {self.separation.name}, "
-                    f"which gives {', '.join(known) or 'labels only'}"
+                    f"which gives {', '.join(self.stem_names) or 'labels only'}"
                 )
         self.plots.require_stackable(1 + len(self.wanted_stems))
         names = [self.stems.name_of(stem) for stem in self.wanted_stems]
@@ -301,13 +320,43 @@ class SplitSettings(Section):
                 f"capitals for small letters: {', '.join(names)}"
             )
 
+    def _require_two_stems(self) -> None:
+        two_stems, made = self.stems.two_stems, self.separation.stem_names
+        if two_stems is None:
+            return
+        if two_stems not in made:
+            raise ValueError(
+                f"stems: two_stems: {two_stems!r} is no stem of {self.separation.name}, "
+                f"which gives {', '.join(made) or 'labels only'}"
+            )
+        if len(made) < 2:
+            raise ValueError(f"stems: two_stems: {self.separation.name} gives no others to sum")
+        if self.stems.sum_of_others in made:
+            raise ValueError(
+                f"stems: two_stems: {self.separation.name} gives a stem {self.stems.sum_of_others} "
+                "of its own: leave two_stems out, and select what you want"
+            )
+
+    @property
+    def stem_names(self) -> tuple[str, ...]:
+        """The names of the stems that can be written: with `two_stems`, it and the others' sum."""
+        two_stems, others = self.stems.two_stems, self.stems.sum_of_others
+        if two_stems is None or others is None:
+            return self.separation.stem_names
+        return two_stems, others
+
     @property
     def wanted_stems(self) -> tuple[str, ...]:
         """The stems to write, in the separator's order."""
         selected = self.stems.select
-        return tuple(
-            stem for stem in self.separation.stem_names if selected is None or stem in selected
-        )
+        return tuple(stem for stem in self.stem_names if selected is None or stem in selected)
+
+    @property
+    def separated_stems(self) -> tuple[str, ...]:
+        """The stems that the separator is to make: a sum of all others needs all of them."""
+        if self.stems.sum_of_others in self.wanted_stems:
+            return self.separation.stem_names
+        return self.wanted_stems
 
     @property
     def branches(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile as sf
 
+from ..channels import VORBIS_ORDER
 from ..errors import AudioError
 from . import ogg_pages
 from .decoder import AudioInfo, Decoder, damaged, truncated, undecodable
@@ -156,6 +157,7 @@ class Libsndfile:
         """The frames of a range, decoded from where a seek is exact."""
         out = np.empty((info.channels, stop - start), np.float32)
         block = np.empty((_BLOCK_FRAMES, info.channels), np.float32)
+        order = self._order_of(info)
         position = start
         try:
             position = self._first_decoded(start, info)
@@ -168,11 +170,19 @@ class Libsndfile:
                     if got == 0:
                         raise self._unreadable(position, info, "its data ends early")
                     if position >= start:
-                        out[:, position - start : position - start + got] = block[:got].T
+                        out[order, position - start : position - start + got] = block[:got].T
                     position += got
         except sf.LibsndfileError as error:
             raise self._unreadable(position, info, str(error.error_string)) from error
         return out
+
+    def _order_of(self, info: AudioInfo) -> list[int]:
+        """Where each channel belongs: libsndfile leaves those of Vorbis and Opus in their order."""
+        own = range(info.channels)
+        if info.codec == "opus" and read_at(self._file, 46, 1) != b"\1":
+            return list(own)  # a mapping that names no loudspeakers
+        is_vorbis = info.codec in ("vorbis", "opus")
+        return list(VORBIS_ORDER.get(info.channels, own) if is_vorbis else own)
 
     def _first_decoded(self, start: int, info: AudioInfo) -> int:
         """Where to seek to, so that what follows is the same as when decoded from the start."""

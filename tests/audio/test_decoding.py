@@ -20,6 +20,7 @@ import soundfile as sf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from beamsplitter.audio.channels import VORBIS_ORDER
 from beamsplitter.audio.decoding import ogg_pages
 from beamsplitter.audio.decoding.audio_reader import AudioInfo, probe, read_audio
 from beamsplitter.audio.errors import (
@@ -222,6 +223,8 @@ def test_channels(kind: str, channels: int) -> None:
     song = files.chirp(seconds=0.5, rate=48000, channels=channels)
     samples = read_audio(EXACT[kind][0](song, 48000), name=kind)
     assert samples.shape == song.shape
+    if kind == "ogg":  # written channel by channel in the order of Vorbis
+        samples = samples[list(VORBIS_ORDER.get(channels, range(channels)))]
     lags = [files.offset(*pair) for pair in zip(samples, song, strict=True)]
     if kind == "m4a" and channels in (6, 8):
         lags.pop(3)  # the bass channel: AAC keeps its lowest tones only

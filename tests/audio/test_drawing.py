@@ -379,10 +379,13 @@ def test_everything_that_is_written_lies_within_the_smallest_picture():
 def test_a_combined_picture_holds_the_pictures_of_each():
     signals = [noise(RATE), noise(RATE, seed=1) / 9, np.zeros((1, RATE), np.float32)]
     grid = plot_grid(RATE, RATE)
-    panels = [(name, pool_power(signal, grid)) for name, signal in zip("abc", signals, strict=True)]
+    panels = [
+        Panel(name, pool_power(signal, grid), grid)
+        for name, signal in zip("abc", signals, strict=True)
+    ]
     peak_db = peak_level_db(panels[0][1])
-    together = draw_spectrograms(panels, grid, peak_db=peak_db)
-    for index, (title, power) in enumerate(panels):
+    together = draw_spectrograms(panels, peak_db=peak_db)
+    for index, (title, power, _) in enumerate(panels):
         alone = draw_spectrogram(power, grid, title=title, peak_db=peak_db)
         np.testing.assert_array_equal(
             heat_map(together, grid, panel=index, panels=3), heat_map(alone, grid)
@@ -405,9 +408,28 @@ def test_a_combined_picture_holds_the_pictures_of_each():
 def test_without_a_peak_the_loudest_of_a_combined_picture_is_the_top_of_the_scale():
     grid = plot_grid(RATE, RATE)
     quiet, loud = (pool_power(noise(RATE) * gain, grid) for gain in (0.01, 1))
-    panels = [("quiet", quiet), ("loud", loud)]
-    given = draw_spectrograms(panels, grid, peak_db=peak_level_db(loud))
-    assert draw_spectrograms(panels, grid) == given
+    panels = [Panel("quiet", quiet, grid), Panel("loud", loud, grid)]
+    given = draw_spectrograms(panels, peak_db=peak_level_db(loud))
+    assert draw_spectrograms(panels) == given
+
+
+def test_panels_may_have_rates_of_their_own():
+    """Stems that were resampled, below their mixture: each has its own frequencies."""
+    grids = [plot_grid(RATE, RATE), plot_grid(RATE // 2, RATE // 2)]
+    panels = [
+        Panel(str(grid.sample_rate), pool_power(noise(grid.total_samples), grid), grid)
+        for grid in grids
+    ]
+    together = draw_spectrograms(panels)
+    for index, panel in enumerate(panels):
+        top_db = peak_level_db(*(each.power for each in panels))
+        alone = draw_spectrogram(panel.power, panel.grid, title="", peak_db=top_db)
+        np.testing.assert_array_equal(
+            heat_map(together, panel.grid, panel=index, panels=2), heat_map(alone, panel.grid)
+        )
+    other = plot_grid(RATE, RATE, columns=200, rows=100)
+    with pytest.raises(ValueError, match="one width and height"):
+        draw_spectrograms([panels[0], Panel("", pool_power(noise(RATE), other), other)])
 
 
 @pytest.mark.parametrize("peak_db", [None, -20.0, -math.inf, math.nan])

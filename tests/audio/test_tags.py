@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beamsplitter.audio.decoding.audio_reader import read_audio
-from beamsplitter.audio.encoding import StemFormat, StemWriter
+from beamsplitter.audio.encoding import StemWriter
+from beamsplitter.audio.stem_format import StemFormat
 from beamsplitter.audio.tags import Tags, read_tags, write_tags
 
 _SPEC = importlib.util.spec_from_file_location(
@@ -27,10 +28,12 @@ files = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(files)
 
 FORMATS = {
-    "flac": StemFormat("flac", 16),
-    "ogg": StemFormat("ogg", None),
-    "mp3": StemFormat("mp3", None),
-    "wav": StemFormat("wav", 24),
+    "flac": StemFormat(container="flac", bit_depth=16),
+    "ogg": StemFormat(container="ogg"),
+    "mp3": StemFormat(container="mp3"),
+    "wav": StemFormat(container="wav", bit_depth=24),
+    "m4a": StemFormat(container="m4a", bit_rate_kbps=256),
+    "opus": StemFormat(container="opus", sample_rate=48000, bit_rate_kbps=160),
 }
 SONG = files.chirp(seconds=1.0)
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 300
@@ -52,7 +55,7 @@ TAGS = Tags(
 
 def stem(container: str) -> bytes:
     file = io.BytesIO()
-    with StemWriter(file, stem_format=FORMATS[container], sample_rate=44100, channels=2) as writer:
+    with StemWriter(file, stem_format=FORMATS[container]) as writer:
         writer.write(SONG)
     return file.getvalue()
 
@@ -101,7 +104,7 @@ def test_title_alone(container: str) -> None:
 
 
 def test_unknown_containers_are_refused() -> None:
-    with pytest.raises(ValueError, match="flac, ogg, mp3, wav"):
+    with pytest.raises(ValueError, match="flac, ogg, mp3, wav, m4a, opus"):
         write_tags(io.BytesIO(), TAGS, container="aac")
 
 

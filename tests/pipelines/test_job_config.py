@@ -8,8 +8,8 @@ import yaml
 from separators import Identity
 
 from beamsplitter.audio.decoding.decoder import AudioInfo
-from beamsplitter.audio.encoding import choose_format
 from beamsplitter.audio.errors import UnsupportedFormatError
+from beamsplitter.audio.stem_format import CONTAINERS, choose_format
 from beamsplitter.models.separators.by_name import describe
 from beamsplitter.pipelines.job.job_config import JobConfig, JobFileError, load_job, parse_job
 from beamsplitter.transforms import settings
@@ -100,7 +100,7 @@ def test_mistakes_name_place_and_fix(changes: dict[str, Any], complaint: str) ->
     assert str(error.value).startswith("job.yaml: ")
 
 
-@pytest.mark.parametrize("container", ["flac", "wav", "ogg", "mp3"])
+@pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("depth", ["source", "16", "24", "32", "32f"])
 def test_formats_have_the_bit_depths_that_can_be_encoded(container: str, depth: str) -> None:
     info = AudioInfo("wav", "pcm_s16le", 44100, 2, frames=44100, bit_depth=16, is_float=False)

@@ -270,9 +270,11 @@ def refused(result: Result) -> str:
 def test_what_is_not_there_is_named(
     pubsub: PubSubServer, topic: str, subscription: str, job_file: Callable[..., Path]
 ) -> None:
-    assert f"{topic}-x: is not there" in refused(publish(job_file(topic=f"{topic}-x"), "a", "b"))
+    assert f"{topic}-x: there is no such topic" in refused(
+        publish(job_file(topic=f"{topic}-x"), "a", "b")
+    )
     line = refused(publish(job_file(subscription=f"{subscription}-x"), "a"))
-    assert f"{subscription}-x: is not there" in line
+    assert f"{subscription}-x: there is no such subscription" in line
     pubsub.publisher.delete_topic(topic=topic)
     line = refused(publish(job_file(subscription=subscription), "a"))
     assert f"{subscription}: its topic was deleted" in line
