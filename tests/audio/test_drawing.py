@@ -21,6 +21,7 @@ from PIL import Image
 
 from beamsplitter.audio import drawing
 from beamsplitter.audio.drawing import (
+    Panel,
     draw_spectrogram,
     draw_spectrograms,
     peak_level_db,

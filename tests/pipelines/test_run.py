@@ -204,7 +204,7 @@ def test_worker_count_and_file_order_do_not_change_a_byte(
     arguments = ["--part-seconds", "10"]
     assert command("separate", folder, "-o", one, "--workers", 1, *arguments).returncode == 0
     files = [folder / "three.ogg", folder / "deeper" / "two.flac", folder / "one.wav"]
-    done = command("separate", *files, "-o", two, "--workers", 2, *arguments)
+    done = command("separate", *files, "-o", two, "--workers", 2, "--root", folder, *arguments)
     assert done.returncode == 0, done.stderr
     assert result_files(one) == result_files(two)
 
