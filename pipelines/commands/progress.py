@@ -231,7 +231,7 @@ def print_summary(console: Console, state: RunState, *, wall_s: float, location:
     if state.clipped:
         console.print(
             f"{len(state.clipped)} with samples beyond full scale, clipped in the stems; "
-            "--format wav --bit-depth 32f keeps them",
+            "--peaks rescale turns all stems down, --format wav --bit-depth 32f keeps them",
             highlight=False,
         )
     console.print(Text(f"results in {location}"))

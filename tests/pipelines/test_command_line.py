@@ -73,7 +73,7 @@ def test_all_that_a_job_file_can_say_can_be_said(
         (["--option", "margn=3"], "--separator, --option: margn: "),
         (["--separator", "htdemucs"], "--separator, --option: htdemucs: no separator has this"),
         (["-O", "plots.rang_db=3"], "plots.rang_db: unknown key; did you mean 'range_db'?"),
-        (["-O", "stems.format=aiff"], "stems.format: Input should be 'flac', 'wav', 'ogg' or"),
+        (["-O", "stems.format=aiff"], "stems.format: Input should be 'flac', 'wav', 'ogg', 'mp3'"),
         (["-O", "plots"], "-O plots: write it as dotted.path=value"),
     ],
 )

@@ -74,6 +74,16 @@ SCENARIOS = {
     ),
     "fan-out": Scenario(join="cogbk", separation={"duration_s": 6}),
     "model": Scenario(separation=HPSS),
+    "two-lossy-stems": Scenario(
+        separation=HPSS,
+        stems={
+            "format": "m4a",
+            "sample_rate": 8000,
+            "peaks": "rescale",
+            "two_stems": "harmonic",
+        },
+        plots=True,
+    ),
     "parts-fail": Scenario(separation=FAILING, elements=FAILING_PARTS),
     "parts-fail-in-a-stream": Scenario(separation=FAILING, elements=FAILING_PARTS, is_stream=True),
 }
