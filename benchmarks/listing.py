@@ -70,9 +70,10 @@ class Listing:
 def recordings(location: str, output: str | None) -> Iterator[str]:
     from beamsplitter.pipelines.events.listing import recordings_of
     from beamsplitter.pipelines.job.event_config import FolderEvents
+    from beamsplitter.storage import Storage
 
     folder = FolderEvents(type="folder", location=location)
-    return recordings_of(folder, output=output, stems={"background", "foreground"})
+    return recordings_of(folder, Storage(), output=output, stems={"background", "foreground"})
 
 
 def plain(location: str, _output: str | None) -> Iterator[str]:

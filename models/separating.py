@@ -159,11 +159,11 @@ def _checked(samples: np.ndarray, sample_rate: int | None) -> tuple[np.ndarray, 
 
 def _read(path: "str | os.PathLike[str]") -> tuple[np.ndarray, int]:
     from ..audio.decoding.audio_reader import probe, read_audio
-    from ..storage import StorageError, open_for_reading
+    from ..storage import Storage, StorageError
 
     name = os.fspath(path)
     try:
-        with open_for_reading(os.path.expanduser(name)) as file:
+        with Storage().reading(os.path.expanduser(name)) as file:
             info = probe(file, name=name)
             mixture = read_audio(file, name=name, info=info)
     except StorageError as error:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 import yaml
 
-from ..storage import absolute, use_access
+from ..storage import Access, OutputTree, Storage, absolute
 from .commands import one_file
 from .commands.models_command import models_app
 from .commands.running import INTERRUPTED, require_output, run_batch, run_job
@@ -372,7 +372,6 @@ def verify(
 
     job = _load(job_file, override, template)
     require_output(job)
-    use_access(job.access)
     job.resolve()
     findings = verify_job(job, create=create)
     print_findings(findings, log_format=log_format)
@@ -386,6 +385,10 @@ def check(
         bool,
         typer.Option("--repair", help="Make anew what is missing or changed, on this machine."),
     ] = False,
+    user_project: Annotated[
+        str | None,
+        typer.Option(help="Project that pays for requests to a bucket whose owner doesn't."),
+    ] = None,
     workers: Workers = None,
     log_format: LogFormat = "text",
 ) -> None:
@@ -396,15 +399,15 @@ def check(
     """
     from .commands.check import check_with_bar, print_check, read_tree, repairs
 
-    location = absolute(expanded(output))
-    tree = read_tree(location)
+    results = OutputTree(absolute(expanded(output)), Storage(Access(user_project=user_project)))
+    tree = read_tree(results)
     damages = check_with_bar(tree, log_format=log_format)
     print_check(tree, damages, log_format=log_format)
     if damages and repair:
         for job in repairs(tree, damages):
             require_ready(job)
             run_batch(job, workers=workers, log_format=log_format)
-        tree = read_tree(location)
+        tree = read_tree(results)
         damages = check_with_bar(tree, log_format=log_format)
         print_check(tree, damages, log_format=log_format)
     raise typer.Exit(1 if damages else 0)

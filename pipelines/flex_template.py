@@ -11,7 +11,6 @@ from typing import Any
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from ..errors import BeamsplitterError
-from ..storage import use_access
 from .job.job_config import JobConfig, JobFileError, PipelineSettings, load_job, parse_job
 from .services.dataflow import submit
 
@@ -65,7 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         job = job_of(sys.argv[1:] if arguments is None else arguments)
         if job.pipeline_options.runner != "DataflowRunner":
             raise JobFileError("pipeline_options.runner: a flex template runs on Dataflow")
-        use_access(job.access)
         job.resolve()
         submission = submit(job)
     except (BeamsplitterError, OSError) as error:

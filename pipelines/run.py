@@ -44,7 +44,7 @@ from ..transforms.records import (
 )
 from ..transforms.reporting import ReportProgress, WriteDeadLetters, finished_message
 from ..transforms.separation import SeparateNearestNeighbors
-from ..transforms.steps import pass_access_on, run_step
+from ..transforms.steps import run_step
 from .events.elements import resumption_of
 from .events.upstream import TriggerUpstream
 from .events.writing import WriteEvents
@@ -81,7 +81,7 @@ def build(
     `receipts` of all recordings that are finished, `messages` about them and of all that was passed
     through, and `failures`.
     """
-    out, settings = job.output_location, job.settings
+    tree, settings = job.output_tree, job.settings
     failures: list[beam.PCollection] = []
     report = Reporter(progress_path)
     klio_job = KlioJob(job_name=job.job_name, gcp_project=job.pipeline_options.project)
@@ -113,30 +113,32 @@ def build(
 
     to_plan = report(pending.main, "opened")
     if attempts:
-        count = CountAttempts(out, attempts, reason=CRASHED)
+        count = CountAttempts(tree, attempts, reason=CRASHED)
         to_plan = run_step(to_plan, count, PendingRecording, failures, label="CountPlanning")
-    parts = report(run_step(to_plan, PlanParts(settings), PartReference, failures), "planned")
+    parts = report(
+        run_step(to_plan, PlanParts(settings, tree.storage), PartReference, failures), "planned"
+    )
     spread = report(parts | Spread(local_workers=local_workers), "started")
     published = fused_stage(spread, job, failures, model_threads=model_threads, attempts=attempts)
 
     receipts_of_parts = report(published[PARTS], "part")
     joined = receipts_by_recording(receipts_of_parts, failures, settings.branches)
-    join = JoinParts(settings, out, is_stream=not receipts_of_parts.is_bounded)
+    join = JoinParts(settings, tree, is_stream=not receipts_of_parts.is_bounded)
     joined = run_step(joined, join, Track, failures)
     finished = run_step(
-        joined, PublishTrack(settings, out), Receipt, failures, label="PublishJoined"
+        joined, PublishTrack(settings, tree), Receipt, failures, label="PublishJoined"
     )
 
     # Reported one by one: a Flatten waits for the whole batch.
     receipts = report_each((published.main, finished, pending[SKIPPED]), "finished", report)
     outgoing = (
-        receipts | "ToMessage" >> beam.Map(finished_message, out).with_output_types(bytes),
+        receipts
+        | "ToMessage" >> beam.Map(finished_message, tree.location).with_output_types(bytes),
         accepted[PASS_THROUGH],
     ) | "Outgoing" >> beam.Flatten()
-    failures.append(outgoing | WriteEvents(job.job_config.events.outputs))
+    failures.append(outgoing | WriteEvents(job.job_config.events.outputs, tree.storage))
     dead_letters = report_each(failures, "failed", report)
-    dead_letters | WriteDeadLetters(out, is_stream=job.pipeline_options.streaming)
-    pass_access_on(messages.pipeline, job.access)
+    dead_letters | WriteDeadLetters(tree, is_stream=job.pipeline_options.streaming)
     return {"receipts": receipts, "messages": outgoing, "failures": dead_letters}
 
 
@@ -152,24 +154,24 @@ def fused_stage(
 
     Returns an object with `main`, receipts of finished recordings, and `parts`, those of parts.
     """
-    out, settings = job.output_location, job.settings
+    tree, settings = job.output_tree, job.settings
     # All of these steps or none: a stage ends where the hints change, and all samples would cross.
     hints = job.pipeline_options.fused_stage_hints
     apply = functools.partial(run_step, failures=failures, hints=hints)
     if attempts:
-        parts = apply(parts, CountAttempts(out, attempts, reason=CRASHED), PartReference)
-    binaries = apply(parts, LoadBinary(), Track)
-    tracks = apply(binaries, LoadAudio(), Track)
+        parts = apply(parts, CountAttempts(tree, attempts, reason=CRASHED), PartReference)
+    binaries = apply(parts, LoadBinary(tree.storage), Track)
+    tracks = apply(binaries, LoadAudio(tree.storage), Track)
     separate = separation(job, model_threads=model_threads, at_once=attempts is not None)
     separated = tracks | "Separate" >> separate.with_resource_hints(**hints)
     failures += separated["failures"]
-    stems = apply(separated["tracks"], LoadStems(settings, out), Track)
+    stems = apply(separated["tracks"], LoadStems(settings, tree), Track)
     has_stems = settings.separation.description.effect == "stems"
-    encode = EncodeStems(settings, out) if has_stems else WriteLabels(settings, out)
+    encode = EncodeStems(settings, tree) if has_stems else WriteLabels(settings, tree)
     encoded = apply(stems, encode, Track)
-    powers = apply(encoded, GetSpec(settings, out), Track)
-    plotted = apply(powers, SpecToPlot(settings, out), Track)
-    published = apply(plotted, PublishTrack(settings, out), Receipt, tags=(PARTS,))
+    powers = apply(encoded, GetSpec(settings, tree), Track)
+    plotted = apply(powers, SpecToPlot(settings, tree), Track)
+    published = apply(plotted, PublishTrack(settings, tree), Receipt, tags=(PARTS,))
     published[PARTS].element_type = PartReceipt
     return published
 
@@ -183,7 +185,7 @@ def separation(
         # RunInference takes a second to import.
         from ..transforms.inference import RunModels
 
-        return RunModels(settings, threads=model_threads, at_once=at_once)
+        return RunModels(settings, job.file_storage, threads=model_threads, at_once=at_once)
     recipe = recipe_of(settings.separation.separators[0].options)
     separate = SeparateByFanOut if job.join == "cogbk" else SeparateNearestNeighbors
     return separate(recipe, stems=settings.separated_stems)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..audio.extensions import has_audio_extension
-from ..storage import scheme_of
+from ..storage import Storage, scheme_of
 from .events.elements import list_events
 from .events.listing import InputError, is_pattern
 from .job.job_config import JobConfig, change_value, parse_job
@@ -189,7 +189,8 @@ def split_job(
     """
     changes = list(changes)
     try:
-        events = [_event_input(expanded(_filled(os.fspath(each)))) for each in inputs]
+        storage = _storage_of(changes)
+        events = [_event_input(expanded(_filled(os.fspath(each))), storage) for each in inputs]
     except ValueError as error:
         raise InputError(str(error)) from error
     location = _filled(os.fspath(output))
@@ -225,9 +226,18 @@ def _filled(path: str) -> str:
     return path if os.path.lexists(path) else os.path.expandvars(path)
 
 
-def _event_input(path: str) -> dict[str, str]:
+def _storage_of(changes: Iterable[str]) -> Storage:
+    """What files are read through: there is no job before it is known which inputs are patterns."""
+    plain: dict[str, Any] = {}
+    for each in changes:
+        if each.startswith("storage."):
+            change_value(plain, each)
+    return parse_job({"job_name": "separate", **plain}, source="").file_storage
+
+
+def _event_input(path: str, storage: Storage) -> dict[str, str]:
     # A name may hold brackets: what is there is meant first.
-    if is_pattern(path):
+    if is_pattern(path, storage):
         kind = "glob"
     elif scheme_of(path):
         kind = "recording" if has_audio_extension(path) else "folder"

@@ -8,25 +8,14 @@ from .file_facts import (
     UnusableStorageError,
     crc32c_of,
     scheme_of,
-    use_access,
 )
-from .files import (
-    absolute,
-    files_of,
-    list_names,
-    open_for_reading,
-    read_bytes,
-    sha256_of,
-    source_files_of,
-    stat_file,
-)
+from .files import Storage, absolute, source_files_of
 from .output_tree import (
     DEAD_LETTER_FOLDER,
     DEAD_LETTERS,
     RUN_IDENTITY_VARIABLE,
     WORK_FOLDER,
     OutputTree,
-    require_writable,
     run_identity,
     scratch_names,
 )
@@ -40,20 +29,13 @@ __all__ = [
     "Access",
     "FileStat",
     "OutputTree",
+    "Storage",
     "StorageError",
     "UnusableStorageError",
     "absolute",
     "crc32c_of",
-    "files_of",
-    "list_names",
-    "open_for_reading",
-    "read_bytes",
-    "require_writable",
     "run_identity",
     "scheme_of",
     "scratch_names",
-    "sha256_of",
     "source_files_of",
-    "stat_file",
-    "use_access",
 ]

@@ -52,20 +52,6 @@ class Access:
     kms_key: str | None = None
 
 
-_access = Access()
-
-
-def use_access(access: Access) -> None:
-    """Use buckets in this way from now on, in this process."""
-    global _access
-    _access = access
-
-
-def access_in_use() -> Access:
-    """How buckets are used in this process."""
-    return _access
-
-
 @dataclass(frozen=True)
 class FileStat:
     """Size of a file in bytes, and a text that changes whenever its content does."""

@@ -23,10 +23,10 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from .file_facts import (
     GCS_SCHEME,
     HOW_TO_SIGN_IN,
+    Access,
     FileStat,
     StorageError,
     UnusableStorageError,
-    access_in_use,
     crc32c_of,
 )
 from .remote_files import RemoteFiles
@@ -107,23 +107,6 @@ def explained(path: str, *, service: str = "Google Cloud Storage") -> Iterator[N
         raise StorageError(None, f"was refused by the service: {error.message}", path) from error
 
 
-def _bucket(name: str) -> storage.Bucket:
-    return client().bucket(name, user_project=access_in_use().user_project)
-
-
-def _blob(path: str) -> storage.Blob:
-    bucket, name = split(path)
-    return _bucket(bucket).blob(name)
-
-
-def _found(path: str) -> storage.Blob:
-    """An object with its metadata."""
-    with explained(path):
-        blob = _blob(path)
-        blob.reload(retry=RETRY)
-        return blob
-
-
 class _ObjectReader(io.RawIOBase):
     """One generation of an object, read by ranges. (`Blob.open` does not keep to the generation.)
 
@@ -170,11 +153,19 @@ def content_type_of(name: str) -> str:
 
 
 class GcsFiles(RemoteFiles):
-    """Files whose paths begin with `gs://`."""
+    """Files whose paths begin with `gs://`.
+
+    Parameters
+    ----------
+    access : how their buckets are used
+    """
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
 
     def stat(self, path: str) -> FileStat:
         """Size and generation of an object."""
-        blob = _found(path)
+        blob = self._found(path)
         return FileStat(blob.size, str(blob.generation))
 
     def written_ns(self, _path: str) -> int | None:
@@ -186,7 +177,7 @@ class GcsFiles(RemoteFiles):
     ) -> bool:
         """Whether an object is there and has this content."""
         try:
-            blob = _found(path)
+            blob = self._found(path)
         except StorageError:
             return False
         return bool(blob.size == size_bytes and blob.crc32c == crc32c)
@@ -194,7 +185,7 @@ class GcsFiles(RemoteFiles):
     @contextlib.contextmanager
     def reading(self, path: str) -> Iterator[Any]:
         """Open an object for random access; it is read in chunks as they are needed."""
-        found = _found(path)
+        found = self._found(path)
         with (
             explained(path),
             io.BufferedReader(_ObjectReader(found), READ_CHUNK_BYTES) as file,
@@ -204,7 +195,7 @@ class GcsFiles(RemoteFiles):
     def read(self, path: str) -> bytes:
         """The whole content of an object, its checksum compared."""
         with explained(path):
-            return _blob(path).download_as_bytes(checksum="crc32c", retry=RETRY)
+            return self._blob(path).download_as_bytes(checksum="crc32c", retry=RETRY)
 
     def put(self, path: str, file: Any) -> None:
         """Upload the content of a local file."""
@@ -214,7 +205,7 @@ class GcsFiles(RemoteFiles):
     def _upload(self, path: str, file: Any) -> None:
         size_bytes = file.seek(0, os.SEEK_END)
         bucket, name = split(path)
-        blob = _bucket(bucket).blob(name, kms_key_name=access_in_use().kms_key)
+        blob = self._bucket(bucket).blob(name, kms_key_name=self.access.kms_key)
         replaced = blob.bucket.get_blob(blob.name, retry=RETRY)
         try:
             blob.upload_from_file(
@@ -237,7 +228,14 @@ class GcsFiles(RemoteFiles):
     def remove(self, path: str, _root: str) -> None:
         """Remove an object. No error if it is not there."""
         with explained(path), contextlib.suppress(api_exceptions.NotFound):
-            _blob(path).delete(retry=RETRY)
+            self._blob(path).delete(retry=RETRY)
+
+    def set_content_type(self, path: str, content_type: str) -> None:
+        """Have browsers and players told that an object is something else than by its extension."""
+        with explained(path):
+            blob = self._blob(path)
+            blob.content_type = content_type
+            blob.patch(retry=RETRY)
 
     def list_names(
         self, folder: str, *, beginning: str = "", without: str | None = None
@@ -254,7 +252,7 @@ class GcsFiles(RemoteFiles):
             ]
         with explained(folder):
             for offsets in ranges:
-                for name in _listed_names(bucket, prefix + beginning, **offsets):
+                for name in self._listed_names(bucket, prefix + beginning, **offsets):
                     yield name.removeprefix(prefix)
 
     def list_older(self, folder: str, before_s: float) -> Iterator[str]:
@@ -262,7 +260,7 @@ class GcsFiles(RemoteFiles):
         bucket, prefix = split(f"{folder}/")
         before = datetime.datetime.fromtimestamp(before_s, datetime.UTC)
         with explained(folder):
-            for item in _listed(bucket, prefix, "items(name,updated),nextPageToken"):
+            for item in self._listed(bucket, prefix, "items(name,updated),nextPageToken"):
                 if datetime.datetime.fromisoformat(item["updated"]) < before:
                     yield item["name"].removeprefix(prefix)
 
@@ -273,18 +271,32 @@ class GcsFiles(RemoteFiles):
         with explained(path):
             return frozenset(
                 os.path.basename(name)
-                for name in _listed_names(bucket, f"{stem}.", delimiter="/")
+                for name in self._listed_names(bucket, f"{stem}.", delimiter="/")
                 if os.path.splitext(name)[0] == stem
             )
 
+    def _bucket(self, name: str) -> storage.Bucket:
+        return client().bucket(name, user_project=self.access.user_project)
 
-def _listed_names(bucket: str, prefix: str, **options: str) -> Iterator[str]:
-    for item in _listed(bucket, prefix, "items(name),nextPageToken", **options):
-        yield item["name"]
+    def _blob(self, path: str) -> storage.Blob:
+        bucket, name = split(path)
+        return self._bucket(bucket).blob(name)
 
+    def _found(self, path: str) -> storage.Blob:
+        """An object with its metadata."""
+        with explained(path):
+            blob = self._blob(path)
+            blob.reload(retry=RETRY)
+            return blob
 
-def _listed(bucket: str, prefix: str, fields: str, **options: str) -> Iterator[dict[str, Any]]:
-    found = _bucket(bucket)
-    blobs = client().list_blobs(found, prefix=prefix, fields=fields, retry=RETRY, **options)
-    for page in blobs.pages:
-        yield from page.raw_page.get("items", ())
+    def _listed_names(self, bucket: str, prefix: str, **options: str) -> Iterator[str]:
+        for item in self._listed(bucket, prefix, "items(name),nextPageToken", **options):
+            yield item["name"]
+
+    def _listed(
+        self, bucket: str, prefix: str, fields: str, **options: str
+    ) -> Iterator[dict[str, Any]]:
+        found = self._bucket(bucket)
+        blobs = client().list_blobs(found, prefix=prefix, fields=fields, retry=RETRY, **options)
+        for page in blobs.pages:
+            yield from page.raw_page.get("items", ())

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from .file_facts import StorageError, scheme_of
-from .files import files_of, stat_file
+from .files import Storage
 
 DEAD_LETTERS = "failures.jsonl"
 DEAD_LETTER_FOLDER = "failures"
@@ -27,10 +27,12 @@ class OutputTree:
     Parameters
     ----------
     location : the folder, here or on `gs://`
+    storage : what its files are read and written through
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, storage: Storage = Storage()) -> None:  # noqa: B008
         self.location = location
+        self.storage = storage
 
     def path(self, *names: str) -> str:
         """The path of a file of the tree; refuses names that lead out of it.
@@ -49,13 +51,21 @@ class OutputTree:
             )
         return os.path.join(self.location, relative)
 
+    def reading(self, *names: str) -> AbstractContextManager[Any]:
+        """Open a file for random access."""
+        return self.storage.reading(self.path(*names))
+
+    def read(self, *names: str) -> bytes:
+        """The whole content of a file."""
+        return self.storage.read(self.path(*names))
+
     def writing(self, *names: str) -> AbstractContextManager[Any]:
         """A file object for reading and writing; its content is at the path when it closes well.
 
         An exception inside leaves what was at the path before.
         """
         path = self.path(*names)
-        return files_of(path).writing(path, self.path(*scratch_names()))
+        return self.storage.files_of(path).writing(path, self.path(*scratch_names()))
 
     def write(self, data: bytes, *names: str) -> None:
         """Write a whole file atomically."""
@@ -77,12 +87,14 @@ class OutputTree:
             newer is not read where its storage knows no checksums
         """
         path = self.path(*names)
-        return files_of(path).has(path, size_bytes=size_bytes, crc32c=crc32c, written_ns=written_ns)
+        return self.storage.files_of(path).has(
+            path, size_bytes=size_bytes, crc32c=crc32c, written_ns=written_ns
+        )
 
     def is_there(self, *names: str) -> bool:
         """Whether a file is there."""
         try:
-            stat_file(self.path(*names))
+            self.storage.stat(self.path(*names))
         except StorageError:
             return False
         return True
@@ -90,16 +102,35 @@ class OutputTree:
     def written_ns(self, *names: str) -> int | None:
         """When a file was written last; None if it is not there, or its storage has checksums."""
         path = self.path(*names)
-        return files_of(path).written_ns(path)
+        return self.storage.files_of(path).written_ns(path)
 
     def remove(self, *names: str) -> None:
         """Remove a file, and the folders that this leaves empty. No error if it is not there."""
         path = self.path(*names)
-        files_of(path).remove(path, self.location)
+        self.storage.files_of(path).remove(path, self.location)
+
+    def require_writable(self) -> None:
+        """Find out before any work whether results can be written.
+
+        Raises
+        ------
+        StorageError : they can't
+        """
+        try:
+            self.write(b"", WRITE_TEST)
+        except StorageError as error:
+            if error.errno != errno.ENOENT or not scheme_of(self.location):
+                raise
+            advice = "can't be written: there is no such bucket; make it, or name another"
+            raise StorageError(errno.ENOENT, advice, self.location) from error
+        self.remove(WRITE_TEST)
+        self.clear_scratch()
 
     def clear_scratch(self, run: str | None = None) -> None:
         """Remove the scratch files of a run, by default this one."""
-        files_of(self.location).clear_scratch(self.path(WORK_FOLDER), run or run_identity())
+        self.storage.files_of(self.location).clear_scratch(
+            self.path(WORK_FOLDER), run or run_identity()
+        )
 
     def clear_left_scratch(self) -> None:
         """Remove the scratch files of runs that are over, as far as that is known.
@@ -107,7 +138,7 @@ class OutputTree:
         On this machine a run that is over holds no lock any more; elsewhere, and where other
         machines write too, its files are `SCRATCH_DAYS` old.
         """
-        files_of(self.location).clear_left_scratch(self.path(WORK_FOLDER))
+        self.storage.files_of(self.location).clear_left_scratch(self.path(WORK_FOLDER))
 
     @contextlib.contextmanager
     def owned_scratch(self) -> Iterator[None]:
@@ -117,30 +148,11 @@ class OutputTree:
         """
         os.environ[RUN_IDENTITY_VARIABLE] = run = run_identity()
         self.clear_left_scratch()
-        with files_of(self.location).run_lock(self.path(WORK_FOLDER), run):
+        with self.storage.files_of(self.location).run_lock(self.path(WORK_FOLDER), run):
             try:
                 yield
             finally:
                 self.clear_scratch(run)
-
-
-def require_writable(location: str) -> None:
-    """Find out before any work whether results can be written.
-
-    Raises
-    ------
-    StorageError : they can't
-    """
-    tree = OutputTree(location)
-    try:
-        tree.write(b"", WRITE_TEST)
-    except StorageError as error:
-        if error.errno != errno.ENOENT or not scheme_of(location):
-            raise
-        advice = "can't be written: there is no such bucket; make it, or name another"
-        raise StorageError(errno.ENOENT, advice, location) from error
-    tree.remove(WRITE_TEST)
-    tree.clear_scratch()
 
 
 def scratch_names() -> tuple[str, str]:

@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from beamsplitter.pipelines.command_line import app
 from beamsplitter.pipelines.events.sources import ReadEvents
 from beamsplitter.pipelines.job.job_config import JobConfig, load_job, parse_job
+from beamsplitter.storage import OutputTree
 from beamsplitter.transforms.klio.decorators import handle_klio
 from beamsplitter.transforms.klio.message import (
     KlioJob,
@@ -180,7 +181,11 @@ def test_suffixes_are_added_as_they_are(
     (tmp_path / name).write_bytes(b"sound")
     out = tmp_path / "out"
     skip = Resumption(
-        str(tmp_path), str(out), SplitSettings(), suffix=suffix, finished_suffix=suffix or "-full"
+        str(tmp_path),
+        OutputTree(str(out)),
+        SplitSettings(),
+        suffix=suffix,
+        finished_suffix=suffix or "-full",
     )
     pending = skip.pending_or_receipt(element, force=False)
     assert pending.uri == str(tmp_path / name)

@@ -41,13 +41,13 @@ class CountAttempts(Step):
 
     Parameters
     ----------
-    output_location : folder of the output tree
+    tree : the output tree, beside whose results they are noted
     folder : of the notes in it: the same for all tries of a run, another for another run
     reason : why a recording is given up
     """
 
-    def __init__(self, output_location: str, folder: str, *, reason: str) -> None:
-        self.tree = OutputTree(output_location)
+    def __init__(self, tree: OutputTree, folder: str, *, reason: str) -> None:
+        self.tree = tree
         self.folder = folder
         self.reason = reason
         self.begun: list[str] = []  # notes about what is at work, that of this try last

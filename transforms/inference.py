@@ -28,7 +28,7 @@ from ..models.separators.mixing import (
 from ..models.separators.model_package import Labeler
 from ..models.separators.plain_runner import DeviceOptions
 from ..models.separators.server import Models, open_models
-from ..storage import open_for_reading
+from ..storage import Storage
 from .loading import samples_of
 from .records import Recording, Track
 from .settings import SeparationSettings, SplitSettings
@@ -212,29 +212,31 @@ class MeasureMixture(Step):
     Parameters
     ----------
     rates : of the separator's models, in Hz; empty: they work at any
+    storage : where the recordings are read
     """
 
     branch = "stems"
 
-    def __init__(self, rates: Iterable[int]) -> None:
+    def __init__(self, rates: Iterable[int], storage: Storage) -> None:
         self.rates = tuple(rates)
+        self.storage = storage
 
     def apply(self, record: Track) -> Iterable[Track]:
         """Sets `statistics` of a part that is not the whole."""
         if not record.part.is_whole:
             rates = self.rates or (record.recording.info.sample_rate,)
-            found = measure(record.recording, rates[0])
+            found = measure(record.recording, rates[0], self.storage)
             record.statistics = (found.mean, found.deviation)
         return [record]
 
 
 @functools.lru_cache(STATISTICS_KEPT)
-def measure(recording: Recording, rate: int) -> Statistics:
+def measure(recording: Recording, rate: int, storage: Storage) -> Statistics:
     """Mean and deviation of the mono mixture of a recording's range, at another rate."""
     sample_rate = recording.info.sample_rate
     statistics = StreamingStatistics(sample_rate, rate)
     block = round(STATISTICS_BLOCK_S * sample_rate)
-    with open_for_reading(recording.uri) as file:
+    with storage.reading(recording.uri) as file:
         for start in range(0, recording.total_samples, block):
             samples = read_audio(
                 file,
@@ -275,6 +277,7 @@ class RunModels(beam.PTransform):
 
     Parameters
     ----------
+    storage : where the recordings are read
     at_once : work on a track as soon as it comes. RunInference keeps one back until the next, or
         the end of the bundle, comes: so each is followed by one without samples, which the counters
         of RunInference count, too.
@@ -283,12 +286,14 @@ class RunModels(beam.PTransform):
     def __init__(
         self,
         settings: SplitSettings,
+        storage: Storage,
         *,
         threads: int | None = None,
         at_once: bool = False,
     ) -> None:
         super().__init__()
         self.settings = settings
+        self.storage = storage
         self.threads = threads
         self.at_once = at_once
 
@@ -297,7 +302,7 @@ class RunModels(beam.PTransform):
         failures: list[beam.PCollection] = []
         separation, description = self.settings.separation, self.settings.separation.description
         if description.normalizes:
-            measure = MeasureMixture(description.sample_rates)
+            measure = MeasureMixture(description.sample_rates, self.storage)
             tracks = run_step(tracks, measure, Track, failures)
         handler: PartHandler
         if description.effect == "labels":

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 
-from ..storage import OutputTree, read_bytes
+from ..storage import OutputTree
 from .published_files import (
     LABELS_JSON,
     LABELS_TEXT,
@@ -25,7 +25,7 @@ class WriteLabels(PublishingStep):
     def apply(self, record: Track) -> Iterable[Track]:
         """Adds to `files`, or to `part_files`."""
         if record.part.is_whole:
-            require_unchanged(record.recording)
+            require_unchanged(record.recording, self.tree.storage)
             record.add_files(*write_labels(record.labels, record.recording, self.tree))
         else:
             name = part_file_name(record.recording, record.part, "labels", "labels")
@@ -36,9 +36,7 @@ class WriteLabels(PublishingStep):
 
 def read_part_labels(name: str, tree: OutputTree) -> PartLabels:
     """The labels that a part has left."""
-    return [
-        (start_s, end_s, text) for start_s, end_s, text in json.loads(read_bytes(tree.path(name)))
-    ]
+    return [(start_s, end_s, text) for start_s, end_s, text in json.loads(tree.read(name))]
 
 
 def write_labels(

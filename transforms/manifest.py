@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..storage import OutputTree, StorageError, read_bytes
+from ..storage import OutputTree, Storage, StorageError
 from .plain import from_plain, to_plain
 from .records import BranchFacts, FileReceipt, Recording
 from .roots import without_extension
@@ -138,7 +138,7 @@ def read_manifest(tree: OutputTree, folder: str) -> FoundManifest | None:
     # Before it is read: one that takes its place in between is the newer one.
     written_ns = tree.written_ns(folder, NAME)
     try:
-        content = parse_manifest(read_bytes(tree.path(folder, NAME)))
+        content = parse_manifest(tree.read(folder, NAME))
     except (StorageError, ValueError):
         return None
     return FoundManifest(content, written_ns)
@@ -195,10 +195,10 @@ def finished_branches(
     }
 
 
-def result_names(path: str) -> set[str]:
+def result_names(path: str, storage: Storage) -> set[str]:
     """Names without extension of a recording's results in a folder; none without a manifest."""
     try:
-        plain = json.loads(read_bytes(f"{path}/{NAME}"))
+        plain = json.loads(storage.read(f"{path}/{NAME}"))
         # Of other formats, too: a later version's results are no recordings.
         if not {"digests", "branches"} & plain.keys():
             return set()

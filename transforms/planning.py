@@ -12,7 +12,7 @@ from ..audio.decoding.audio_reader import probe
 from ..audio.errors import TooShortAudioError
 from ..audio.extensions import has_audio_extension
 from ..models.separators.mixing import plan_parts_for
-from ..storage import StorageError, files_of, open_for_reading, scheme_of
+from ..storage import Storage, StorageError, scheme_of
 from .klio.message import parse_message
 from .published_files import part_folder
 from .records import PartReference, PendingRecording, Receipt, Recording
@@ -107,14 +107,22 @@ class SkipFinished(Step):
         folder, name = os.path.split(element)
         if os.path.splitext(name)[0] not in self.stem_names:
             return False
-        return any(map(has_audio_extension, files_of(folder).names_alike(f"{folder}.wav")))
+        files = self.resumption.tree.storage.files_of(folder)
+        return any(map(has_audio_extension, files.names_alike(f"{folder}.wav")))
 
 
 class PlanParts(Step):
-    """Pending recordings to their parts: reads the header, cuts what is longer than a part."""
+    """Pending recordings to their parts: reads the header, cuts what is longer than a part.
 
-    def __init__(self, settings: SplitSettings) -> None:
+    Parameters
+    ----------
+    settings : what is to be made of each recording
+    storage : where the recordings are read
+    """
+
+    def __init__(self, settings: SplitSettings, storage: Storage) -> None:
         self.settings = settings
+        self.storage = storage
 
     def apply(self, record: Any) -> Iterable[PartReference]:
         """One pending recording to one reference a part."""
@@ -136,7 +144,7 @@ class PlanParts(Step):
         ------
         AudioError : it can't be decoded, is empty, or too short
         """
-        with open_for_reading(pending.uri) as file:
+        with self.storage.reading(pending.uri) as file:
             info = probe(file, name=pending.element)
         separation = self.settings.separation
         start_sample = round(separation.start_s * info.sample_rate)

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from ..audio.parts import Part
-from ..storage import OutputTree, StorageError, crc32c_of, scratch_names, stat_file
+from ..storage import OutputTree, Storage, StorageError, crc32c_of, scratch_names
 from .manifest import read_manifest
 from .records import FileReceipt, PendingRecording, Recording
 from .settings import COMBINED_PLOT, MIXTURE_PLOT, SplitSettings
@@ -18,11 +18,17 @@ LABELS_JSON, LABELS_TEXT = "labels.json", "labels.txt"
 
 
 class PublishingStep(Step):
-    """A step of tracks of which files are published."""
+    """A step of tracks of which files are published.
 
-    def __init__(self, settings: SplitSettings, output_location: str) -> None:
+    Parameters
+    ----------
+    settings : what is to be made of each recording
+    tree : where the files go; its storage reads the recordings, too
+    """
+
+    def __init__(self, settings: SplitSettings, tree: OutputTree) -> None:
         self.settings = settings
-        self.tree = OutputTree(output_location)
+        self.tree = tree
 
     def clean_up(self, record: Any) -> None:
         """Remove the files that a failed recording was to have, and that are not published."""
@@ -50,7 +56,7 @@ def remove_unfinished(recording: Recording, settings: SplitSettings, tree: Outpu
             tree.remove(recording.folder, name)
 
 
-def require_unchanged(recording: Recording) -> None:
+def require_unchanged(recording: Recording, storage: Storage) -> None:
     """Refuse to publish results of a file in whose place another one lies by now.
 
     Its results are those of an event of its own, or of the next run, and must not be overwritten.
@@ -61,7 +67,7 @@ def require_unchanged(recording: Recording) -> None:
     StorageError : it has changed
     """
     try:
-        found = stat_file(recording.uri)
+        found = storage.stat(recording.uri)
     except StorageError as error:
         if error.errno == errno.ENOENT:
             return

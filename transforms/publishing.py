@@ -22,7 +22,7 @@ from ..audio.progress import Progress, piece_of
 from ..audio.stem_format import StemFormat
 from ..audio.stored_signal import as_stored, below_full_scale, gain_for, peak_of, scaled
 from ..audio.tags import Tags, read_tags, write_tags
-from ..storage import OutputTree, StorageError, crc32c_of, open_for_reading, sha256_of
+from ..storage import OutputTree, Storage, StorageError, crc32c_of
 from .labels import read_part_labels, write_labels
 from .manifest import (
     finished_branches,
@@ -57,8 +57,8 @@ class EncodeStems(PublishingStep):
                 self.tree.write(np.ascontiguousarray(samples.T).tobytes(), name)
                 record.add_part_file("stems", stem, name)
             return [record]
-        require_unchanged(recording)
-        tags = _tags_of(recording, record.binary, self.settings)
+        require_unchanged(recording, self.tree.storage)
+        tags = _tags_of(recording, record.binary, self.settings, self.tree.storage)
         record.binary = None
         files = write_stems(
             {stem: functools.partial(_blocks_of, each) for stem, each in stems.items()},
@@ -217,7 +217,7 @@ class PublishTrack(PublishingStep):
     def publish(self, track: Track) -> Receipt:
         """Remove what an earlier manifest left over, then write the manifest."""
         recording = track.recording
-        require_unchanged(recording)
+        require_unchanged(recording, self.tree.storage)
         files = merged_files(recording, track.files)
         names = {file.name for file in files}
         for name in recording.stale:
@@ -227,7 +227,7 @@ class PublishTrack(PublishingStep):
             recording,
             files,
             self.settings,
-            source_sha256=track.source_sha256 or sha256_of(recording.uri),
+            source_sha256=track.source_sha256 or self.tree.storage.sha256_of(recording.uri),
             work_s=track.work_s,
         )
         write_manifest(manifest, self.tree, recording.folder)
@@ -263,9 +263,9 @@ class JoinParts(PublishingStep):
     """
 
     def __init__(
-        self, settings: SplitSettings, output_location: str, *, is_stream: bool = False
+        self, settings: SplitSettings, tree: OutputTree, *, is_stream: bool = False
     ) -> None:
-        super().__init__(settings, output_location)
+        super().__init__(settings, tree)
         self.is_stream = is_stream
 
     def apply(self, record: tuple[bytes, dict[str, list[Any]]]) -> Iterable[Track]:
@@ -280,7 +280,7 @@ class JoinParts(PublishingStep):
         recording = self._recordings(record)[0]
         if incomplete:
             raise StorageError(None, f"{incomplete[0]} of some parts are missing", recording.uri)
-        require_unchanged(recording)
+        require_unchanged(recording, self.tree.storage)
         begun_s = time.monotonic()
         # Each branch of a part tells the work on all.
         work_before_s = sum(receipt.work_s for receipt in receipts[recording.todo[0]])
@@ -343,7 +343,7 @@ class JoinParts(PublishingStep):
         files: tuple[FileReceipt, ...] = ()
         pieces = _pieces_of_joining(recording, receipts)
         if "stems" in recording.todo:
-            tags = _tags_of(recording, None, self.settings)
+            tags = _tags_of(recording, None, self.settings, self.tree.storage)
             readers = {
                 stem: functools.partial(
                     self._joined, receipts["stems"], stem, recording, next(pieces)
@@ -396,7 +396,7 @@ class JoinParts(PublishingStep):
             yield from _telling(blocks, recording.total_samples, progress)
 
     def _load(self, name: str) -> np.ndarray:
-        with open_for_reading(self.tree.path(name)) as file:
+        with self.tree.reading(name) as file:
             return np.load(file, allow_pickle=False)
 
     @contextlib.contextmanager
@@ -410,7 +410,7 @@ class JoinParts(PublishingStep):
             def read(part: Part, start_sample: int, stop_sample: int) -> np.ndarray:
                 if part.index not in opened:
                     name = dict(receipts[part.index].files)[stem]
-                    opened[part.index] = stack.enter_context(open_for_reading(self.tree.path(name)))
+                    opened[part.index] = stack.enter_context(self.tree.reading(name))
                 file = opened[part.index]
                 file.seek((start_sample - part.stem_start_sample) * frame_bytes)
                 data = file.read((stop_sample - start_sample) * frame_bytes)
@@ -463,10 +463,12 @@ def _printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _tags_of(recording: Recording, binary: bytes | None, settings: SplitSettings) -> Tags | None:
+def _tags_of(
+    recording: Recording, binary: bytes | None, settings: SplitSettings, storage: Storage
+) -> Tags | None:
     if not settings.stems.tags:
         return None
     if binary is not None:
         return read_tags(io.BytesIO(binary))
-    with open_for_reading(recording.uri) as file:
+    with storage.reading(recording.uri) as file:
         return read_tags(file)

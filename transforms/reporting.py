@@ -13,7 +13,6 @@ from .klio.message import Version, parse_message
 from .plain import to_plain
 from .progress_lines import progress_of
 from .records import Failure, Receipt
-from .steps import StorageDoFn
 
 
 class ReportProgress(beam.PTransform):
@@ -50,12 +49,13 @@ class WriteDeadLetters(beam.PTransform):
 
     Parameters
     ----------
+    tree : where the files go
     is_stream : write each failure to a file of its own below `failures/`, since a stream has no end
     """
 
-    def __init__(self, output_location: str, *, is_stream: bool = False) -> None:
+    def __init__(self, tree: OutputTree, *, is_stream: bool = False) -> None:
         super().__init__()
-        self.tree = OutputTree(output_location)
+        self.tree = tree
         self.is_stream = is_stream
 
     def expand(self, failures: beam.PCollection) -> beam.PCollection:
@@ -70,7 +70,7 @@ class WriteDeadLetters(beam.PTransform):
         )
 
 
-class _WriteDeadLetters(StorageDoFn):
+class _WriteDeadLetters(beam.DoFn):
     def __init__(self, tree: OutputTree) -> None:
         self.tree = tree
 
@@ -80,7 +80,7 @@ class _WriteDeadLetters(StorageDoFn):
         self.tree.write(text.encode(), DEAD_LETTERS)
 
 
-class _WriteDeadLetter(StorageDoFn):
+class _WriteDeadLetter(beam.DoFn):
     def __init__(self, tree: OutputTree) -> None:
         self.tree = tree
 

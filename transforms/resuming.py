@@ -6,15 +6,7 @@ from collections.abc import Sequence
 
 from ..audio.extensions import has_audio_extension
 from ..errors import BeamsplitterError
-from ..storage import (
-    FileStat,
-    OutputTree,
-    StorageError,
-    files_of,
-    scheme_of,
-    sha256_of,
-    stat_file,
-)
+from ..storage import FileStat, OutputTree, Storage, StorageError, scheme_of
 from .manifest import (
     FoundManifest,
     differences,
@@ -38,7 +30,7 @@ class Resumption:
     ----------
     location : folder of the recordings; an element is a path below it, or a whole `gs://` path, as
         storage notifications have it
-    output_location : folder of the output tree
+    tree : where the results go; its storage reads the recordings, too
     settings : what is to be made of each recording
     suffix : added to each element that is a path below the location
     roots : what the recordings are called below in the output tree; None: the location
@@ -50,7 +42,7 @@ class Resumption:
     def __init__(
         self,
         location: str,
-        output_location: str,
+        tree: OutputTree,
         settings: SplitSettings,
         *,
         suffix: str = "",
@@ -61,7 +53,7 @@ class Resumption:
         self.location = location
         self.suffix = suffix
         self.roots = roots
-        self.tree = OutputTree(output_location)
+        self.tree = tree
         self.described = settings.described()
         self.digests = {
             branch: digest
@@ -88,7 +80,7 @@ class Resumption:
         OtherResultsError : what would be replaced may not be
         """
         element, uri = self.place_of(element)
-        found = stat_file(uri)
+        found = self.tree.storage.stat(uri)
         name = element if self.roots is None else name_below(uri, self.roots)
         folder, manifest = self._folder_of(name, uri)
         if (
@@ -163,7 +155,7 @@ class Resumption:
         if manifest and os.path.basename(manifest.content.input.uri) == os.path.basename(uri):
             return short, manifest
         long_manifest = read_manifest(self.tree, name)
-        if manifest or long_manifest or shares_name(uri):
+        if manifest or long_manifest or shares_name(uri, self.tree.storage):
             return name, long_manifest
         return short, None
 
@@ -173,7 +165,9 @@ class Resumption:
         if told.generation == found.generation:
             return True
         # It was touched, copied or moved: what it holds counts.
-        return told.size_bytes == found.size_bytes and sha256_of(uri) == told.sha256
+        if told.size_bytes != found.size_bytes:
+            return False
+        return self.tree.storage.sha256_of(uri) == told.sha256
 
     def _todo_after(self, finished: set[str]) -> tuple[str, ...]:
         todo = tuple(branch for branch in self.digests if branch not in finished)
@@ -233,6 +227,6 @@ class Resumption:
             write_manifest(dataclasses.replace(content, input=renewed), self.tree, folder)
 
 
-def shares_name(uri: str) -> bool:
+def shares_name(uri: str, storage: Storage) -> bool:
     """Whether another recording beside this one differs from it in the extension only."""
-    return sum(map(has_audio_extension, files_of(uri).names_alike(uri))) > 1
+    return sum(map(has_audio_extension, storage.files_of(uri).names_alike(uri))) > 1

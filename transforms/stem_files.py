@@ -14,7 +14,7 @@ from ..audio.parts import Part
 from ..audio.plot_layout import plot_area
 from ..audio.resampling import rounded_length
 from ..audio.stem_format import StemFormat, choose_format
-from ..storage import OutputTree, open_for_reading
+from ..storage import OutputTree
 from .records import Recording
 from .settings import PlotSettings, SplitSettings, StemSettings
 
@@ -86,7 +86,7 @@ def read_plotted(
     np.ndarray, shape (channels, samples), float32
     """
     wanted = plotted_range(part, recording, grid)
-    with open_for_reading(tree.path(recording.folder, name)) as file:
+    with tree.reading(recording.folder, name) as file:
         return read_audio(
             file,
             name=name,

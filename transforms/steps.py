@@ -8,12 +8,11 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.pvalue import TaggedOutput
 
 from ..audio.errors import AudioError
 from ..errors import BeamsplitterError
-from ..storage import Access, UnusableStorageError, use_access
+from ..storage import UnusableStorageError
 from .records import Failure, PartReceipt, PartReference, PendingRecording, Track
 from .whereabouts import at_step
 
@@ -29,32 +28,7 @@ class GivenUpError(AudioError):
         self.step = step
 
 
-class StorageDoFn(beam.DoFn):
-    """A DoFn that reads or writes files; `pass_access_on` sets how it uses buckets."""
-
-    access = Access()
-
-    def setup(self) -> None:
-        """Beam's entry, before the first element in a process."""
-        use_access(self.access)
-
-
-class _PassAccessOn(PipelineVisitor):
-    def __init__(self, access: Access) -> None:
-        self.access = access
-
-    def visit_transform(self, transform_node: AppliedPTransform) -> None:
-        dofn = getattr(transform_node.transform, "fn", None)
-        if isinstance(dofn, StorageDoFn):
-            dofn.access = self.access
-
-
-def pass_access_on(pipeline: beam.Pipeline, access: Access) -> None:
-    """Have all steps of a composed graph use buckets in this way."""
-    pipeline.visit(_PassAccessOn(access))
-
-
-class Step(StorageDoFn):
+class Step(beam.DoFn):
     """One step: `apply` does the work, an exception in it becomes a dead letter.
 
     All exceptions are taken, not just those of bad input: whatever one recording sets off, the

@@ -124,7 +124,11 @@ def _checks(
                 yield place.use, place.location, functools.partial(checks.objects, place)
     for name in dict.fromkeys(each.location for each in job.job_config.data.outputs):
         if name.startswith(GCS_SCHEME):
-            yield "scratch files", name, functools.partial(_old_scratch, absolute(name), create)
+            yield (
+                "scratch files",
+                name,
+                functools.partial(_old_scratch, job, absolute(name), create),
+            )
     yield from _event_checks(job, checks)
     if not job.separation.is_nn_filter:
         for separator in job.separation.separators:
@@ -186,9 +190,9 @@ def _separator(separator: SeparatorName) -> Iterator[Finding]:
     yield Finding("separator", separator.name, "warning", remark)
 
 
-def _old_scratch(location: str, create: bool) -> Iterator[Finding]:
+def _old_scratch(job: JobConfig, location: str, create: bool) -> Iterator[Finding]:
     """Scratch files that runs which were killed have left on `gs://`."""
-    files, work = gcs.GcsFiles(), f"{location}/{WORK_FOLDER}"
+    files, work = gcs.GcsFiles(job.file_storage.access), f"{location}/{WORK_FOLDER}"
     try:
         old = files.old_scratch(work)
         for name in old if create else ():

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ...storage import StorageError, files_of, list_names, read_bytes, scheme_of, sha256_of
+from ...storage import OutputTree, StorageError, scheme_of
 from ...transforms.manifest import NAME as MANIFEST
 from ...transforms.manifest import Manifest, parse_manifest
 from ...transforms.records import FileReceipt
@@ -53,7 +53,7 @@ class Damage:
 class Tree:
     """The results of an output tree: manifests by folder, and manifests that can't be read."""
 
-    location: str
+    output: OutputTree
     manifests: dict[str, Manifest]
     unreadable: tuple[Damage, ...]
 
@@ -68,7 +68,7 @@ class Tree:
         return sum(file.size_bytes for each in self.manifests.values() for file in each.files)
 
 
-def read_tree(location: str) -> Tree:
+def read_tree(output: OutputTree) -> Tree:
     """Read all manifests of an output tree.
 
     Raises
@@ -76,9 +76,9 @@ def read_tree(location: str) -> Tree:
     InputError : there are none
     StorageError : the folder can't be listed
     """
-    with _readers(location) as readers:
-        folders = sorted(_folders(location))
-        read = readers.map(lambda folder: _read(f"{location}/{folder}/{MANIFEST}"), folders)
+    with _readers(output.location) as readers:
+        folders = sorted(_folders(output))
+        read = readers.map(lambda folder: _read(output, folder), folders)
         manifests: dict[str, Manifest] = {}
         unreadable: list[Damage] = []
         for folder, manifest in zip(folders, read, strict=True):
@@ -87,14 +87,15 @@ def read_tree(location: str) -> Tree:
             else:
                 manifests[folder] = manifest
     if not folders:
-        raise InputError(f"{location}: holds no results: no {MANIFEST} lies there or below")
-    return Tree(location, manifests, tuple(unreadable))
+        raise InputError(f"{output.location}: holds no results: no {MANIFEST} lies there or below")
+    return Tree(output, manifests, tuple(unreadable))
 
 
-def _folders(location: str) -> Iterator[str]:
+def _folders(output: OutputTree) -> Iterator[str]:
     """The folders of recordings, below the output folder."""
+    location = output.location
     if scheme_of(location):
-        names = list_names(location)
+        names = output.storage.list_names(location)
         yield from (os.path.dirname(name) for name in names if f"/{name}".endswith(f"/{MANIFEST}"))
         return
     if not os.path.isdir(location):
@@ -104,9 +105,9 @@ def _folders(location: str) -> Iterator[str]:
             yield os.path.relpath(folder, location)
 
 
-def _read(path: str) -> Manifest | None:
+def _read(output: OutputTree, folder: str) -> Manifest | None:
     try:
-        return parse_manifest(read_bytes(path))
+        return parse_manifest(output.read(folder, MANIFEST))
     except (StorageError, ValueError):
         return None
 
@@ -125,29 +126,28 @@ def check(tree: Tree, checked: Checked = lambda _: None) -> list[Damage]:
         manifest = tree.manifests[folder]
         found = []
         for file in manifest.files:
-            what = _what_is_wrong(f"{tree.location}/{folder}/{file.name}", file)
+            what = _what_is_wrong(tree.output, folder, file)
             if what:
                 found.append(Damage(f"{folder}/{file.name}", what, manifest.input.uri, folder))
             checked(file)
         return found
 
-    with _readers(tree.location) as readers:
+    with _readers(tree.output.location) as readers:
         return [
             *tree.unreadable,
             *(damage for found in readers.map(damages_of, tree.manifests) for damage in found),
         ]
 
 
-def _what_is_wrong(path: str, file: FileReceipt) -> str | None:
+def _what_is_wrong(output: OutputTree, folder: str, file: FileReceipt) -> str | None:
     try:
+        path = output.path(folder, file.name)
         if scheme_of(path):
-            is_whole = files_of(path).has(
-                path, size_bytes=file.size_bytes, crc32c=file.crc32c, written_ns=None
-            )
+            is_whole = output.has(folder, file.name, size_bytes=file.size_bytes, crc32c=file.crc32c)
             if not is_whole:
-                files_of(path).stat(path)
+                output.storage.stat(path)
         else:
-            is_whole = sha256_of(path) == file.sha256
+            is_whole = output.storage.sha256_of(path) == file.sha256
     except StorageError:
         return MISSING
     return None if is_whole else CHANGED
@@ -169,11 +169,11 @@ def repairs(tree: Tree, damages: Iterable[Damage]) -> list[JobConfig]:
     for each in damages:
         if each.recording is not None:
             by_place[place_of(each.recording, each.folder)].add(each.recording)
-    written = _job_of_last_run(tree.location) if by_place else {}
+    written = _job_of_last_run(tree.output) if by_place else {}
     jobs = []
     for (root, suffix), recordings in sorted(by_place.items()):
         place = {"type": "file", "location": root, "file_suffix": suffix}
-        output = {"type": "file", "location": tree.location, "force": True}
+        output = {"type": "file", "location": tree.output.location, "force": True}
         events = [{"type": "recording", "location": each} for each in sorted(recordings)]
         plain = {
             **{name: written[name] for name in SECTIONS if name in written},
@@ -184,17 +184,17 @@ def repairs(tree: Tree, damages: Iterable[Damage]) -> list[JobConfig]:
                 "data": {"inputs": [place], "outputs": [output]},
             },
         }
-        jobs.append(parse_job(plain, source=f"{tree.location}/{RUN_FACTS}"))
+        jobs.append(parse_job(plain, source=tree.output.path(RUN_FACTS)))
     return jobs
 
 
-def _job_of_last_run(location: str) -> dict[str, Any]:
-    path = f"{location}/{RUN_FACTS}"
+def _job_of_last_run(output: OutputTree) -> dict[str, Any]:
     try:
-        return dict(json.loads(read_bytes(path))["job"])
+        return dict(json.loads(output.read(RUN_FACTS))["job"])
     except (StorageError, ValueError, KeyError, TypeError) as error:
         raise JobFileError(
-            f"{path}: does not say which job made the results: run the job again with --force"
+            f"{output.path(RUN_FACTS)}: does not say which job made the results: run the job again "
+            "with --force"
         ) from error
 
 

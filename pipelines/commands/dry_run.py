@@ -22,7 +22,7 @@ def print_plan(job: JobConfig, elements: Sequence[str], *, log_format: str) -> i
     Returns the exit code that a run would at least have: 1 if a recording would be refused.
     """
     resumption = resumption_of(job)
-    plan = PlanParts(job.settings)
+    plan = PlanParts(job.settings, job.file_storage)
     console = Console(soft_wrap=True)
     counts = {"do": 0, "skip": 0, "refuse": 0}
     left_alone: list[dict[str, str]] = []

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 
 from ...models.separators.by_name import fetch, missing
-from ...storage import use_access
 from ..events.elements import list_events
 from ..job.job_config import JobConfig, JobFileError
 from ..local.cores import available_cores
@@ -47,7 +46,6 @@ def run_job(
     if is_here:
         require_ready(job, load_packages=dry_run)
     else:
-        use_access(job.access)
         job.resolve()
     if dry_run:
         return _print_plan(job, log_format)
@@ -145,7 +143,6 @@ def _tell_missing(job: JobConfig, log_format: str) -> None:
 def _run_on_dataflow(job: JobConfig, *, dry_run: bool, log_format: str) -> int:
     from ..services.dataflow import describe, submit, summary
 
-    use_access(job.access)
     job.resolve()
     if dry_run:
         description = describe(job)

@@ -63,7 +63,7 @@ def resumption_of(job: JobConfig) -> Resumption:
     place = place_of(job)
     return Resumption(
         place.location,
-        job.output_location,
+        job.output_tree,
         job.settings,
         suffix=place.suffix,
         roots=None if job.job_config.data.inputs else _roots_of(job),
@@ -111,12 +111,14 @@ def elements_of(each: EventInput, job: JobConfig) -> Iterator[str]:
     if isinstance(each, RecordingInput):
         output = job.output_location if job.job_config.data.outputs else None
         stems = {job.stems.name_of(stem) for stem in job.settings.wanted_stems}
-        return _below(place_of(job), recordings_of(each, output=output, stems=stems))
+        return _below(
+            place_of(job), recordings_of(each, job.file_storage, output=output, stems=stems)
+        )
     if isinstance(each, BigQueryEvents):
         return rows_of(each)
     if isinstance(each, AvroEvents):
-        return avro_elements_of(each)
-    return lines_of(each)
+        return avro_elements_of(each, job.file_storage)
+    return lines_of(each, job.file_storage)
 
 
 def inputs_to_read(job: JobConfig) -> Sequence[EventInput]:
@@ -146,7 +148,7 @@ def require_events(job: JobConfig) -> None:
     """
     for each in inputs_to_read(job):
         if isinstance(each, FileEvents | BigQueryEvents | AvroEvents):
-            require_readable(each)
+            require_readable(each, job.file_storage)
         elif not isinstance(each, PubSubEvents) and next(elements_of(each, job), None) is None:
             raise _nothing_in([each])
 

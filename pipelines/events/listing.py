@@ -9,7 +9,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 from ...audio.extensions import has_audio_extension
 from ...errors import BeamsplitterError
-from ...storage import StorageError, absolute, list_names, scheme_of, stat_file
+from ...storage import Storage, StorageError, absolute, scheme_of
 from ...transforms.manifest import NAME as MANIFEST
 from ...transforms.manifest import result_names
 from ...transforms.roots import Root, fits_pattern
@@ -26,7 +26,9 @@ class InputError(BeamsplitterError, ValueError):
     """An input of the job that is not there or holds no recordings."""
 
 
-def recordings_of(each: RecordingInput, *, output: str | None, stems: set[str]) -> Iterator[str]:
+def recordings_of(
+    each: RecordingInput, storage: Storage, *, output: str | None, stems: set[str]
+) -> Iterator[str]:
     """Whole paths of an input's recordings, lazily, as `sorted` would order all of them.
 
     Folders are walked recursively, here and elsewhere. Hidden files, files without an audio
@@ -38,6 +40,7 @@ def recordings_of(each: RecordingInput, *, output: str | None, stems: set[str]) 
 
     Parameters
     ----------
+    storage : where they lie
     output : the folder of the job's results, which a stopped run has left unfinished stems in
     stems : names, without extension, of the job's stems
 
@@ -50,7 +53,7 @@ def recordings_of(each: RecordingInput, *, output: str | None, stems: set[str]) 
     path = absolute(each.location)
     output = absolute(output) if output else None
     if scheme_of(path):
-        yield from _recordings_elsewhere(each, output, stems)
+        yield from _recordings_elsewhere(each, storage, output, stems)
     elif isinstance(each, GlobEvents):
         matches = glob.glob(path, recursive=True, include_hidden=False)
         yield from sorted(
@@ -64,11 +67,12 @@ def recordings_of(each: RecordingInput, *, output: str | None, stems: set[str]) 
         raise InputError(f"{each.location}: is not a folder")
     else:
         output = os.path.realpath(output) if output else None
-        yield from _without_results(path.rstrip("/"), _walk(path, output), output, stems)
+        names = _walk(path, output)
+        yield from _without_results(path.rstrip("/"), names, storage, output, stems)
 
 
 def _recordings_elsewhere(
-    each: RecordingInput, output: str | None, stems: set[str]
+    each: RecordingInput, storage: Storage, output: str | None, stems: set[str]
 ) -> Iterator[str]:
     if isinstance(each, RecordingEvents):
         yield absolute(each.location)
@@ -77,14 +81,14 @@ def _recordings_elsewhere(
     if isinstance(each, GlobEvents):
         pattern = root_of(each).pattern
         beginning = re.split(MAGIC, pattern[0], maxsplit=1)[0]
-        for name in list_names(root, beginning=beginning):
+        for name in storage.list_names(root, beginning=beginning):
             if has_audio_extension(name) and fits_pattern(name.split("/"), pattern):
                 yield f"{root}/{name}"
     else:
         below = output.removeprefix(f"{root}/") if output else None
-        names = list_names(root, without=None if below == output else below)
+        names = storage.list_names(root, without=None if below == output else below)
         visible = (name for name in names if "/." not in f"/{name}")
-        yield from _without_results(root, visible, output, stems)
+        yield from _without_results(root, visible, storage, output, stems)
 
 
 def _walk(root: str, output: str | None) -> Iterator[str]:
@@ -130,10 +134,11 @@ class _Folder:
         self.has_manifest = False
         self.results: Future[set[str]] | None = None
 
-    def read_manifest(self, root: str, reader: Executor) -> None:
+    def read_manifest(self, root: str, storage: Storage, reader: Executor) -> None:
         """Begin to read what the manifest names, once."""
         if self.results is None:
-            self.results = reader.submit(result_names, f"{root}/{self.path}".removesuffix("/"))
+            path = f"{root}/{self.path}".removesuffix("/")
+            self.results = reader.submit(result_names, path, storage)
 
     def is_decided(self, last_name: str) -> bool:
         """Whether it is known what its results are, when names up to this one have been listed."""
@@ -150,7 +155,7 @@ class _Folder:
 
 
 def _without_results(
-    root: str, names: Iterable[str], output: str | None, stems: set[str]
+    root: str, names: Iterable[str], storage: Storage, output: str | None, stems: set[str]
 ) -> Iterator[str]:
     """Paths of the recordings among names below a folder, but for results; both in order of name.
 
@@ -171,13 +176,13 @@ def _without_results(
                 folder.has_audio = True
                 held.append((folder, name))
             if folder.has_manifest and folder.has_audio:
-                folder.read_manifest(root, reader)
+                folder.read_manifest(root, storage, reader)
             while held:
                 first, recording = held[0]
                 if not first.is_decided(name):
                     if len(held) <= HELD_RECORDINGS:
                         break
-                    first.read_manifest(root, reader)
+                    first.read_manifest(root, storage, reader)
                 held.popleft()
                 if not first.holds_result(recording):
                     yield f"{root}/{recording}"
@@ -229,7 +234,7 @@ def _stem_of(name: str) -> str:
     return os.path.splitext(name)[0]
 
 
-def is_pattern(path: str) -> bool:
+def is_pattern(path: str, storage: Storage) -> bool:
     """Whether a path is a glob pattern: one that holds magic, and is the name of nothing.
 
     Raises
@@ -242,12 +247,12 @@ def is_pattern(path: str) -> bool:
         return not os.path.lexists(path)
     if glob.has_magic(path.split("/")[2]):
         return True
-    return not _is_file(path) and next(list_names(path), None) is None
+    return not _is_file(path, storage) and next(storage.list_names(path), None) is None
 
 
-def _is_file(path: str) -> bool:
+def _is_file(path: str, storage: Storage) -> bool:
     try:
-        stat_file(path)
+        storage.stat(path)
     except StorageError:
         return False
     return True

@@ -7,7 +7,7 @@ import io
 import os
 from typing import TYPE_CHECKING, Any
 
-from ...storage import OutputTree, absolute, list_names, require_writable, scheme_of
+from ...storage import OutputTree, absolute, scheme_of
 from ..job.event_config import (
     AvroEventOutput,
     BigQueryEventOutput,
@@ -68,8 +68,9 @@ def prepare_outputs(job: JobConfig) -> None:
         if isinstance(output, AvroEventOutput):
             _require_codec(output)
         if isinstance(output, FileEventOutput | AvroEventOutput):
-            require_writable(folder_of(output.paths[0]))
-            _remove_other_shards(output)
+            tree = OutputTree(folder_of(output.paths[0]), job.file_storage)
+            tree.require_writable()
+            _remove_other_shards(output, tree)
         elif isinstance(output, BigQueryEventOutput):
             # A stream goes on with the table that it began, as an updated one does.
             goes_on = job.pipeline_options.streaming or bool(job.pipeline_options.update)
@@ -100,19 +101,18 @@ def _require_codec(output: AvroEventOutput) -> None:
         raise InputError(f"{output.prefix}: {error}") from error
 
 
-def _remove_other_shards(output: FileEventOutput | AvroEventOutput) -> None:
+def _remove_other_shards(output: FileEventOutput | AvroEventOutput, tree: OutputTree) -> None:
     """Remove what an earlier run wrote with another number of shards: readers would take both."""
-    folder = folder_of(output.paths[0])
     beginning = os.path.basename(output.prefix)
-    if scheme_of(folder):
-        names = list(list_names(folder, beginning=beginning))
+    if scheme_of(tree.location):
+        names = list(tree.storage.list_names(tree.location, beginning=beginning))
     else:
-        names = os.listdir(folder)
+        names = os.listdir(tree.location)
     ours = {os.path.basename(path) for path in output.paths}
     for name in names:
         path = os.path.join(os.path.dirname(output.prefix), name)
         if name not in ours and output.any_path.fullmatch(path):
-            OutputTree(folder).remove(name)
+            tree.remove(name)
 
 
 # BigQuery -----------------------------------------------------------------------------------------

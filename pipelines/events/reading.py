@@ -15,14 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ...storage import (
-    StorageError,
-    UnusableStorageError,
-    list_names,
-    open_for_reading,
-    scheme_of,
-    stat_file,
-)
+from ...storage import Storage, StorageError, UnusableStorageError, scheme_of
 from ..job.event_config import AvroEvents, BigQueryEvents, FileEvents, GlobEvents
 from .compression import DamagedFileError, decompressed, kind_of
 from .listing import MAGIC, InputError, is_pattern, root_of
@@ -35,7 +28,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ROWS_A_PAGE = 10_000
 
 
-def require_readable(each: FileEvents | BigQueryEvents | AvroEvents) -> None:
+def require_readable(each: FileEvents | BigQueryEvents | AvroEvents, storage: Storage) -> None:
     """Find out before a job starts whether its events are there, unless `validate` is false.
 
     Raises
@@ -45,9 +38,9 @@ def require_readable(each: FileEvents | BigQueryEvents | AvroEvents) -> None:
     UnusableStorageError : they can't be reached
     """
     if isinstance(each, FileEvents):
-        stat_file(files_matching(each.location)[0])
+        storage.stat(files_matching(each.location, storage)[0])
     elif each.validate_ and isinstance(each, AvroEvents):
-        stat_file(avro_files_of(each)[0])
+        storage.stat(avro_files_of(each, storage)[0])
     elif each.validate_ and isinstance(each, BigQueryEvents):
         _require_rows(each)
 
@@ -55,7 +48,7 @@ def require_readable(each: FileEvents | BigQueryEvents | AvroEvents) -> None:
 # Files --------------------------------------------------------------------------------------------
 
 
-def files_matching(pattern: str) -> list[str]:
+def files_matching(pattern: str, storage: Storage) -> list[str]:
     """The files that a path or glob pattern names, here or on `gs://`, in order of name.
 
     Raises
@@ -63,11 +56,12 @@ def files_matching(pattern: str) -> list[str]:
     InputError : there is none
     StorageError : a pattern's folder can't be listed
     """
-    if not is_pattern(pattern):
+    if not is_pattern(pattern, storage):
         return [pattern]
     if scheme_of(pattern):
         root = root_of(GlobEvents(type="glob", location=pattern))
-        names = list_names(root.path, beginning=re.split(MAGIC, root.pattern[0], maxsplit=1)[0])
+        beginning = re.split(MAGIC, root.pattern[0], maxsplit=1)[0]
+        names = storage.list_names(root.path, beginning=beginning)
         paths = [f"{root.path}/{name}" for name in names if root.name_of(f"{root.path}/{name}")]
     else:
         matches = glob.glob(pattern, recursive=True)
@@ -77,7 +71,7 @@ def files_matching(pattern: str) -> list[str]:
     return paths
 
 
-def lines_of(each: FileEvents) -> Iterator[str]:
+def lines_of(each: FileEvents, storage: Storage) -> Iterator[str]:
     """The lines of files, but for blank ones and the header, as they stand there.
 
     Line ends, also those of Windows, and a byte order mark are no part of a line.
@@ -88,17 +82,17 @@ def lines_of(each: FileEvents) -> Iterator[str]:
     StorageError : a file is not there, or may not be read
     UnusableStorageError : it can't be reached
     """
-    for path in files_matching(each.location):
-        for line in itertools.islice(_lines(path, each), each.skip_header_lines, None):
+    for path in files_matching(each.location, storage):
+        for line in itertools.islice(_lines(path, each, storage), each.skip_header_lines, None):
             line = line.removesuffix(b"\r")
             if line.strip():
                 yield os.fsdecode(line)
 
 
-def _lines(path: str, each: FileEvents) -> Iterator[bytes]:
+def _lines(path: str, each: FileEvents, storage: Storage) -> Iterator[bytes]:
     kind = kind_of(path, each.compression_type)
     try:
-        with open_for_reading(path) as file:
+        with storage.reading(path) as file:
             yield from _split(decompressed(file, kind))
     except DamagedFileError as error:
         raise InputError(
@@ -120,7 +114,7 @@ def _split(blocks: Iterable[bytes]) -> Iterator[bytes]:
 # Avro ---------------------------------------------------------------------------------------------
 
 
-def avro_files_of(each: AvroEvents) -> list[str]:
+def avro_files_of(each: AvroEvents, storage: Storage) -> list[str]:
     """The files of an input: those that its pattern matches, or all of a folder.
 
     Raises
@@ -129,15 +123,15 @@ def avro_files_of(each: AvroEvents) -> list[str]:
     StorageError : they can't be listed
     """
     if glob.has_magic(each.pattern):
-        return files_matching(each.pattern)
+        return files_matching(each.pattern, storage)
     try:
-        stat_file(each.pattern)
+        storage.stat(each.pattern)
     except StorageError:
-        return files_matching(os.path.join(each.pattern, "*"))
+        return files_matching(os.path.join(each.pattern, "*"), storage)
     return [each.pattern]
 
 
-def avro_elements_of(each: AvroEvents) -> Iterator[str]:
+def avro_elements_of(each: AvroEvents, storage: Storage) -> Iterator[str]:
     """The elements of Avro files: the field `element`, text or bytes, or else the record as JSON.
 
     Raises
@@ -146,21 +140,21 @@ def avro_elements_of(each: AvroEvents) -> Iterator[str]:
     StorageError : a file may not be read
     UnusableStorageError : it can't be reached
     """
-    for path in avro_files_of(each):
-        for record in _records(path):
+    for path in avro_files_of(each, storage):
+        for record in _records(path, storage):
             if isinstance(record, dict) and isinstance(record.get(ELEMENT), str | bytes):
                 yield os.fsdecode(record[ELEMENT])
             else:
                 yield _json(record)
 
 
-def _records(path: str) -> Iterator[Any]:
+def _records(path: str, storage: Storage) -> Iterator[Any]:
     # Not needed for most jobs.
     import fastavro
 
     count = 0
     try:
-        with open_for_reading(path) as file:
+        with storage.reading(path) as file:
             for record in fastavro.reader(file):
                 yield record
                 count += 1

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import apache_beam as beam
 
 from ...transforms.klio.message import new_message
-from ...transforms.steps import StorageDoFn
 from ..job.event_config import EventInput, PubSubEvents
 from ..job.job_config import JobConfig
 from .elements import NamesInTree, elements_of, inputs_to_read, require_one_folder
@@ -60,7 +59,7 @@ class ReadEvents(beam.PTransform):
         return elements | ToMessages()
 
 
-class _ListInput(StorageDoFn):
+class _ListInput(beam.DoFn):
     """The number of an event input to its elements."""
 
     def __init__(self, job: JobConfig, inputs: Sequence[EventInput]) -> None:

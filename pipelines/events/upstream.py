@@ -4,6 +4,7 @@ import os
 
 import apache_beam as beam
 
+from ...storage import Storage
 from ...transforms.klio.context import KlioContext, bind_context
 from ...transforms.klio.helpers import KlioTriggerUpstream
 from ...transforms.klio.message import KlioJob, parse_message
@@ -31,7 +32,7 @@ class TriggerUpstream(beam.PTransform):
         asked = messages | "Address" >> beam.ParDo(trigger).with_outputs("drop", main="main")
         asked.main.element_type = bytes
         topic = PubSubEventOutput(type="pubsub", topic=self.upstream.topic)
-        unwritten = asked.main | "Ask" >> WriteEvents([topic])
+        unwritten = asked.main | "Ask" >> WriteEvents([topic], Storage())
         refused = asked["drop"] | "Refuse" >> beam.Map(self.refuse).with_output_types(Failure)
         return (unwritten, refused) | beam.Flatten()
 

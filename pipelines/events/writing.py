@@ -15,6 +15,7 @@ from apache_beam.metrics import Metrics
 from ...storage import (
     GCS_SCHEME,
     OutputTree,
+    Storage,
     StorageError,
     UnusableStorageError,
     scheme_of,
@@ -22,7 +23,6 @@ from ...storage import (
 )
 from ...transforms.klio.message import parse_message
 from ...transforms.records import Failure
-from ...transforms.steps import StorageDoFn
 from ..job.event_config import (
     AvroEventOutput,
     BigQueryEventOutput,
@@ -49,11 +49,13 @@ class WriteEvents(beam.PTransform):
     Parameters
     ----------
     outputs : the event outputs of the job
+    storage : where files are written
     """
 
-    def __init__(self, outputs: Sequence[EventOutput]) -> None:
+    def __init__(self, outputs: Sequence[EventOutput], storage: Storage) -> None:
         super().__init__()
         self.outputs = tuple(outputs)
+        self.storage = storage
 
     def expand(self, messages: beam.PCollection) -> beam.PCollection:
         """Messages to failures."""
@@ -62,7 +64,7 @@ class WriteEvents(beam.PTransform):
         for index, output in enumerate(written(self.outputs)):
             label = f"Write-{index}-{output.type}"
             if isinstance(output, FileEventOutput | AvroEventOutput):
-                messages | label >> WriteShards(output)
+                messages | label >> WriteShards(output, self.storage)
             elif isinstance(output, PubSubEventOutput):
                 messages | label >> beam.io.WriteToPubSub(output.topic)
             elif isinstance(output, BigQueryEventOutput):
@@ -81,9 +83,10 @@ class WriteShards(beam.PTransform):
     at all, also when it holds nothing.
     """
 
-    def __init__(self, output: FileEventOutput | AvroEventOutput) -> None:
+    def __init__(self, output: FileEventOutput | AvroEventOutput, storage: Storage) -> None:
         super().__init__()
         self.output = output
+        self.storage = storage
 
     def expand(self, messages: beam.PCollection) -> beam.PCollection:
         """Nothing worth having comes out."""
@@ -97,20 +100,21 @@ class WriteShards(beam.PTransform):
             (elements, shards)
             | beam.Flatten()
             | beam.GroupByKey()
-            | "Write" >> beam.ParDo(_WriteShard(self.output))
+            | "Write" >> beam.ParDo(_WriteShard(self.output, self.storage))
         )
 
 
-class _WriteShard(StorageDoFn):
+class _WriteShard(beam.DoFn):
     """A shard's number and elements to its file."""
 
-    def __init__(self, output: FileEventOutput | AvroEventOutput) -> None:
+    def __init__(self, output: FileEventOutput | AvroEventOutput, storage: Storage) -> None:
         self.output = output
+        self.storage = storage
 
     def process(self, numbered: tuple[int, Iterable[bytes]]) -> None:
         shard, elements = numbered
         path, content = self.output.paths[shard], sorted(filter(None, elements))
-        tree = OutputTree(folder_of(path))
+        tree = OutputTree(folder_of(path), self.storage)
         with tree.writing(os.path.basename(path)) as file:
             if isinstance(self.output, AvroEventOutput):
                 _write_avro(file, content, self.output)
@@ -122,7 +126,10 @@ class _WriteShard(StorageDoFn):
             with contextlib.suppress(OSError):
                 os.removedirs(tree.path(*scratch_names()))
         elif path.startswith(GCS_SCHEME) and isinstance(self.output, AvroEventOutput):
-            _set_content_type(path, self.output.mime_type)
+            # Not needed for most jobs, and slow to import.
+            from ...storage.gcs import GcsFiles
+
+            GcsFiles(self.storage.access).set_content_type(path, self.output.mime_type)
 
 
 def _element_by_shard(message: bytes, count: int) -> tuple[int, bytes]:
@@ -144,16 +151,6 @@ def _write_avro(file: Any, elements: Iterable[bytes], output: AvroEventOutput) -
 
     records = ({"element": element} for element in elements)
     fastavro.writer(file, AVRO_SCHEMA, records, codec=output.codec, sync_marker=SYNC_MARKER)
-
-
-def _set_content_type(path: str, content_type: str) -> None:
-    from ...storage.gcs import client, explained, split
-
-    with explained(path):
-        bucket, name = split(path)
-        blob = client().bucket(bucket).blob(name)
-        blob.content_type = content_type
-        blob.patch()
 
 
 # BigQuery -----------------------------------------------------------------------------------------

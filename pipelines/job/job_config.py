@@ -18,10 +18,11 @@ from ...models.separators.by_name import is_package
 from ...storage import (
     GCS_SCHEME,
     Access,
+    OutputTree,
+    Storage,
     StorageError,
     UnusableStorageError,
     absolute,
-    read_bytes,
     scheme_of,
 )
 from ...transforms.settings import (
@@ -334,9 +335,14 @@ class JobConfig(SplitSettings):
             raise JobFileError("; ".join(_explain(each, {}) for each in error.errors())) from error
 
     @property
-    def access(self) -> Access:
-        """How the job uses buckets."""
-        return Access(**self.storage.model_dump())
+    def file_storage(self) -> Storage:
+        """What all files of the job are read and written through."""
+        return Storage(Access(**self.storage.model_dump()))
+
+    @property
+    def output_tree(self) -> OutputTree:
+        """The folder of the results."""
+        return OutputTree(self.output_location, self.file_storage)
 
     @property
     def output_location(self) -> str:
@@ -387,7 +393,7 @@ def load_job(
     """
     path = os.path.expanduser(path)
     try:
-        data = read_bytes(path) if scheme_of(path) else Path(path).read_bytes()
+        data = Storage().read(path) if scheme_of(path) else Path(path).read_bytes()
         text = data.decode("utf-8")
     except (StorageError, UnusableStorageError) as error:
         raise JobFileError(str(error)) from error

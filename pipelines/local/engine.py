@@ -22,7 +22,7 @@ import psutil
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from ...models.separators.base import ModelError, UnusableModelError
-from ...storage import DEAD_LETTERS, OutputTree, StorageError, use_access
+from ...storage import DEAD_LETTERS, StorageError
 from ...transforms.whereabouts import tell_whereabouts
 from ..events.sources import CreateEvents
 from ..job.job_config import JobConfig, parse_job
@@ -121,8 +121,7 @@ def work(spec: EngineSpec, folder: Path) -> int:
     try:
         preload_models(job)
         # Those of an earlier run are of no more use, also where this one does not come to its end.
-        use_access(job.access)
-        OutputTree(job.output_location).write(b"", DEAD_LETTERS)
+        job.output_tree.write(b"", DEAD_LETTERS)
         tell_whereabouts(folder)
         # To look for garbage in what was imported would copy its memory in each worker.
         gc.freeze()

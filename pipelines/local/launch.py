@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BeamsplitterError
-from ...storage import DEAD_LETTERS, OutputTree
+from ...storage import DEAD_LETTERS
 from ...transforms.progress_lines import progress_of
 from ...transforms.whereabouts import read_whereabouts
 from ..events.elements import place_of
@@ -127,7 +127,7 @@ def run_local(
     StorageError : the output folder can't be written
     KeyboardInterrupt : after the engine and its workers are gone
     """
-    tree = OutputTree(job.output_location)
+    tree = job.output_tree
     started = time.monotonic()
     run = _LocalRun(job, elements, workers=workers, show=show)
     with tree.owned_scratch():
@@ -173,7 +173,7 @@ class _LocalRun:
         receipts = receipts_if_finished(self.job, self.elements)
         if receipts is None:
             return None
-        OutputTree(self.job.output_location).write(b"", DEAD_LETTERS)
+        self.job.output_tree.write(b"", DEAD_LETTERS)
         for receipt in receipts:
             line = {"event": "finished", "process": os.getpid(), **progress_of(receipt)}
             self.state.take(line)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from ...models.separators.by_name import fetch, require_usable
-from ...storage import require_writable, use_access
 from ..events.outputs import prepare_outputs
 from ..job.job_config import JobConfig
 
@@ -20,7 +19,6 @@ def require_ready(job: JobConfig, *, load_packages: bool = False) -> None:
     JobFileError : the job does not fit its separator
     ModelError : the separator can't be had, or not run here
     """
-    use_access(job.access)
     job.resolve()
     require_usable(job.separation.separators, job.separation.device, load_packages=load_packages)
 
@@ -40,7 +38,7 @@ def make_ready(
     InputError : an output of events can't be used
     ModelError : a model can't be fetched
     """
-    require_writable(job.output_location)
+    job.output_tree.require_writable()
     prepare_outputs(job)
     if not job.separation.is_nn_filter:
         fetch(job.separation.separators, on_progress)

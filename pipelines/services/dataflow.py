@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.portability.common_urns import resource_hints
 
-from ...storage import OutputTree, StorageError, UnusableStorageError
+from ...storage import StorageError, UnusableStorageError
 from ...storage.file_facts import GCS_SCHEME
 from ..events.elements import require_events
 from ..events.outputs import prepare_outputs
@@ -163,7 +163,7 @@ def submit(job: JobConfig) -> Submission:
     prepare_outputs(job)
     # Nobody clears up behind a job that was killed. Who may not, can submit all the same.
     with contextlib.suppress(StorageError, UnusableStorageError):
-        OutputTree(job.output_location).clear_left_scratch()
+        job.output_tree.clear_left_scratch()
     with explained():
         result = build_for_service(job, options).run()
     if not result.has_job:

@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
 from ...errors import BeamsplitterError
-from ...storage import OutputTree, require_writable, scheme_of
+from ...storage import scheme_of
 from ..events.elements import require_events
 from ..events.outputs import prepare_outputs
 from ..job.job_config import JobConfig, JobFileError
@@ -160,12 +160,12 @@ def submitted(job: JobConfig) -> Iterator[PortableJob]:
     options = portable_options(job)
     require_server(job)
     require_events(job)
-    require_writable(job.output_location)
+    job.output_tree.require_writable()
     prepare_outputs(job)
     # What its workers and its messages have to say is in the error, or in the dead letters.
     logging.disable(logging.CRITICAL)
     try:
-        with OutputTree(job.output_location).owned_scratch():
+        with job.output_tree.owned_scratch():
             with _explained(job):
                 result = build_for_service(job, options).run()
             yield PortableJob(job, result)

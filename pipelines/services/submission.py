@@ -7,7 +7,6 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from ...storage import OutputTree
 from ...transforms.attempts import new_attempts
 from ..events.sources import ReadEvents
 from ..job.job_config import JobConfig, JobFileError
@@ -70,7 +69,7 @@ def write_summary(
         wall_s=wall_s,
         workers=None,
     )
-    OutputTree(job.output_location).write_json(summary, RUN_FACTS)
+    job.output_tree.write_json(summary, RUN_FACTS)
     return summary
 
 

@@ -27,7 +27,7 @@ from apache_beam.io.gcp.pubsub import PubsubMessage
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from ...models.separators.base import UnusableModelError
-from ...storage import RUN_IDENTITY_VARIABLE, OutputTree
+from ...storage import RUN_IDENTITY_VARIABLE
 from ...transforms.planning import GivenUp
 from ...transforms.whereabouts import tell_whereabouts
 from ..job.job_config import JobConfig, parse_job
@@ -203,7 +203,7 @@ def work(graph: PreparedGraph, job: JobConfig, folder: Path, given_up: GivenUp) 
     os.environ[RUN_IDENTITY_VARIABLE] = batch_identity(int(folder.name))
     try:
         metrics = (PreparedGraph(job, graph.threads, given_up) if given_up else graph).run_batch()
-        OutputTree(job.output_location).clear_scratch()
+        job.output_tree.clear_scratch()
     except Exception as error:
         unusable = what_is_unusable(error)
         if unusable is None:

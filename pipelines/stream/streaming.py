@@ -20,7 +20,6 @@ from typing import Any
 from google.api_core.exceptions import GoogleAPIError
 from google.cloud.pubsub_v1 import SubscriberClient
 
-from ...storage import OutputTree
 from ..events.elements import place_of
 from ..job.job_config import JobConfig
 from ..local.launch import LaunchError, hang_text
@@ -72,7 +71,7 @@ def run_stream(job: JobConfig, *, workers: int, show: Show) -> StreamTotals:
     StorageError : the output folder can't be written
     """
     temporary = tempfile.TemporaryDirectory(prefix="beamsplitter-", ignore_cleanup_errors=True)
-    scratch = OutputTree(job.output_location).owned_scratch()
+    scratch = job.output_tree.owned_scratch()
     with scratch, temporary as folder, _signals() as signals:
         stream = Stream(job, Path(folder), workers=workers, show=show, signals=signals)
         try:
@@ -106,7 +105,7 @@ class Stream:
     ) -> None:
         self.job = job
         self.place = place_of(job)
-        self.tree = OutputTree(job.output_location)
+        self.tree = job.output_tree
         self.folder = folder
         self.workers = workers
         self.show = show

@@ -346,12 +346,12 @@ def test_a_recording_that_vanishes_after_the_listing_is_named(music: Path, tmp_p
     job = job_for(music, out=tmp_path / "out")
     skip = resumption_of(job)
     one, two = (skip.pending_or_receipt(element, force=False) for element in list_events(job))
-    (reference,) = PlanParts(job.settings).apply(one)
+    (reference,) = PlanParts(job.settings, job.file_storage).apply(one)
     shutil.rmtree(music)
     for use in (
         lambda: skip.pending_or_receipt("one.wav", force=False),
-        lambda: list(PlanParts(job.settings).apply(two)),
-        lambda: list(LoadBinary().apply(reference)),
+        lambda: list(PlanParts(job.settings, job.file_storage).apply(two)),
+        lambda: list(LoadBinary(job.file_storage).apply(reference)),
     ):
         with pytest.raises(StorageError, match=r"music/(one|two)\.wav: is not there \(any more\)"):
             use()
@@ -360,10 +360,11 @@ def test_a_recording_that_vanishes_after_the_listing_is_named(music: Path, tmp_p
 def test_a_recording_that_changes_after_the_listing_is_named(music: Path, tmp_path: Path) -> None:
     job = job_for(music, out=tmp_path / "out")
     skip = resumption_of(job)
-    (reference,) = PlanParts(job.settings).apply(skip.pending_or_receipt("one.wav", force=False))
+    pending = skip.pending_or_receipt("one.wav", force=False)
+    (reference,) = PlanParts(job.settings, job.file_storage).apply(pending)
     (music / "one.wav").write_bytes(wav_bytes(TONE[:, :-1], RATE))
     with pytest.raises(StorageError, match=r"one\.wav: changed while .*: run it again"):
-        list(LoadBinary().apply(reference))
+        list(LoadBinary(job.file_storage).apply(reference))
 
 
 # Places -------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from beamsplitter.errors import BeamsplitterError
 from beamsplitter.pipelines.commands.check import check, place_of, read_tree
 from beamsplitter.pipelines.commands.schema import KINDS, schema_of
 from beamsplitter.pipelines.job.job_config import load_job
+from beamsplitter.storage import OutputTree
 
 RATE = 8000
 
@@ -41,7 +42,7 @@ def out(finished: Path, tmp_path: Path) -> Path:
 
 
 def damaged(out: Path) -> dict[str, str]:
-    return {each.path: each.what for each in check(read_tree(str(out)))}
+    return {each.path: each.what for each in check(read_tree(OutputTree(str(out))))}
 
 
 def test_a_whole_tree_is_whole(out: Path, command: Command) -> None:
@@ -129,7 +130,7 @@ def test_a_recording_is_found_by_its_folder(folder: str, uri: str, root: str, su
 def test_checksums_of_a_bucket_are_compared(out: Path, gcs: StorageServer) -> None:
     for path in filter(Path.is_file, out.rglob("*")):
         gcs.bucket.blob(f"out/{path.relative_to(out)}").upload_from_filename(str(path))
-    tree = read_tree("gs://music/out")
+    tree = read_tree(OutputTree("gs://music/out"))
     assert set(tree.manifests) == {"a", "deep/b.flac", "deep/b.wav"}
     assert check(tree) == []
     gcs.bucket.blob("out/a/background.flac").delete()
@@ -178,7 +179,7 @@ def test_the_tables_of_the_docs_have_all_keys() -> None:
 
 
 def test_all_errors_of_a_user_have_one_root() -> None:
-    assert issubclass(type(_error_of(lambda: read_tree("/nowhere"))), BeamsplitterError)
+    assert issubclass(type(_error_of(lambda: read_tree(OutputTree("/nowhere")))), BeamsplitterError)
     assert issubclass(type(_error_of(lambda: load_job("/nowhere.yaml"))), BeamsplitterError)
 
 

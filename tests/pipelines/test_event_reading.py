@@ -33,7 +33,7 @@ from beamsplitter.pipelines.events.reading import (
 )
 from beamsplitter.pipelines.job.event_config import AvroEvents, BigQueryEvents, FileEvents
 from beamsplitter.pipelines.job.job_config import parse_job
-from beamsplitter.storage import StorageError
+from beamsplitter.storage import Storage, StorageError
 
 COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
     ".txt": bytes,
@@ -52,7 +52,7 @@ def bytes_of(names: list[str], end: str = "\n") -> bytes:
 
 
 def lines(path: object, **options: Any) -> list[str]:
-    return list(lines_of(FileEvents(type="file", location=str(path), **options)))
+    return list(lines_of(FileEvents(type="file", location=str(path), **options), Storage()))
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_lines_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "names.gz"
     whole = gzip.compress(bytes_of([f"{os.urandom(9).hex()}.wav" for _ in range(99_000)]))
     path.write_bytes(whole[:-100])
-    found = lines_of(FileEvents(type="file", location=str(path)))
+    found = lines_of(FileEvents(type="file", location=str(path)), Storage())
     assert next(found).endswith(".wav")  # though the end is missing
 
 
@@ -164,7 +164,7 @@ def test_a_bucket_is_read_as_a_folder_is(gcs: StorageServer, tmp_path: Path) -> 
     assert lines("gs://music/lists/*.txt") == ["other.wav"]
     assert lines("gs://music/bracketed/[1].txt") == ["bracketed.wav"]
     assert lines("gs://music/bracketed/[12].txt") == ["plain.wav"]
-    assert files_matching("gs://music/lists/a/names.[xz]*") == [
+    assert files_matching("gs://music/lists/a/names.[xz]*", Storage()) == [
         "gs://music/lists/a/names.xz",
         "gs://music/lists/a/names.zst",
     ]
@@ -177,9 +177,9 @@ def test_a_bucket_is_read_as_a_folder_is(gcs: StorageServer, tmp_path: Path) -> 
 def test_a_missing_file_is_found_out_before_the_job(tmp_path: Path, gcs: StorageServer) -> None:
     for place in (tmp_path / "none", "gs://music/none"):
         with pytest.raises(StorageError, match="none: is not there"):
-            require_readable(FileEvents(type="file", location=str(place)))
+            require_readable(FileEvents(type="file", location=str(place)), Storage())
     (tmp_path / "some").write_text("x")
-    require_readable(FileEvents(type="file", location=str(tmp_path / "some")))
+    require_readable(FileEvents(type="file", location=str(tmp_path / "some")), Storage())
 
 
 # Avro ---------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def element_field(kind: Any) -> list[Any]:
 
 
 def records_of(**places: Any) -> list[str]:
-    return list(avro_elements_of(AvroEvents(type="avro", **places)))
+    return list(avro_elements_of(AvroEvents(type="avro", **places), Storage()))
 
 
 def test_the_element_of_a_record_is_its_field_of_that_name(tmp_path: Path) -> None:
@@ -262,8 +262,8 @@ def test_avro_files_of_a_bucket(gcs: StorageServer, tmp_path: Path) -> None:
     assert records_of(location="gs://music/events/", file_pattern="*.avro") == ["a.wav"]
     assert records_of(location="gs://music/events/b") == ["b.wav"]
     with pytest.raises(InputError, match="no file matches"):
-        require_readable(AvroEvents(type="avro", location="gs://music/none"))
-    require_readable(AvroEvents(type="avro", location="gs://music/none", validate=False))
+        require_readable(AvroEvents(type="avro", location="gs://music/none"), Storage())
+    require_readable(AvroEvents(type="avro", location="gs://music/none", validate=False), Storage())
 
 
 @pytest.mark.parametrize("damage", ["text", "cut", "changed", "empty"])
@@ -391,7 +391,7 @@ def test_rows_are_fetched_page_by_page(songs: BigQueryServer) -> None:
 )
 def test_a_query_in_either_dialect(songs: BigQueryServer, query: str, standard: bool) -> None:
     events = BigQueryEvents(type="bq", query=query, use_standard_sql=standard, kms_key="k")
-    require_readable(events)
+    require_readable(events, Storage())
     assert list(rows_of(events)) == [f"{number}.wav" for number in range(13, 25)]
     checked, run = songs.configurations
     assert checked["dryRun"] and not run["dryRun"]
@@ -419,7 +419,7 @@ def test_a_row_without_a_value_is_named(bigquery: BigQueryServer) -> None:
 def test_what_is_not_there_is_found_out_before_the_job(songs: BigQueryServer) -> None:
     def complaint(error: type[Exception] = InputError, **options: Any) -> str:
         with pytest.raises(error) as raised:
-            require_readable(BigQueryEvents(type="bq", **options))
+            require_readable(BigQueryEvents(type="bq", **options), Storage())
         return str(raised.value)
 
     missing = complaint(dataset="music", table="none")
@@ -428,9 +428,9 @@ def test_what_is_not_there_is_found_out_before_the_job(songs: BigQueryServer) ->
     wrong = complaint(**SONGS, columns=["name", "nam"])
     assert "has no column nam; its columns are name, id" in wrong
     assert "no such column: nope" in complaint(StorageError, query="SELECT nope FROM [music.songs]")
-    require_readable(BigQueryEvents(type="bq", **SONGS))
+    require_readable(BigQueryEvents(type="bq", **SONGS), Storage())
     unchecked = BigQueryEvents(type="bq", dataset="music", table="none", validate=False)
-    require_readable(unchecked)
+    require_readable(unchecked, Storage())
     with pytest.raises(InputError, match="no such table"):
         list(rows_of(unchecked))
 

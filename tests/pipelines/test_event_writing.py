@@ -27,7 +27,7 @@ from beamsplitter.pipelines.events.writing import WriteEvents
 from beamsplitter.pipelines.job.event_config import AvroEvents, FileEvents
 from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
 from beamsplitter.pipelines.run import build
-from beamsplitter.storage import StorageError
+from beamsplitter.storage import Storage, StorageError
 from beamsplitter.transforms import coders  # noqa: F401  (registers the coders)
 from beamsplitter.transforms.klio.message import new_message, parse_message
 from beamsplitter.transforms.records import FileReceipt, Receipt
@@ -86,7 +86,7 @@ class Writer:
         )
         with beam.Pipeline(options=options) as pipeline:
             events = pipeline | beam.Create(messages).with_output_types(bytes)
-            failures = events | WriteEvents(job.job_config.events.outputs)
+            failures = events | WriteEvents(job.job_config.events.outputs, job.file_storage)
             failures | beam.Map(line_of) | beam.Map(append)
         return [json.loads(line) for line in self.letters.read_text().splitlines()]
 
@@ -115,7 +115,7 @@ def test_a_line_for_each_element(tmp_path: Path, write: Writer) -> None:
     path = tmp_path / "out" / "done-00000-of-00001"
     assert path.read_bytes().splitlines() == sorted(ELEMENTS)
     assert path.read_bytes().endswith(b"\n")
-    found = lines_of(FileEvents(type="file", location=f"{out}-*"))
+    found = lines_of(FileEvents(type="file", location=f"{out}-*"), Storage())
     assert sorted(found) == sorted(map(os.fsdecode, ELEMENTS))
 
 
@@ -141,7 +141,7 @@ def test_options_of_klio(tmp_path: Path, write: Writer) -> None:
 def test_what_is_written_can_be_read(tmp_path: Path, write: Writer, kind: str) -> None:
     write(file_output(tmp_path / "x", compression_type=kind))
     events = FileEvents(type="file", location=f"{tmp_path}/x-*", compression_type=kind)
-    assert sorted(lines_of(events)) == sorted(map(os.fsdecode, ELEMENTS))
+    assert sorted(lines_of(events, Storage())) == sorted(map(os.fsdecode, ELEMENTS))
 
 
 def test_shards_hold_each_element_once_and_are_the_same_again(
@@ -203,7 +203,7 @@ def test_avro_is_klios(tmp_path: Path, write: Writer, codec: str) -> None:
         assert reader.writer_schema["name"] == "klio.avro.KlioMessage"
         assert reader.writer_schema["fields"] == [{"name": "element", "type": "bytes"}]
         assert [each["element"] for each in reader] == sorted(ELEMENTS)
-    found = avro_elements_of(AvroEvents(type="avro", location=f"{tmp_path}/*.avro"))
+    found = avro_elements_of(AvroEvents(type="avro", location=f"{tmp_path}/*.avro"), Storage())
     assert sorted(found) == sorted(map(os.fsdecode, ELEMENTS))
 
 
@@ -227,10 +227,10 @@ def test_files_and_avro_in_a_bucket(gcs: StorageServer, write: Writer) -> None:
         "done/list-00001-of-00002",
         "done/list/-00000-of-00009",
     }
-    found = lines_of(FileEvents(type="file", location="gs://music/done/list-*"))
+    found = lines_of(FileEvents(type="file", location="gs://music/done/list-*"), Storage())
     assert sorted(found) == sorted(map(os.fsdecode, ELEMENTS))
     avro = AvroEvents(type="avro", location="gs://music/done", file_pattern="a-*")
-    assert sorted(avro_elements_of(avro)) == sorted(map(os.fsdecode, ELEMENTS))
+    assert sorted(avro_elements_of(avro, Storage())) == sorted(map(os.fsdecode, ELEMENTS))
     blob = gcs.bucket.get_blob("done/a-00000-of-00001")
     assert blob is not None and blob.content_type == "application/mine"
 
@@ -267,7 +267,7 @@ def test_a_topic_that_goes_away_fails_the_job(pubsub: PubSubServer, write: Write
         beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline,
     ):
         events = pipeline | beam.Create(MESSAGES)
-        events | WriteEvents(job.job_config.events.outputs)
+        events | WriteEvents(job.job_config.events.outputs, job.file_storage)
 
 
 # BigQuery -----------------------------------------------------------------------------------------

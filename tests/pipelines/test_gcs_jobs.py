@@ -3,11 +3,20 @@
 import json
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
 import soundfile
+from apache_beam.options.pipeline_options import PipelineOptions
 from conftest import Command, dead_letters, made_signal
 from result_checks import assert_whole, manifests, read_json
 from storage_server import Fault, StorageServer
+
+from beamsplitter.pipelines.events.elements import list_events
+from beamsplitter.pipelines.events.outputs import prepare_outputs
+from beamsplitter.pipelines.events.sources import ReadEvents
+from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
+from beamsplitter.pipelines.run import build
+from beamsplitter.storage import Storage
 
 IN, OUT = "gs://music/in", "gs://music/out"
 SMALL = ("--workers", 2, "--part-seconds", 10)
@@ -104,34 +113,155 @@ def test_a_service_that_falters_costs_nothing(
     assert read_json(tmp_path / "out" / "run.json")["steps"]["Storage"]["retries"] > 3
 
 
+def asked(gcs: StorageServer, bucket: str = "music") -> list[str]:
+    """The requests so far about a bucket and what lies in it."""
+    # The client looks the bucket itself up for its traces, in the background.
+    itself = f"GET /storage/v1/b/{bucket}?"
+    found = (each for each in gcs.requests if f"/b/{bucket}" in each)
+    return [each for each in found if not each.startswith(itself)]
+
+
+def assert_paid(requests: list[str], project: str) -> None:
+    """A project is named as the one that pays for each of the requests."""
+    assert requests
+    assert not [each for each in requests if f"userProject={project}" not in each]
+
+
+KEY = "projects/p/locations/eu/keyRings/r/cryptoKeys/{}"
+
+
 def test_the_project_that_pays_and_the_key_are_passed_on(
     bucket: StorageServer, tmp_path: Path, command: Command
 ) -> None:
     job = tmp_path / "job.yaml"
-    key = "projects/p/locations/eu/keyRings/r/cryptoKeys/k"
+    key = KEY.format("k")
     job.write_text(
         f"""
 job_name: keys
 pipeline_options: {{runner: DirectRunner, streaming: false}}
 storage: {{user_project: my-budget, kms_key: {key}}}
 job_config:
-  events: {{inputs: [{{type: recording, location: "{IN}/long.wav"}}]}}
-  data: {{outputs: [{{type: gcs, location: "{OUT}"}}]}}
+  events:
+    inputs: [{{type: file, location: "gs://music/lists/*.txt"}}]
+    outputs: [{{type: avro, location: "gs://music/done/list", mime_type: application/x-songs}}]
+  data:
+    inputs: [{{type: gcs, location: "{IN}"}}]
+    outputs: [{{type: gcs, location: "{OUT}"}}]
 separation: {{part_seconds: 10}}
 plots: {{enabled: false}}
 """
     )
+    bucket.bucket.blob("lists/songs.txt").upload_from_string("long.wav\none.wav\n")
+    # Of an earlier run with more shards: it goes.
+    bucket.bucket.blob("done/list-00001-of-00002").upload_from_string("old")
     bucket.requests.clear()
     for workers in (1, 2):
         run = command("run", job, "--workers", workers, "--force")
         assert run.returncode == 0, run.stderr
-    assert len(bucket.requests) > 20
-    # The client looks the bucket itself up for its traces, in the background.
-    asked = [each for each in bucket.requests if not each.startswith("GET /storage/v1/b/music?")]
-    assert not [request for request in asked if "userProject=my-budget" not in request]
+    assert command("run", job, "--dry-run").returncode == 0
+    assert_paid(asked(bucket), "my-budget")
+    methods = {each.split()[0] for each in asked(bucket)}
+    assert methods == {"GET", "POST", "PATCH", "DELETE"}
+    assert any("GET /storage/v1/b/music/o?" in each for each in asked(bucket))
     uploads = [request for request in bucket.requests if request.startswith("POST /upload")]
     assert len(uploads) > 8
     assert all(f"kmsKeyName={key}" in request for request in uploads)
+    (name,) = bucket.names("done")
+    assert bucket.bucket.get_blob(name).content_type == "application/x-songs"
+
+
+def test_the_project_pays_for_commands_too(
+    bucket: StorageServer, tmp_path: Path, command: Command
+) -> None:
+    pays = ("-O", "storage.user_project=my-budget")
+    bucket.requests.clear()
+    done = command("separate", f"{IN}/o*.wav", "-o", OUT, "--no-plots", *pays)
+    assert done.returncode == 0, done.stderr
+    # Whether it is a pattern is asked for, too.
+    assert any("/o/in/o*.wav?" in each for each in asked(bucket))
+    assert_paid(asked(bucket), "my-budget")
+    bucket.requests.clear()
+    done = command("check", OUT, "--user-project", "my-budget")
+    assert done.returncode == 0, done.stderr
+    assert_paid(asked(bucket), "my-budget")
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        f"""
+job_name: checked
+pipeline_options: {{runner: DirectRunner, streaming: false}}
+storage: {{user_project: my-budget}}
+job_config:
+  events: {{inputs: [{{type: folder, location: "{IN}"}}]}}
+  data: {{outputs: [{{type: gcs, location: "{OUT}"}}]}}
+"""
+    )
+    bucket.requests.clear()
+    command("verify", job)
+    assert any("prefix=out/.beamsplitter/" in each for each in asked(bucket))
+    assert_paid(asked(bucket), "my-budget")
+
+
+class Whole(beam.PTransform):
+    """The graph of a job, as a step of another one."""
+
+    def __init__(self, job: JobConfig) -> None:
+        super().__init__()
+        self.job = job
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """The receipts."""
+        return build(self.job, pipeline | ReadEvents(self.job), local_workers=1)["receipts"]
+
+
+def test_jobs_in_one_process_use_buckets_each_in_its_own_way(
+    gcs: StorageServer, songs: Path
+) -> None:
+    other = gcs.bucket.client.create_bucket("other")
+    for name in ("one.wav", "three.wav", "long.wav"):
+        for place in (gcs.bucket, other):
+            place.blob(f"in/{name}").upload_from_filename(str(songs / name))
+    jobs = {
+        each: parse_job(
+            {
+                "job_name": each,
+                "pipeline_options": {"runner": "DirectRunner", "streaming": False},
+                "storage": {"user_project": f"of-{each}", "kms_key": KEY.format(each)},
+                "job_config": {
+                    "events": {
+                        "inputs": [{"type": "folder", "location": f"gs://{each}/in"}],
+                        "outputs": [{"type": "avro", "location": f"gs://{each}/done"}],
+                    },
+                    "data": {"outputs": [{"type": "gcs", "location": f"gs://{each}/out"}]},
+                },
+                "separation": {"part_seconds": 10},
+            },
+            source="test",
+        )
+        for each in ("music", "other")
+    }
+    gcs.requests.clear()
+    try:
+        listed = [list_events(job) for job in jobs.values()]
+        assert listed[0] == listed[1] == ("long.wav", "one.wav", "three.wav")
+        for job in jobs.values():
+            job.output_tree.require_writable()
+            prepare_outputs(job)
+        # Bundles of both come in turns.
+        with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
+            for name, job in jobs.items():
+                pipeline | name >> Whole(job)
+        for job in jobs.values():
+            job.output_tree.clear_scratch()
+        requests = {name: asked(gcs, name) for name in jobs}
+        for name, of_job in requests.items():
+            assert_paid(of_job, f"of-{name}")
+            assert {each.split()[0] for each in of_job} == {"GET", "POST", "PATCH", "DELETE"}
+            uploads = [each for each in of_job if each.startswith("POST /upload")]
+            assert all(f"kmsKeyName={KEY.format(name)}" in each for each in uploads)
+            stored = Storage().list_names(f"gs://{name}/out")
+            assert sum(each.endswith("/manifest.json") for each in stored) == 3
+    finally:
+        other.delete(force=True)
 
 
 def test_results_beside_the_recordings_are_no_recordings(

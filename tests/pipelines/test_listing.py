@@ -25,7 +25,7 @@ from beamsplitter.pipelines.events.listing import InputError, recordings_of
 from beamsplitter.pipelines.events.sources import ReadEvents
 from beamsplitter.pipelines.job.event_config import FolderEvents, GlobEvents
 from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
-from beamsplitter.storage import StorageError, UnusableStorageError
+from beamsplitter.storage import Storage, StorageError, UnusableStorageError
 from beamsplitter.storage import gcs as gcs_files
 from beamsplitter.transforms.klio.message import parse_message
 
@@ -44,7 +44,7 @@ def folder_of(location: str) -> FolderEvents:
 
 def below(location: str, output: str | None = None) -> list[str]:
     """Names of the recordings below a folder."""
-    found = recordings_of(folder_of(location), output=output, stems=STEMS)
+    found = recordings_of(folder_of(location), Storage(), output=output, stems=STEMS)
     return [path.removeprefix(f"{location}/") for path in found]
 
 
@@ -213,7 +213,10 @@ def test_globs_match_as_those_on_this_machine_do(
         [
             path.removeprefix(f"{root}/")
             for path in recordings_of(
-                GlobEvents(type="glob", location=f"{root}/{pattern}"), output=None, stems=STEMS
+                GlobEvents(type="glob", location=f"{root}/{pattern}"),
+                Storage(),
+                output=None,
+                stems=STEMS,
             )
         ]
         for root in (str(tmp_path), ROOT)
@@ -225,9 +228,8 @@ def test_globs_match_as_those_on_this_machine_do(
 
 def test_a_pattern_stands_for_no_buckets() -> None:
     with pytest.raises(InputError, match=r"gs://mu\*/a: a pattern names one bucket: gs://BUCKET/"):
-        list(
-            recordings_of(GlobEvents(type="glob", location="gs://mu*/a"), output=None, stems=STEMS)
-        )
+        glob = GlobEvents(type="glob", location="gs://mu*/a")
+        list(recordings_of(glob, Storage(), output=None, stems=STEMS))
 
 
 # Lazily -------------------------------------------------------------------------------------------
@@ -239,7 +241,7 @@ def test_a_flat_bucket_is_listed_as_it_is_taken(
     monkeypatch.setattr(listing, "HELD_RECORDINGS", 20)
     gcs.page_size = 10
     gcs.fill(f"in/{number:04}.wav" for number in range(1000))
-    found = recordings_of(folder_of(ROOT), output=None, stems=STEMS)
+    found = recordings_of(folder_of(ROOT), Storage(), output=None, stems=STEMS)
     assert not pages(gcs)
     for taken in range(1, 101):
         assert next(found) == f"{ROOT}/{taken - 1:04}.wav"
@@ -252,7 +254,7 @@ def test_a_flat_bucket_is_listed_as_it_is_taken(
 def test_a_folder_is_done_when_another_begins(gcs: StorageServer) -> None:
     gcs.page_size = 10
     gcs.fill(f"in/{number // 10:03}/{number % 10}.wav" for number in range(1000))
-    found = recordings_of(folder_of(ROOT), output=None, stems=STEMS)
+    found = recordings_of(folder_of(ROOT), Storage(), output=None, stems=STEMS)
     for taken in range(1, 101):
         next(found)
         assert len(pages(gcs)) == (taken - 1) // 10 + 2
@@ -293,8 +295,8 @@ def test_memory_does_not_grow_with_the_number_of_names(
             yield pattern.format(number, number // 20, number % 20 // 5)
 
     # No server makes so many in the time of a test.
-    monkeypatch.setattr(listing, "list_names", many)
-    found = recordings_of(folder_of(ROOT), output=ROOT, stems=STEMS)
+    monkeypatch.setattr(Storage, "list_names", many)
+    found = recordings_of(folder_of(ROOT), Storage(), output=ROOT, stems=STEMS)
     next(found)
     tracemalloc.start()
     try:
@@ -341,7 +343,7 @@ def test_a_service_that_stays_away_is_no_end_of_the_list(
 ) -> None:
     gcs.fill(["in/2/manifest.json"], manifest("60.wav").encode())
     gcs.faults = [Fault(pattern, 503, times=1000)]
-    found = recordings_of(folder_of(ROOT), output=None, stems=STEMS)
+    found = recordings_of(folder_of(ROOT), Storage(), output=None, stems=STEMS)
     taken = []
     with pytest.raises(UnusableStorageError, match=r"gs://music/in.*: can't be reached"):
         taken += [next(found) for _ in hundred]

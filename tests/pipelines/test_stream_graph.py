@@ -130,7 +130,7 @@ def test_receipts_that_come_again_after_the_join_lose_nothing(
         job, test_stream.TestStream().add_elements([event("long.wav")]), tmp_path / "progress"
     )
     files = result_files(tmp_path / "out")
-    join = JoinParts(job.settings, job.output_location, is_stream=True)
+    join = JoinParts(job.settings, job.output_tree, is_stream=True)
     (track,) = apply(join, groups[-1])
     assert {file.name for file in track.files} == set(os.listdir(tmp_path / "out" / "long")) - {
         "manifest.json"

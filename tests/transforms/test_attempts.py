@@ -28,7 +28,7 @@ def pending(name: str, generation: str = "1") -> PendingRecording:
 @pytest.fixture
 def count(tmp_path: Path) -> Iterator[CountAttempts]:
     """A step with notes of its own."""
-    step = CountAttempts(str(tmp_path / "out"), new_attempts(), reason="it crashed")
+    step = CountAttempts(OutputTree(str(tmp_path / "out")), new_attempts(), reason="it crashed")
     yield step
     step.teardown()
 
@@ -105,7 +105,7 @@ def test_storage_that_is_away_again_and_again_is_no_crash(tmp_path: Path) -> Non
 
     def run() -> None:
         with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-            step = CountAttempts(str(tmp_path / "out"), folder, reason="it crashed")
+            step = CountAttempts(OutputTree(str(tmp_path / "out")), folder, reason="it crashed")
             counted = pipeline | beam.Create([pending("a")]) | beam.ParDo(step)
             counted | beam.ParDo(FailingSteps(tmp_path / "failed", tries))
 
@@ -133,7 +133,7 @@ def test_a_note_that_could_not_be_removed_is_no_crash(
 
 
 def test_in_a_bucket_a_try_takes_two_reads_and_one_write(gcs: StorageServer) -> None:
-    step = CountAttempts(f"gs://{BUCKET}/out", new_attempts(), reason="it crashed")
+    step = CountAttempts(OutputTree(f"gs://{BUCKET}/out"), new_attempts(), reason="it crashed")
     gcs.requests.clear()
     assert worked(step, pending("a")) == [pending("a")]
     of_objects = (request.split() for request in gcs.requests)
@@ -148,13 +148,13 @@ def test_in_a_bucket_a_try_takes_two_reads_and_one_write(gcs: StorageServer) -> 
 def test_the_notes_are_scratch_files_of_this_run(count: CountAttempts) -> None:
     begun(count, pending("a"))
     assert new_attempts() != count.folder
-    OutputTree(count.tree.location).clear_scratch()
+    count.tree.clear_scratch()
     assert not notes(count)
 
 
 def beside(count: CountAttempts) -> CountAttempts:
     """The same step in another thread's bundle."""
-    return CountAttempts(count.tree.location, count.folder, reason="it crashed")
+    return CountAttempts(count.tree, count.folder, reason="it crashed")
 
 
 def test_a_second_try_has_its_process_to_itself(count: CountAttempts) -> None:

@@ -22,10 +22,9 @@ from beamsplitter.pipelines.run import build
 from beamsplitter.storage import (
     DEAD_LETTERS,
     OutputTree,
+    Storage,
     StorageError,
     crc32c_of,
-    read_bytes,
-    stat_file,
 )
 from beamsplitter.storage.beam_files import BeamFiles
 
@@ -158,9 +157,9 @@ def test_names_come_in_order(place: str) -> None:
 
 def test_a_scheme_that_nobody_knows_is_told() -> None:
     with pytest.raises(StorageError, match=r"no file system for hbase:// here: install"):
-        stat_file("hbase://table/a.wav")
+        Storage().stat("hbase://table/a.wav")
     with pytest.raises(StorageError, match=r"as apache-beam\[aws\] for s3://"):
-        read_bytes("hbase://table/a.wav")
+        Storage().read("hbase://table/a.wav")
 
 
 def job_for(recordings: str, out: str) -> JobConfig:

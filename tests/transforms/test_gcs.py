@@ -11,14 +11,11 @@ from google.cloud import storage as google_storage
 from storage_server import Fault, StorageServer
 
 from beamsplitter.storage import (
+    Access,
     OutputTree,
+    Storage,
     StorageError,
     crc32c_of,
-    open_for_reading,
-    read_bytes,
-    require_writable,
-    sha256_of,
-    stat_file,
 )
 from beamsplitter.storage.gcs import READ_CHUNK_BYTES, GcsFiles
 from beamsplitter.transforms.resuming import Resumption
@@ -37,13 +34,13 @@ def test_what_is_written_is_read(tree: OutputTree) -> None:
     data = os.urandom(3 * READ_CHUNK_BYTES + 17)
     tree.write(data, "a", "b")
     path = tree.path("a", "b")
-    assert read_bytes(path) == data
-    assert stat_file(path).size_bytes == len(data)
+    assert Storage().read(path) == data
+    assert Storage().stat(path).size_bytes == len(data)
     assert tree.has("a", "b", size_bytes=len(data), crc32c=crc32c_of(io.BytesIO(data)))
     assert not tree.has("a", "b", size_bytes=len(data), crc32c=crc32c_of(io.BytesIO(b"")))
     assert not tree.has("a", "c", size_bytes=0, crc32c="")
-    assert len(sha256_of(path)) == 64
-    with open_for_reading(path) as file:
+    assert len(Storage().sha256_of(path)) == 64
+    with Storage().reading(path) as file:
         for start in (0, 5, READ_CHUNK_BYTES - 3, 2 * READ_CHUNK_BYTES, len(data) - 4, len(data)):
             file.seek(start)
             assert file.read(1000) == data[start : start + 1000]
@@ -78,7 +75,7 @@ def test_forked_processes_do_not_share_connections(tree: OutputTree) -> None:
         if not worker:
             # Whatever is raised must not leave this block.
             with contextlib.suppress(Exception):
-                right = [read_bytes(tree.path(name)) == name.encode() * 10_000 for _ in range(50)]
+                right = [tree.read(name) == name.encode() * 10_000 for _ in range(50)]
                 os._exit(0 if all(right) else 1)
             os._exit(2)
         workers.append(worker)
@@ -87,10 +84,10 @@ def test_forked_processes_do_not_share_connections(tree: OutputTree) -> None:
 
 def test_reading_keeps_to_one_generation(tree: OutputTree, gcs: StorageServer) -> None:
     tree.write(b"old content", "f")
-    with open_for_reading(tree.path("f")) as file:
+    with tree.reading("f") as file:
         file.read(1)
     downloads = [each for each in gcs.requests if "alt=media" in each]
-    generation = stat_file(tree.path("f")).generation
+    generation = Storage().stat(tree.path("f")).generation
     assert downloads and all(f"generation={generation}" in each for each in downloads)
 
 
@@ -98,14 +95,14 @@ def test_reading_keeps_to_one_generation(tree: OutputTree, gcs: StorageServer) -
 def test_awkward_names(tree: OutputTree, name: str) -> None:
     tree.write(b"content", name, f"{name}.x")
     path = tree.path(name, f"{name}.x")
-    assert read_bytes(path) == b"content"
-    with open_for_reading(path) as file:
+    assert Storage().read(path) == b"content"
+    with Storage().reading(path) as file:
         assert file.read() == b"content"
-    assert list(GcsFiles().list_names(OUT)) == [f"{name}/{name}.x"]
-    assert GcsFiles().names_alike(path) == {f"{name}.x"}
+    assert list(GcsFiles(Access()).list_names(OUT)) == [f"{name}/{name}.x"]
+    assert GcsFiles(Access()).names_alike(path) == {f"{name}.x"}
     tree.remove(name, f"{name}.x")
     tree.remove(name, f"{name}.x")
-    assert list(GcsFiles().list_names(OUT)) == []
+    assert list(GcsFiles(Access()).list_names(OUT)) == []
 
 
 def test_an_exception_leaves_what_was_there(tree: OutputTree) -> None:
@@ -113,7 +110,7 @@ def test_an_exception_leaves_what_was_there(tree: OutputTree) -> None:
     with pytest.raises(ZeroDivisionError), tree.writing("f") as file:
         file.write(b"new")
         raise ZeroDivisionError
-    assert read_bytes(tree.path("f")) == b"old"
+    assert tree.read("f") == b"old"
 
 
 def test_scratch_files_of_this_run_are_cleared_and_no_others(tree: OutputTree) -> None:
@@ -122,12 +119,12 @@ def test_scratch_files_of_this_run_are_cleared_and_no_others(tree: OutputTree) -
     tree.write(b"", ".beamsplitter", f"scratch-{run_identity()}", "parts", "x")
     tree.write(b"", ".beamsplitter", "scratch-other-1", "x")
     tree.clear_scratch()
-    assert list(GcsFiles().list_names(OUT)) == [".beamsplitter/scratch-other-1/x"]
+    assert list(GcsFiles(Access()).list_names(OUT)) == [".beamsplitter/scratch-other-1/x"]
 
 
 def test_a_bucket_that_is_not_there_is_named(gcs: StorageServer) -> None:
     with pytest.raises(StorageError, match=r"^gs://no-such-bucket/out: .* there is no such bucket"):
-        require_writable("gs://no-such-bucket/out")
+        OutputTree("gs://no-such-bucket/out").require_writable()
 
 
 def test_scratch_files_of_killed_runs_go_by_age(
@@ -141,14 +138,14 @@ def test_scratch_files_of_killed_runs_go_by_age(
         with monkeypatch.context() as patch:
             patch.setattr(time, "time", lambda later_s=later_s: later_s)
             tree.clear_left_scratch()
-        found = list(GcsFiles().list_names(OUT))
+        found = list(GcsFiles(Access()).list_names(OUT))
         assert found == [".beamsplitter/scratch-other-1/x"] * left + ["a/manifest.json"]
 
 
 def test_files_alike_share_all_but_the_extension(tree: OutputTree) -> None:
     for name in ("a.wav", "a.flac", "a.b.wav", "ab.wav", "a/x.wav", "a.wav.bak/x"):
         tree.write(b"", name)
-    assert GcsFiles().names_alike(tree.path("a.wav")) == {"a.wav", "a.flac"}
+    assert GcsFiles(Access()).names_alike(tree.path("a.wav")) == {"a.wav", "a.flac"}
 
 
 @pytest.mark.parametrize("kind", [503, 429, "reset", "slow", "truncate"])
@@ -156,9 +153,9 @@ def test_reading_outlasts_faults(tree: OutputTree, gcs: StorageServer, kind: int
     data = os.urandom(100_000)
     tree.write(data, "f")
     gcs.faults = [Fault("alt=media", kind, times=1)]
-    assert read_bytes(tree.path("f")) == data
+    assert tree.read("f") == data
     gcs.faults = [Fault("alt=media", kind, times=1)]
-    with open_for_reading(tree.path("f")) as file:
+    with tree.reading("f") as file:
         assert file.read() == data
 
 
@@ -171,7 +168,7 @@ def test_writing_outlasts_faults(
     gcs.faults = [Fault("^(POST|PUT) /upload", kind, times=1)]
     tree.write(data, "f")
     assert gcs.faults[0].times == 0
-    assert read_bytes(tree.path("f")) == data
+    assert tree.read("f") == data
 
 
 def test_two_writers_of_the_same_do_not_mind_each_other(
@@ -180,7 +177,7 @@ def test_two_writers_of_the_same_do_not_mind_each_other(
     with tree.writing("f") as mine:
         mine.write(b"same")
         gcs.bucket.blob("out/f").upload_from_string(b"same")
-    assert read_bytes(tree.path("f")) == b"same"
+    assert tree.read("f") == b"same"
 
 
 def test_a_writer_is_told_that_another_was_quicker(
@@ -199,24 +196,24 @@ def test_a_writer_is_told_that_another_was_quicker(
     monkeypatch.setattr(google_storage.Bucket, "get_blob", found_then_changed)
     with pytest.raises(StorageError, match="gs://music/out/f: was written by another run"):
         tree.write(b"mine", "f")
-    assert read_bytes(tree.path("f")) == b"theirs"
+    assert tree.read("f") == b"theirs"
 
 
 def test_errors_name_the_object(gcs: StorageServer) -> None:
     with pytest.raises(StorageError, match=r"gs://music/x\.wav: is not there"):
-        read_bytes("gs://music/x.wav")
+        Storage().read("gs://music/x.wav")
     with pytest.raises(StorageError, match="gs://nothing/x: is not there"):
-        stat_file("gs://nothing/x")
+        Storage().stat("gs://nothing/x")
     gcs.faults = [Fault("secret", 403)]
     with pytest.raises(StorageError, match="secret: may not be accessed"):
-        stat_file("gs://music/secret")
+        Storage().stat("gs://music/secret")
     with pytest.raises(StorageError, match="names no bucket"):
-        stat_file("gs:///x")
+        Storage().stat("gs:///x")
 
 
 def test_an_element_may_be_a_whole_path_below_the_location(gcs: StorageServer) -> None:
     gcs.bucket.blob("in/album/x.wav").upload_from_string(b"content")
-    step = Resumption("gs://music/in", OUT, SplitSettings(), suffix=".wav")
+    step = Resumption("gs://music/in", OutputTree(OUT), SplitSettings(), suffix=".wav")
     by_path = step.pending_or_receipt("gs://music/in/album/x.wav", force=False)
     by_name = step.pending_or_receipt("album/x", force=False)
     assert (by_path.element, by_path.uri) == ("album/x.wav", by_name.uri)

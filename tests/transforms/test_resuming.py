@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from beamsplitter.audio.decoding.audio_reader import AudioInfo
-from beamsplitter.storage import OutputTree, sha256_of
+from beamsplitter.storage import OutputTree, Storage
 from beamsplitter.transforms.manifest import (
     differences,
     manifest_of,
@@ -44,7 +44,7 @@ class World:
         return path
 
     def resumption(self, settings: SplitSettings = PLAIN, **more: Any) -> Resumption:
-        return Resumption(str(self.music), str(self.out), settings, **more)
+        return Resumption(str(self.music), self.tree, settings, **more)
 
     def ask(
         self, name: str, settings: SplitSettings = PLAIN, *, force: bool = False, **more: Any
@@ -70,7 +70,11 @@ class World:
         fields = {each.name: getattr(found, each.name) for each in dataclasses.fields(found)}
         recording = Recording(**fields, info=INFO, start_sample=0, total_samples=100)
         manifest = manifest_of(
-            recording, tuple(files), settings, source_sha256=sha256_of(found.uri), work_s=1
+            recording,
+            tuple(files),
+            settings,
+            source_sha256=Storage().sha256_of(found.uri),
+            work_s=1,
         )
         write_manifest(manifest, self.tree, found.folder)
         return found.folder
@@ -146,7 +150,7 @@ def test_a_touched_file_is_done_and_told_so_only_once(
     world.finish("a.wav")
     os.utime(path, ns=(1, 1))
     assert world.is_done("a.wav")
-    monkeypatch.setattr("beamsplitter.transforms.resuming.sha256_of", None)
+    monkeypatch.setattr(Storage, "sha256_of", None)
     assert world.is_done("a.wav")
 
 

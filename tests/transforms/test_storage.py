@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from beamsplitter import storage
-from beamsplitter.storage import OutputTree, StorageError
+from beamsplitter.storage import OutputTree, Storage, StorageError
 
 
 def files_below(folder: Path) -> set[str]:
@@ -139,9 +139,9 @@ def test_scratch_of_other_hosts_goes_by_age(tmp_path: Path) -> None:
 
 def test_errors_name_the_file_and_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"nothing\.wav: is not there"):
-        storage.read_bytes(str(tmp_path / "nothing.wav"))
+        Storage().read(str(tmp_path / "nothing.wav"))
     with pytest.raises(StorageError, match="is not a file"):
-        storage.stat_file(str(tmp_path))
+        Storage().stat(str(tmp_path))
 
 
 def test_json_is_the_same_for_the_same_value_and_holds_any_name(tmp_path: Path) -> None:
