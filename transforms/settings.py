@@ -19,7 +19,7 @@ RESULTS_VERSION = 2
 MIXTURE_PLOT = "spectrogram"
 COMBINED_PLOT = "spectrograms"
 OWN_NAMES = (MIXTURE_PLOT, COMBINED_PLOT, "manifest")
-COMBINED_PIXELS = 64_000_000  # 256 MB while it is drawn
+COMBINED_PIXELS = 64_000_000  # at 5 bytes each while it is drawn
 NEAREST_NEIGHBORS = "nn-filter"
 
 

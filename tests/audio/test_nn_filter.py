@@ -232,11 +232,11 @@ def test_wrong_shapes():
     with pytest.raises(ValueError, match=r"\(100,\)"):
         nn_filter(noise(100), width=3)
     indices, counts = nearest_frames(noise(5, 100), width=3)
-    with pytest.raises(ValueError, match="do not belong to 99 frames"):
+    with pytest.raises(ValueError, match="99 frames"):
         median_over_neighbors(noise(5, 99), indices, counts)
-    with pytest.raises(ValueError, match="indices must lie in"):
+    with pytest.raises(ValueError, match=r"^indices"):
         median_over_neighbors(noise(5, 100), indices + 100, counts)
-    with pytest.raises(ValueError, match="counts must lie in"):
+    with pytest.raises(ValueError, match=r"^counts"):
         median_over_neighbors(noise(5, 100), indices, counts + 100)
 
 

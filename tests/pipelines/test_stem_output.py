@@ -341,6 +341,7 @@ def test_plots_show_what_the_files_hold_whenever_they_are_drawn(
                 power,
                 plot_grid(signals[stem].shape[1], rate),
                 title=f"{name}.wav – {stem}",
+                subtitle="nn-filter",
                 peak_db=peak_db,
                 range_db=80,
             )

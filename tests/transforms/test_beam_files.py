@@ -156,7 +156,7 @@ def test_names_come_in_order(place: str) -> None:
 
 
 def test_a_scheme_that_nobody_knows_is_told() -> None:
-    with pytest.raises(StorageError, match=r"no file system for hbase:// here: install"):
+    with pytest.raises(StorageError, match=r"hbase://.*install"):
         Storage().stat("hbase://table/a.wav")
     with pytest.raises(StorageError, match=r"as apache-beam\[aws\] for s3://"):
         Storage().read("hbase://table/a.wav")

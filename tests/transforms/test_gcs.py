@@ -123,7 +123,7 @@ def test_scratch_files_of_this_run_are_cleared_and_no_others(tree: OutputTree) -
 
 
 def test_a_bucket_that_is_not_there_is_named(gcs: StorageServer) -> None:
-    with pytest.raises(StorageError, match=r"^gs://no-such-bucket/out: .* there is no such bucket"):
+    with pytest.raises(StorageError, match=r"^gs://no-such-bucket/out: .*no such bucket"):
         OutputTree("gs://no-such-bucket/out").require_writable()
 
 
@@ -194,7 +194,7 @@ def test_a_writer_is_told_that_another_was_quicker(
         return blob
 
     monkeypatch.setattr(google_storage.Bucket, "get_blob", found_then_changed)
-    with pytest.raises(StorageError, match="gs://music/out/f: was written by another run"):
+    with pytest.raises(StorageError, match=r"gs://music/out/f: .*another run"):
         tree.write(b"mine", "f")
     assert tree.read("f") == b"theirs"
 
@@ -205,7 +205,7 @@ def test_errors_name_the_object(gcs: StorageServer) -> None:
     with pytest.raises(StorageError, match="gs://nothing/x: is not there"):
         Storage().stat("gs://nothing/x")
     gcs.faults = [Fault("secret", 403)]
-    with pytest.raises(StorageError, match="secret: may not be accessed"):
+    with pytest.raises(StorageError, match=r"secret: .*roles"):
         Storage().stat("gs://music/secret")
     with pytest.raises(StorageError, match="names no bucket"):
         Storage().stat("gs:///x")
@@ -217,7 +217,7 @@ def test_an_element_may_be_a_whole_path_below_the_location(gcs: StorageServer) -
     by_path = step.pending_or_receipt("gs://music/in/album/x.wav", force=False)
     by_name = step.pending_or_receipt("album/x", force=False)
     assert (by_path.element, by_path.uri) == ("album/x.wav", by_name.uri)
-    with pytest.raises(StorageError, match=r"gs://other/x\.wav: does not lie below gs://music/in"):
+    with pytest.raises(StorageError, match=r"gs://other/x\.wav: .*gs://music/in"):
         step.pending_or_receipt("gs://other/x.wav", force=False)
     with pytest.raises(StorageError, match="leads out"):
         step.pending_or_receipt("gs://music/in/../x.wav", force=False)

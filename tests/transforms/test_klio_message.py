@@ -127,7 +127,7 @@ class TestVersion:
         assert message.data.element == b""
 
     def test_later_version(self):
-        with pytest.raises(KlioMessageError, match="version 3 is not known"):
+        with pytest.raises(KlioMessageError, match="version 3"):
             parse_message(field(2, field(3, b"x")) + flag(3, 3))
 
     @pytest.mark.parametrize("version", [0, 3])

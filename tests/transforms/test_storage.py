@@ -43,7 +43,7 @@ def test_an_exception_leaves_what_was_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", "a\0b", ".."])
 def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(StorageError, match="leads out of the output folder"):
+    with pytest.raises(StorageError, match="leads out of"):
         OutputTree(str(tmp_path)).path(name)
 
 
