@@ -51,6 +51,7 @@ FLAGS = {
     "stems": "--stems",
     "stems.format": "--format",
     "stems.bit_depth": "--bit-depth",
+    "stems.file_name": "--file-name",
     "stems.bit_rate_kbps": "--bit-rate",
     "stems.quality": "--quality",
     "stems.sample_rate": "--sample-rate",
@@ -149,6 +150,10 @@ def separate(
         str | None,
         typer.Option(metavar="NAME", help="Write this stem and the sum of all others, no_NAME."),
     ] = None,
+    file_name: Annotated[
+        str,
+        typer.Option(help="Of stems, with {stem} and, if wished, {recording} and {separator}."),
+    ] = "{stem}",
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw spectrograms.")] = True,
     start: Annotated[float, typer.Option(min=0, help="Begin this many seconds in.")] = 0.0,
     duration: Annotated[
@@ -217,6 +222,7 @@ def separate(
             "sample_rate": sample_rate,
             "peaks": peaks,
             "two_stems": two_stems,
+            "file_name": file_name,
             "select": [name.strip() for name in stems.split(",")] if stems else None,
         },
         plots={"enabled": plots},

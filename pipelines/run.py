@@ -96,7 +96,6 @@ def build(
     upstream = job.job_config.upstream
     skip = SkipFinished(
         resumption_of(job),
-        stem_names={settings.stems.name_of(stem) for stem in settings.wanted_stems},
         given_up=given_up,
         done=done,
         asks_upstream=upstream is not None,

@@ -38,7 +38,6 @@ class SkipFinished(Step):
     Parameters
     ----------
     resumption : what is done already, and what is to be done
-    stem_names : what the stems of this job are called
     given_up : by element of recordings that are not to be tried again: the reason, and the step
         that they were in, if known
     done : elements that this run has finished before: they are not forced again
@@ -49,13 +48,11 @@ class SkipFinished(Step):
         self,
         resumption: Resumption,
         *,
-        stem_names: Iterable[str] = (),
         given_up: GivenUp | None = None,
         done: Iterable[str] = (),
         asks_upstream: bool = False,
     ) -> None:
         self.resumption = resumption
-        self.stem_names = frozenset(stem_names)
         self.given_up = given_up or {}
         self.done = frozenset(done)
         self.asks_upstream = asks_upstream
@@ -105,7 +102,8 @@ class SkipFinished(Step):
         if not f"{self.resumption.location}/".startswith(f"{output}/"):
             return True
         folder, name = os.path.split(element)
-        if os.path.splitext(name)[0] not in self.stem_names:
+        names = self.resumption.settings.file_names(folder)
+        if os.path.splitext(name)[0] not in names.values():
             return False
         files = self.resumption.tree.storage.files_of(folder)
         return any(map(has_audio_extension, files.names_alike(f"{folder}.wav")))

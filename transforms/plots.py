@@ -83,6 +83,7 @@ def draw_plots(
     )
     separator = _separator_in_title(settings)
     names = {stem: settings.stems.name_of(stem) for stem in powers if stem != MIXTURE}
+    files = settings.file_names(recording.folder)
     receipts = []
 
     def write(png: bytes, name: str, stem: str | None) -> None:
@@ -96,7 +97,7 @@ def draw_plots(
         for stem, name in names.items():
             title = f"{recording.title} – {name}"
             png = draw_spectrogram(powers[stem], grid_of_stems, title=title, **style)
-            write(png, name, stem)
+            write(png, files[stem], stem)
     if settings.plots.layout != "each":
         panels = [Panel(recording.title, powers[MIXTURE], grid)]
         panels += [Panel(name, powers[stem], grid_of_stems) for stem, name in names.items()]

@@ -45,7 +45,7 @@ def remove_unfinished(recording: Recording, settings: SplitSettings, tree: Outpu
     """
     found = read_manifest(tree, recording.folder)
     published_names = {file.name for file in found.content.files} if found else set()
-    stems = [settings.stems.name_of(stem) for stem in settings.wanted_stems]
+    stems = settings.file_names(recording.folder).values()
     names = {
         "labels": [LABELS_JSON, LABELS_TEXT],
         "stems": [f"{stem}.{settings.stems.format}" for stem in stems],

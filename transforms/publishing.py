@@ -145,7 +145,7 @@ def write_stem(
     """Encode blocks of float32 `(channels, samples)`, as they are stored, to one published stem."""
     info, stem_format = recording.info, format_of(recording.info, settings.stems)
     name = settings.stems.name_of(stem)
-    file_name = name + stem_format.extension
+    file_name = settings.file_names(recording.folder)[stem] + stem_format.extension
     with tree.writing(recording.folder, file_name) as file:
         with StemWriter(file, stem_format=stem_format) as writer:
             for block in blocks:

@@ -54,6 +54,7 @@ class Resumption:
         self.suffix = suffix
         self.roots = roots
         self.tree = tree
+        self.settings = settings
         self.described = settings.described()
         self.digests = {
             branch: digest

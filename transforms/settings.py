@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import string
 import unicodedata
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from ..models.separators.by_name import SeparatorName, describe, is_elsewhere
 RESULTS_VERSION = 2
 MIXTURE_PLOT = "spectrogram"
 COMBINED_PLOT = "spectrograms"
+NOT_IN_NAMES = frozenset('/\\:*?"<>|\0\n')
 OWN_NAMES = (MIXTURE_PLOT, COMBINED_PLOT, "manifest")
 COMBINED_PIXELS = 64_000_000  # at 5 bytes each while it is drawn
 NEAREST_NEIGHBORS = "nn-filter"
@@ -178,6 +180,11 @@ class StemSettings(Section):
     two_stems: str | None = Field(None, description="write this stem and the sum of all others")
     select: tuple[str, ...] | None = Field(None, description="stems to write; default all")
     rename: dict[str, str] = Field(default_factory=dict)
+    file_name: str = Field(
+        "{stem}",
+        description="of stems and their plots, without extension: with {stem}, and {recording} and "
+        "{separator} if wished",
+    )
     tags: bool = Field(True, description="carry title, artist, album, track and cover over")
 
     @field_validator("bit_depth", mode="before")
@@ -189,11 +196,25 @@ class StemSettings(Section):
     @classmethod
     def _names_are_file_names(cls, rename: dict[str, str]) -> dict[str, str]:
         for name in rename.values():
-            if not name or name.startswith(".") or set(name) & set('/\\:*?"<>|\0\n'):
-                raise ValueError(f"{name!r} can't be a file name")
+            _require_file_name(name)
             if same_name(name) in OWN_NAMES:
                 raise ValueError(f"{name!r} is taken by a file of the job itself")
         return rename
+
+    @field_validator("file_name")
+    @classmethod
+    def _template_names_the_stem(cls, template: str) -> str:
+        try:
+            fields = {name for _, name, _, _ in string.Formatter().parse(template) if name}
+            example = template.format(stem="a", recording="b", separator="c")
+        except (ValueError, KeyError, IndexError) as error:
+            raise ValueError(
+                f"{template!r} is no template: it has {{stem}}, {{recording}} and {{separator}}"
+            ) from error
+        if "stem" not in fields:
+            raise ValueError(f"{template!r} lacks {{stem}}: all stems would have one name")
+        _require_file_name(example)
+        return template
 
     @model_validator(mode="after")
     def _format_has_these_options(self) -> "StemSettings":
@@ -216,6 +237,11 @@ class StemSettings(Section):
     def name_of(self, stem: str) -> str:
         """The stem's name in the output tree."""
         return self.rename.get(stem, stem)
+
+
+def _require_file_name(name: str) -> None:
+    if not name or name.startswith(".") or set(name) & NOT_IN_NAMES:
+        raise ValueError(f"{name!r} can't be a file name")
 
 
 def same_name(name: str) -> str:
@@ -357,6 +383,23 @@ class SplitSettings(Section):
         if self.stems.sum_of_others in self.wanted_stems:
             return self.separation.stem_names
         return self.wanted_stems
+
+    def file_names(self, folder: str) -> dict[str, str]:
+        """What the files of the stems to write are called, without extension, by stem.
+
+        Parameters
+        ----------
+        folder : of the recording's results
+        """
+        separator = "".join("-" if each in NOT_IN_NAMES else each for each in self.separation.name)
+        return {
+            stem: self.stems.file_name.format(
+                stem=self.stems.name_of(stem),
+                recording=os.path.basename(folder),
+                separator=separator,
+            )
+            for stem in self.wanted_stems
+        }
 
     @property
     def branches(self) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ def elements_of(each: EventInput, job: JobConfig) -> Iterator[str]:
         raise InputError(f"events of type {each.type} can't be listed")
     if isinstance(each, RecordingInput):
         output = job.output_location if job.job_config.data.outputs else None
-        stems = {job.stems.name_of(stem) for stem in job.settings.wanted_stems}
+        stems = job.settings.file_names
         return _below(
             place_of(job), recordings_of(each, job.file_storage, output=output, stems=stems)
         )

@@ -4,7 +4,7 @@ import glob
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 from ...audio.extensions import has_audio_extension
@@ -19,6 +19,7 @@ HELD_RECORDINGS = 1000
 MANIFEST_READERS = 8
 MAGIC = "[*?[]"
 
+NamesOfStems = Callable[[str], Mapping[str, str]]
 RecordingInput = FolderEvents | GlobEvents | RecordingEvents
 
 
@@ -27,7 +28,7 @@ class InputError(BeamsplitterError, ValueError):
 
 
 def recordings_of(
-    each: RecordingInput, storage: Storage, *, output: str | None, stems: set[str]
+    each: RecordingInput, storage: Storage, *, output: str | None, stems: NamesOfStems
 ) -> Iterator[str]:
     """Whole paths of an input's recordings, lazily, as `sorted` would order all of them.
 
@@ -42,7 +43,7 @@ def recordings_of(
     ----------
     storage : where they lie
     output : the folder of the job's results, which a stopped run has left unfinished stems in
-    stems : names, without extension, of the job's stems
+    stems : names, without extension, of the files of the job's stems in a recording's folder
 
     Raises
     ------
@@ -72,7 +73,7 @@ def recordings_of(
 
 
 def _recordings_elsewhere(
-    each: RecordingInput, storage: Storage, output: str | None, stems: set[str]
+    each: RecordingInput, storage: Storage, output: str | None, stems: NamesOfStems
 ) -> Iterator[str]:
     if isinstance(each, RecordingEvents):
         yield absolute(each.location)
@@ -155,7 +156,7 @@ class _Folder:
 
 
 def _without_results(
-    root: str, names: Iterable[str], storage: Storage, output: str | None, stems: set[str]
+    root: str, names: Iterable[str], storage: Storage, output: str | None, stems: NamesOfStems
 ) -> Iterator[str]:
     """Paths of the recordings among names below a folder, but for results; both in order of name.
 
@@ -194,7 +195,7 @@ def _without_results(
 
 
 def _with_folders(
-    root: str, names: Iterable[str], output: str | None, stems: set[str]
+    root: str, names: Iterable[str], output: str | None, stems: NamesOfStems
 ) -> Iterator[tuple[_Folder, str]]:
     """Names in order, each with its folder, which is the same object for all names in it."""
     open_folders: list[_Folder] = []
@@ -210,7 +211,7 @@ def _with_folders(
         if not open_folders or open_folders[-1].path != path:
             unfinished: set[str] = set()
             if output and path[:-1] in recordings and _lies_in(f"{root}/{path}", output):
-                unfinished = stems
+                unfinished = set(stems(path[:-1]).values())
             open_folders.append(_Folder(path, unfinished))
         yield open_folders[-1], name
         if has_audio_extension(name) and recordings[-1:] != [_stem_of(name)]:

@@ -15,9 +15,11 @@ from typer.testing import CliRunner
 from beamsplitter.models import model_registry
 from beamsplitter.models.model_cache import CACHE_VARIABLE
 from beamsplitter.pipelines.command_line import app
+from beamsplitter.pipelines.events.elements import list_events
 from beamsplitter.pipelines.job.job_config import JobFileError, load_job, parse_job
 from beamsplitter.pipelines.job.locations import expanded
 from beamsplitter.pipelines.local import launch
+from beamsplitter.pipelines.separate_files import split_job
 
 WriteAudio = Callable[..., Path]
 JOB = """
@@ -266,3 +268,40 @@ def test_what_is_finished_needs_no_engine(
     told = json.loads((out / "run.json").read_text())
     assert told["recordings"]["skipped"] == told["recordings"]["total"] == 1
     assert (out / "failures.jsonl").read_bytes() == b""
+
+
+def test_files_are_called_by_a_template(
+    write_audio: WriteAudio, tmp_path: Path, command: Command
+) -> None:
+    path, out = write_audio("in/a song.wav", seconds=1), tmp_path / "out"
+    arguments = ("separate", path, "-o", out, "--file-name", "{recording}_({stem})_{separator}")
+    done = command(*arguments)
+    assert done.returncode == 0, done.stderr
+    names = {
+        f"a song_({stem})_nn-filter{extension}"
+        for stem in ("background", "foreground")
+        for extension in (".flac", ".png")
+    }
+    made = {each.name for each in (out / "a song").iterdir()}
+    assert made == {*names, "spectrogram.png", "manifest.json"}
+    again = command(*arguments)
+    assert "1 already done" in again.stderr
+
+
+@pytest.mark.parametrize(
+    "template", ["", "stem", "{stem}/x", "{stem", "{0}{stem}", "{name}{stem}", ".{stem}"]
+)
+def test_templates_that_make_no_names_are_refused(template: str) -> None:
+    plain = {"job_name": "j", "stems": {"file_name": template}}
+    with pytest.raises(JobFileError, match=r"^j: stems\.file_name: "):
+        parse_job(plain, source="j")
+
+
+def test_results_of_any_name_are_no_recordings(write_audio: WriteAudio, tmp_path: Path) -> None:
+    """Where a stopped run has left stems without a manifest, among the recordings."""
+    folder = write_audio("in/a.wav", seconds=1).parent
+    (folder / "a").mkdir()
+    (folder / "a" / "a (background).flac").touch()
+    (folder / "a" / "background.flac").touch()
+    job = split_job([folder], folder, stems={"file_name": "{recording} ({stem})"})
+    assert list_events(job) == ("a.wav", "a/background.flac")

@@ -28,9 +28,11 @@ from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
 from beamsplitter.storage import Storage, StorageError, UnusableStorageError
 from beamsplitter.storage import gcs as gcs_files
 from beamsplitter.transforms.klio.message import parse_message
+from beamsplitter.transforms.settings import SplitSettings
 
 ROOT = "gs://music/in"
 STEMS = {"background", "foreground"}
+names_of_stems = SplitSettings().file_names
 
 
 def manifest(*files: str) -> str:
@@ -44,7 +46,7 @@ def folder_of(location: str) -> FolderEvents:
 
 def below(location: str, output: str | None = None) -> list[str]:
     """Names of the recordings below a folder."""
-    found = recordings_of(folder_of(location), Storage(), output=output, stems=STEMS)
+    found = recordings_of(folder_of(location), Storage(), output=output, stems=names_of_stems)
     return [path.removeprefix(f"{location}/") for path in found]
 
 
@@ -216,7 +218,7 @@ def test_globs_match_as_those_on_this_machine_do(
                 GlobEvents(type="glob", location=f"{root}/{pattern}"),
                 Storage(),
                 output=None,
-                stems=STEMS,
+                stems=names_of_stems,
             )
         ]
         for root in (str(tmp_path), ROOT)
@@ -229,7 +231,7 @@ def test_globs_match_as_those_on_this_machine_do(
 def test_a_pattern_stands_for_no_buckets() -> None:
     with pytest.raises(InputError, match=r"gs://mu\*/a: a pattern names one bucket: gs://BUCKET/"):
         glob = GlobEvents(type="glob", location="gs://mu*/a")
-        list(recordings_of(glob, Storage(), output=None, stems=STEMS))
+        list(recordings_of(glob, Storage(), output=None, stems=names_of_stems))
 
 
 # Lazily -------------------------------------------------------------------------------------------
@@ -241,7 +243,7 @@ def test_a_flat_bucket_is_listed_as_it_is_taken(
     monkeypatch.setattr(listing, "HELD_RECORDINGS", 20)
     gcs.page_size = 10
     gcs.fill(f"in/{number:04}.wav" for number in range(1000))
-    found = recordings_of(folder_of(ROOT), Storage(), output=None, stems=STEMS)
+    found = recordings_of(folder_of(ROOT), Storage(), output=None, stems=names_of_stems)
     assert not pages(gcs)
     for taken in range(1, 101):
         assert next(found) == f"{ROOT}/{taken - 1:04}.wav"
@@ -254,7 +256,7 @@ def test_a_flat_bucket_is_listed_as_it_is_taken(
 def test_a_folder_is_done_when_another_begins(gcs: StorageServer) -> None:
     gcs.page_size = 10
     gcs.fill(f"in/{number // 10:03}/{number % 10}.wav" for number in range(1000))
-    found = recordings_of(folder_of(ROOT), Storage(), output=None, stems=STEMS)
+    found = recordings_of(folder_of(ROOT), Storage(), output=None, stems=names_of_stems)
     for taken in range(1, 101):
         next(found)
         assert len(pages(gcs)) == (taken - 1) // 10 + 2
@@ -296,7 +298,7 @@ def test_memory_does_not_grow_with_the_number_of_names(
 
     # No server makes so many in the time of a test.
     monkeypatch.setattr(Storage, "list_names", many)
-    found = recordings_of(folder_of(ROOT), Storage(), output=ROOT, stems=STEMS)
+    found = recordings_of(folder_of(ROOT), Storage(), output=ROOT, stems=names_of_stems)
     next(found)
     tracemalloc.start()
     try:
@@ -343,7 +345,7 @@ def test_a_service_that_stays_away_is_no_end_of_the_list(
 ) -> None:
     gcs.fill(["in/2/manifest.json"], manifest("60.wav").encode())
     gcs.faults = [Fault(pattern, 503, times=1000)]
-    found = recordings_of(folder_of(ROOT), Storage(), output=None, stems=STEMS)
+    found = recordings_of(folder_of(ROOT), Storage(), output=None, stems=names_of_stems)
     taken = []
     with pytest.raises(UnusableStorageError, match=r"gs://music/in.*: can't be reached"):
         taken += [next(found) for _ in hundred]
