@@ -188,8 +188,8 @@ def split_job(
     InputError : an input lies where none can
     """
     changes = list(changes)
+    storage = _storage_of(changes)
     try:
-        storage = _storage_of(changes)
         events = [_event_input(expanded(_filled(os.fspath(each))), storage) for each in inputs]
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -230,7 +230,7 @@ def _storage_of(changes: Iterable[str]) -> Storage:
     """What files are read through: there is no job before it is known which inputs are patterns."""
     plain: dict[str, Any] = {}
     for each in changes:
-        if each.startswith("storage."):
+        if each.startswith(("storage.", "storage=")):
             change_value(plain, each)
     return parse_job({"job_name": "separate", **plain}, source="").file_storage
 
