@@ -26,8 +26,9 @@ class LibavEncoder:
             "wav": ("wav", {"rf64": "auto"}),
             "m4a": ("ipod", {"movie_timescale": str(stem_format.sample_rate)}),
         }[stem_format.container]
+        self._file = _LeftOpen(file)
         self._container: Any = av.open(
-            _LeftOpen(file), "w", format=muxer, options={"fflags": "+bitexact", **options}
+            self._file, "w", format=muxer, options={"fflags": "+bitexact", **options}
         )
         self._stream: Any = self._container.add_stream(
             codec,
@@ -54,11 +55,13 @@ class LibavEncoder:
         frame.pts = self._frames
         self._frames += len(block)
         self._container.mux(self._stream.encode(frame))
+        self._file.require_written()
 
     def close(self) -> None:
         """Writes what is left, and the sizes."""
         self._container.mux(self._stream.encode(None))
         self._container.close()
+        self._file.require_written()
 
 
 def _codec_of(stem_format: StemFormat) -> tuple[str, str]:
@@ -71,10 +74,28 @@ def _codec_of(stem_format: StemFormat) -> tuple[str, str]:
 
 
 class _LeftOpen:
-    """A file that PyAV does not close with its container."""
+    """A file that PyAV does not close with its container.
+
+    PyAV hides what kind of error a write was, such as one of a full disk: the first is kept, and
+    FFmpeg is told nothing.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._error: OSError | None = None
         self.read = file.read
-        self.write = file.write
         self.seek = file.seek
         self.tell = file.tell
+
+    def write(self, data: bytes) -> int:
+        if self._error is None:
+            try:
+                return self._file.write(data)
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def require_written(self) -> None:
+        """Raise the error of a write, if there was one."""
+        if self._error is not None:
+            raise self._error

@@ -71,9 +71,10 @@ def recordings(location: str, output: str | None) -> Iterator[str]:
     from beamsplitter.pipelines.events.listing import recordings_of
     from beamsplitter.pipelines.job.event_config import FolderEvents
     from beamsplitter.storage import Storage
+    from beamsplitter.transforms.settings import SplitSettings
 
     folder = FolderEvents(type="folder", location=location)
-    return recordings_of(folder, Storage(), output=output, stems={"background", "foreground"})
+    return recordings_of(folder, Storage(), output=output, stems=SplitSettings().file_names)
 
 
 def plain(location: str, _output: str | None) -> Iterator[str]:

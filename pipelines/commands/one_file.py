@@ -19,8 +19,18 @@ FORMATS: tuple[str, ...] = get_args(StemSettings.model_fields["format"].annotati
 
 
 def is_one_file(output: str) -> bool:
-    """Whether an output names a sound file rather than a folder."""
-    return has_audio_extension(output) and not os.path.isdir(expanded(output))
+    """Whether an output names a sound file rather than a folder.
+
+    Raises
+    ------
+    JobFileError : it lies where none can
+    """
+    if not has_audio_extension(output):
+        return False
+    try:
+        return not os.path.isdir(expanded(output))
+    except ValueError as error:
+        raise JobFileError(f"--output: {error}") from error
 
 
 def format_of(output: str, wanted: str | None) -> str:

@@ -48,6 +48,9 @@ PAYLOAD_SCHEMA: list[dict[str, Any]] = [
             {"name": "frames", "type": "INTEGER", "mode": "NULLABLE"},
             {"name": "duration_s", "type": "FLOAT", "mode": "NULLABLE"},
             {"name": "clipped_samples", "type": "INTEGER", "mode": "NULLABLE"},
+            {"name": "sample_rate", "type": "INTEGER", "mode": "NULLABLE"},
+            {"name": "channels", "type": "INTEGER", "mode": "NULLABLE"},
+            {"name": "gain_db", "type": "FLOAT", "mode": "NULLABLE"},
         ],
     },
 ]

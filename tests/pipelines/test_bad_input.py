@@ -576,7 +576,7 @@ def test_a_read_only_disk_is_refused(music: Path, tmp_path: Path, command: Comma
     assert "can't be written: the file system is read-only" in message
 
 
-@pytest.mark.parametrize("format", ["flac", "wav"])
+@pytest.mark.parametrize("format", ["flac", "wav", "m4a"])
 def test_a_full_disk_ends_the_job_and_what_fits_came_out(
     tmp_path: Path, command: Command, format: str
 ) -> None:
