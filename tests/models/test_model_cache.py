@@ -207,7 +207,7 @@ def test_where_nobody_answers_two_tries_do(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(requests, "get", refused)
     with serving() as gone:
         entry = entry_of(gone)
-    with pytest.raises(ModelError, match=r"/origin/a\.th can't be reached .*no such host"):
+    with pytest.raises(ModelError, match=r"/origin/a\.th .*no such host"):
         ModelCache().fetch(entry)
     assert len(tries) == 2
 
@@ -244,7 +244,7 @@ def test_absent_file_is_not_tried_again(server: ModelServer) -> None:
     entry = entry_of(server)
     server.files.clear()
     server.faults = []
-    with pytest.raises(ModelError, match=r"http\S+/origin/a\.th is not there \(HTTP 404\)"):
+    with pytest.raises(ModelError, match=r"http\S+/origin/a\.th .*HTTP 404"):
         ModelCache().fetch(entry)
     assert server.bodies == []
 
@@ -252,7 +252,7 @@ def test_absent_file_is_not_tried_again(server: ModelServer) -> None:
 def test_wrong_content_is_refused_after_two_downloads(server: ModelServer) -> None:
     entry = entry_of(server)
     server.files["/origin/a.th"] = MODEL
-    with pytest.raises(ModelError, match=f"sha256 is {sha256(MODEL)}, not {sha256(CONTENT)}"):
+    with pytest.raises(ModelError, match=f"{sha256(MODEL)}, not {sha256(CONTENT)}"):
         ModelCache().fetch(entry)
     assert len(server.bodies) == 2
     folder = ModelCache().folder_of(entry)
@@ -356,7 +356,7 @@ def test_offline_takes_the_cache_and_the_mirror_alone(
 ) -> None:
     entry = entry_of(server)
     monkeypatch.setenv(OFFLINE_VARIABLE, "1")
-    with pytest.raises(ModelError, match=r"demucs:tiny: a\.th .*BEAMSPLITTER_OFFLINE is set"):
+    with pytest.raises(ModelError, match=r"demucs:tiny: a\.th .*BEAMSPLITTER_OFFLINE"):
         ModelCache().fetch(entry)
     assert server.bodies == []
 
@@ -554,7 +554,7 @@ def test_package_offline_without_a_copy(
     server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(OFFLINE_VARIABLE, "1")
-    with pytest.raises(ModelError, match=r"toy: is not in the cache .*BEAMSPLITTER_OFFLINE is set"):
+    with pytest.raises(ModelError, match=r"toy: .*cache .*BEAMSPLITTER_OFFLINE"):
         fetch_package(add_package(server))
 
 
@@ -575,7 +575,7 @@ def test_package_lacks_a_required_file(server: ModelServer, closed: bool) -> Non
     server.closed = closed
     assert not (fetch_package(address) / "model.pt2").exists()
     del server.files["/packages/toy/metadata.json"]
-    with pytest.raises(ModelError, match=r"toy: its metadata\.json (is not there|may not be read)"):
+    with pytest.raises(ModelError, match=r"toy: .*metadata\.json"):
         ModelCache().fetch_folder(address, REQUIRED)
 
 
@@ -589,7 +589,7 @@ def test_address_with_secrets_is_refused_without_repeating_them(tail: str) -> No
 
 
 def test_unknown_scheme_is_told() -> None:
-    with pytest.raises(ModelError, match="there is no file system for ftp:// here"):
+    with pytest.raises(ModelError, match="ftp://"):
         fetch_package("ftp://example.org/toy")
 
 
@@ -670,5 +670,5 @@ def test_buckets_are_read_by_the_files_of_jobs(
     in_a_new_process(monkeypatch)
     assert fetch_package(f"gs://{BUCKET}/toy") != old
     assert (old / "metadata.json").read_bytes() == METADATA
-    with pytest.raises(ModelError, match=r"its metadata\.json is not there"):
+    with pytest.raises(ModelError, match=r"metadata\.json .*not there"):
         fetch_package(f"gs://{BUCKET}/none")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from facts import assert_names
 from hypothesis import given
 from hypothesis import strategies as st
 from model_packages import (
@@ -325,7 +326,7 @@ class Fixed(torch.nn.Module):
         ([2], [[0.0, 0.1]], "none of the 2"),
         ([-1], [[0.0, 0.1]], "none of the 2"),
         ([0.5], [[0.0, 0.1]], "none of the 2"),
-        ([0, 1], [[0.0, 0.1]], "2 labels and times of shape"),
+        ([0, 1], [[0.0, 0.1]], "2 labels"),
         ([0], [[0.2, 0.1]], "no stretch"),
         ([0], [[0.1, 0.1]], "no stretch"),
         ([0], [[-0.1, 0.1]], "no stretch"),
@@ -379,7 +380,7 @@ class Whole(torch.nn.Module):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (Row(), "of shape \\(4000,\\), not \\(stems, samples\\)"),
+        (Row(), "\\(4000,\\).*\\(stems, samples\\)"),
         (Shorter(), "turned 4000 samples into 3993"),
         (Pair(), "gave a tuple"),
         (Whole(), "not \\(stems, samples\\)"),
@@ -398,7 +399,7 @@ def test_wrong_outputs_are_refused(tmp_path, model, message):
 
 def test_a_missing_stem_is_refused_and_a_superfluous_one_ignored(tmp_path):
     package = write_package(tmp_path, Halves(), labels=["low", "high", "middle"])
-    with pytest.raises(ModelError, match="gave 2 stems, and its metadata names 3"):
+    with pytest.raises(ModelError, match=r"2 stems.* 3"):
         separator_of(package).separate(noise(1, 4000), RATE)
     one = separator_of(write_package(tmp_path, Halves(), labels=["low"]))
     assert one.separate(noise(1, 4000), RATE).shape == (1, 1, 4000)
@@ -445,7 +446,7 @@ def test_a_fixed_length_is_told(tmp_path):
     separator = load(package, {"block_seconds": 1.5})[0].separator
     assert separator.context_samples == 3000
     assert separator.separate(noise(1, 12000), RATE).shape == (1, 1, 12000)
-    with pytest.raises(ModelError, match="exported for 12000 on axis 1, not 4000"):
+    with pytest.raises(ModelError, match=r"12000 on axis 1, not 4000"):
         separator.separate(noise(1, 4000), RATE)
 
 
@@ -453,7 +454,7 @@ def test_a_mono_package_with_a_stereo_model_is_refused(tmp_path):
     package = write_package(tmp_path, MidSide(), "pt2", multichannel=True)
     metadata = {**METADATA, "multichannel": False}
     (tmp_path / "metadata.json").write_text(json.dumps(metadata))
-    with pytest.raises(ModelError, match="can't take blocks of 1 channels"):
+    with pytest.raises(ModelError, match="1 channels"):
         load(package, {})
 
 
@@ -914,5 +915,5 @@ def test_ranges_are_followed():
     limits = ShapeLimits([{"as_int": 1}, SYMBOL], ranges, [])
     assert limits.fixed == (1, None)
     assert [limits.complaint((1, n)) is None for n in (9, 10, 20, 21)] == [False, True, True, False]
-    assert limits.complaint((2, 15)) == "it was exported for 1 on axis 0, not 2"
-    assert limits.complaint((15,)) == "it takes 2 axes, not 1"
+    assert_names(limits.complaint((2, 15)), "1 on axis 0", "2")
+    assert_names(limits.complaint((15,)), "2 axes", "1")
