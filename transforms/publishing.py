@@ -217,6 +217,8 @@ class PublishTrack(PublishingStep):
     def publish(self, track: Track) -> Receipt:
         """Remove what an earlier manifest left over, then write the manifest."""
         recording = track.recording
+        source_sha256 = track.source_sha256 or self.tree.storage.sha256_of(recording.uri)
+        # After it was hashed: a digest of other content would make the next run take that as done.
         require_unchanged(recording, self.tree.storage)
         files = merged_files(recording, track.files)
         names = {file.name for file in files}
@@ -227,7 +229,7 @@ class PublishTrack(PublishingStep):
             recording,
             files,
             self.settings,
-            source_sha256=track.source_sha256 or self.tree.storage.sha256_of(recording.uri),
+            source_sha256=source_sha256,
             work_s=track.work_s,
         )
         write_manifest(manifest, self.tree, recording.folder)
