@@ -29,7 +29,8 @@ from result_checks import read_json
 from separators import Ending
 from storage_server import Fault, StorageServer
 
-from beamsplitter.pipelines.events.elements import InputError, Place
+from beamsplitter.pipelines.events.elements import Place
+from beamsplitter.pipelines.events.pubsub import PubSubError
 from beamsplitter.pipelines.job.job_config import parse_job
 from beamsplitter.pipelines.stream.subscriptions import (
     LEASE_S,
@@ -560,7 +561,7 @@ def test_mistakes_of_the_set_up_are_one_line(job: Job, command: Command) -> None
     [
         (exceptions.InvalidArgument("Invalid name"), "Pub/Sub refuses it: Invalid name: correct"),
         (exceptions.FailedPrecondition("detached"), "Pub/Sub refuses it: detached: correct"),
-        (exceptions.Unauthenticated("who?"), "Pub/Sub refuses it: who?: correct"),
+        (exceptions.Unauthenticated("who?"), "may not be used: check the roles"),
         (exceptions.InternalServerError("oh"), "Pub/Sub can't be reached: oh; check the network"),
     ],
 )
@@ -577,14 +578,14 @@ def test_what_pubsub_refuses_is_explained(
     ):
         monkeypatch.setattr(client, call, refuse)
     plain = job.plain()
-    with pytest.raises(InputError) as told:
+    with pytest.raises(PubSubError) as told:
         connect(parse_job(plain, source="test"))
     assert str(told.value).startswith(f"{job.subscription}: {said}")
     plain["job_config"]["events"]["inputs"] = [{"type": "pubsub", "topic": job.topic}]
-    with pytest.raises(InputError) as told:
+    with pytest.raises(PubSubError) as told:
         connect(parse_job(plain, source="test"))
     assert str(told.value).startswith(f"{job.topic}: {said}")
-    with pytest.raises(InputError) as told:
+    with pytest.raises(PubSubError) as told:
         DeadLetterTopic(job.topic, "live")
     assert str(told.value).startswith(f"{job.topic}: {said}")
 
