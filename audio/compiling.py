@@ -17,8 +17,10 @@ def compiled(decorator: Any, *arguments: Any, **options: Any) -> Callable[[Calla
 
     Parameters
     ----------
-    decorator : `numba.njit`, `numba.vectorize`
-    arguments, options : its own
+    decorator
+        `numba.njit`, `numba.vectorize`
+    arguments, options
+        its own
     """
 
     def decorate(function: Callable) -> Any:

@@ -16,7 +16,8 @@ def limited(blocks: Iterable[np.ndarray], sample_rate: int, ceiling: float) -> I
 
     Parameters
     ----------
-    blocks : iterable of np.ndarray, shape (channels, samples), float32
+    blocks
+        iterable of np.ndarray, shape (channels, samples), float32
     sample_rate : int
         Hz.
     ceiling : float

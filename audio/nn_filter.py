@@ -65,15 +65,18 @@ def nn_filter(
 
     Parameters
     ----------
-    S : ndarray of float32, shape (bins, frames) or (channels, bins, frames)
+    S
+        ndarray of float32, shape (bins, frames) or (channels, bins, frames)
         Magnitudes, finite (this is not checked). Channels have their neighbours in common.
     width : int, in frames
         Frames less than this far in time are no neighbours. At least 1.
     k : int, optional
         Neighbours to a frame, at most; by default `default_k(frames, width)`.
-    neighbors : {"librosa", "nearest"}
+    neighbors
+        {"librosa", "nearest"}
         Which frames count, see `nearest_frames`.
-    features : ndarray of float32, shape (dims, frames) or (channels, dims, frames), optional
+    features
+        ndarray of float32, shape (dims, frames) or (channels, dims, frames), optional
         What the resemblance is judged on, instead of `S`.
     progress : callable, optional
         Is told how much is done, as a share that rises to 1.
@@ -126,13 +129,15 @@ def nearest_frames(
 
     Parameters
     ----------
-    S : ndarray of float32, shape (dims, frames) or (channels, dims, frames)
+    S
+        ndarray of float32, shape (dims, frames) or (channels, dims, frames)
         Finite. Channels are joined, so that a frame is one vector.
     width : int, in frames
         Frames less than this far in time are no neighbours. At least 1.
     k : int, optional
         Neighbours to a frame, at most; by default `default_k(frames, width)`.
-    neighbors : {"librosa", "nearest"}
+    neighbors
+        {"librosa", "nearest"}
         "librosa" does as librosa does: of the `k + 2 * width` nearest frames (all but one, if there
         are not so many) those not excluded by `width`, and of these *the first `k` in time*. Up
         to 11585 frames it holds the whole similarity matrix, at most 537 MB, because a product of
@@ -186,11 +191,14 @@ def median_over_neighbors(
 
     Parameters
     ----------
-    S : ndarray of float32, shape (bins, frames) or (channels, bins, frames)
+    S
+        ndarray of float32, shape (bins, frames) or (channels, bins, frames)
         Finite.
-    indices : ndarray of int32, shape (frames, most)
+    indices
+        ndarray of int32, shape (frames, most)
         The neighbours of frame i are `indices[i, :counts[i]]`, all different.
-    counts : ndarray of int32, shape (frames,)
+    counts
+        ndarray of int32, shape (frames,)
         How many neighbours frame i has; a frame without any is copied.
     progress : callable, optional
         Is told how much is done, as a share that rises to 1.

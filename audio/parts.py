@@ -55,12 +55,18 @@ def plan_parts(
 
     Parameters
     ----------
-    total_samples : frames of the recording, at least 1
-    sample_rate : Hz
-    channels : number of channels
-    part_seconds : longest core of a part, in seconds
-    context_samples : real audio on either side of a part; default `CONTEXT_S`
-    alignment_samples : what is decoded of a part begins at a multiple of this
+    total_samples
+        frames of the recording, at least 1
+    sample_rate
+        Hz
+    channels
+        number of channels
+    part_seconds
+        longest core of a part, in seconds
+    context_samples
+        real audio on either side of a part; default `CONTEXT_S`
+    alignment_samples
+        what is decoded of a part begins at a multiple of this
 
     Returns
     -------
@@ -99,8 +105,10 @@ def join_parts(
 
     Parameters
     ----------
-    parts : all parts of one recording, in order
-    read : `read(part, start_sample, stop_sample)` gives float32 `(channels, samples)` of that
+    parts
+        all parts of one recording, in order
+    read
+        `read(part, start_sample, stop_sample)` gives float32 `(channels, samples)` of that
         part's stem; the positions are samples of the recording, inside the part's stem range
 
     Yields

@@ -20,9 +20,12 @@ class PlotLayout:
 
     Parameters
     ----------
-    columns, rows : of each spectrogram, in pixels
-    panels : how many stand above each other
-    dpi : fonts, lines and margins grow with it
+    columns, rows
+        of each spectrogram, in pixels
+    panels
+        how many stand above each other
+    dpi
+        fonts, lines and margins grow with it
     """
 
     columns: int
@@ -75,12 +78,15 @@ def plot_area(width: int, height: int, *, dpi: int = DPI) -> tuple[int, int]:
 
     Parameters
     ----------
-    width, height : of the whole picture, in pixels
-    dpi : fonts, lines and margins grow with it; at 72 their points are pixels
+    width, height
+        of the whole picture, in pixels
+    dpi
+        fonts, lines and margins grow with it; at 72 their points are pixels
 
     Raises
     ------
-    ValueError : they leave too little
+    ValueError
+        they leave too little
     """
     margins = PlotLayout(columns=0, rows=0, dpi=dpi)
     least = PlotLayout(scaled(_LEAST_COLUMNS, dpi), scaled(_LEAST_ROWS, dpi), dpi=dpi)

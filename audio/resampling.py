@@ -16,7 +16,8 @@ def resampled(blocks: Iterable[np.ndarray], sample_rate: int, rate: int) -> Iter
 
     Parameters
     ----------
-    blocks : iterable of np.ndarray, shape (channels, samples), float32
+    blocks
+        iterable of np.ndarray, shape (channels, samples), float32
     sample_rate, rate : int
         Hz, from and to.
 

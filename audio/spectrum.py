@@ -20,8 +20,10 @@ def stft(samples: np.ndarray, *, n_fft: int, hop_length: int) -> np.ndarray:
 
     Parameters
     ----------
-    samples : float32 `(channels, samples)`
-    n_fft, hop_length : samples
+    samples
+        float32 `(channels, samples)`
+    n_fft, hop_length
+        samples
 
     Returns
     -------
@@ -46,7 +48,8 @@ def magnitude_and_phase(spectrum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Parameters
     ----------
-    spectrum : complex64, any shape; overwritten with the phase
+    spectrum
+        complex64, any shape; overwritten with the phase
 
     Returns
     -------
@@ -84,9 +87,12 @@ def inverse_stft(
 
     Parameters
     ----------
-    mask, magnitude : float32 `(channels, bins, frames)`
-    phase : complex64, same shape
-    n_fft, hop_length, samples : samples; the hop divides the window, the last is the length of
+    mask, magnitude
+        float32 `(channels, bins, frames)`
+    phase
+        complex64, same shape
+    n_fft, hop_length, samples
+        samples; the hop divides the window, the last is the length of
         the result
 
     Returns
@@ -136,10 +142,14 @@ def soft_mask(
 
     Parameters
     ----------
-    wanted, rest : float32, same shape, at least 0
-    margin : how many times `rest` has to be exceeded
-    power : exponent of both before they are compared
-    out : where the result goes: float32
+    wanted, rest
+        float32, same shape, at least 0
+    margin
+        how many times `rest` has to be exceeded
+    power
+        exponent of both before they are compared
+    out
+        where the result goes: float32
 
     Returns
     -------

@@ -159,7 +159,8 @@ def require_options(
 
     Raises
     ------
-    UnsupportedFormatError : a rate, bit rate or quality that is none of the format
+    UnsupportedFormatError
+        a rate, bit rate or quality that is none of the format
     """
     rates = SAMPLE_RATES.get(container)
     if sample_rate is not None and rates and sample_rate not in rates:

@@ -17,7 +17,8 @@ def as_stored(
 
     Parameters
     ----------
-    blocks : iterable of np.ndarray, shape (channels, samples), float32
+    blocks
+        iterable of np.ndarray, shape (channels, samples), float32
     sample_rate : int
         Hz, of the blocks.
     stem_format : StemFormat

@@ -13,7 +13,8 @@ def si_sdr(estimate: np.ndarray, target: np.ndarray) -> float:
 
     Parameters
     ----------
-    estimate, target : float32 `(channels, samples)`
+    estimate, target
+        float32 `(channels, samples)`
 
     Returns
     -------

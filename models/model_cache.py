@@ -55,7 +55,8 @@ class CheckedFile:
 
     Parameters
     ----------
-    state : "changed" if it no longer has the digest of the registry, or that of its download
+    state
+        "changed" if it no longer has the digest of the registry, or that of its download
     """
 
     model: str
@@ -68,11 +69,13 @@ class ModelCache:
 
     Parameters
     ----------
-    on_progress : is told of downloads
+    on_progress
+        is told of downloads
 
     Attributes
     ----------
-    folder : where the files lie
+    folder
+        where the files lie
     """
 
     def __init__(self, on_progress: Progress | None = None) -> None:
@@ -96,7 +99,8 @@ class ModelCache:
 
         Parameters
         ----------
-        ask : ask where the files are fetched from, too; what gives no answer is no error
+        ask
+            ask where the files are fetched from, too; what gives no answer is no error
         """
         sizes = [self._size_of_file(entry, file, ask=ask) for file in entry.files]
         return None if None in sizes else sum(size for size in sizes if size is not None)
@@ -120,8 +124,10 @@ class ModelCache:
 
         Raises
         ------
-        ModelError : a file can't be had, or is another than the registry says
-        OSError : the disk is full or broken
+        ModelError
+            a file can't be had, or is another than the registry says
+        OSError
+            the disk is full or broken
         """
         folder = self.folder_of(entry)
         # A cache that is complete may be read-only: the lock comes second.
@@ -143,14 +149,19 @@ class ModelCache:
 
         Parameters
         ----------
-        address : of the folder; a path is returned as it is
-        required : names of files that have to be there
-        optional : names of files that are fetched if they are there
+        address
+            of the folder; a path is returned as it is
+        required
+            names of files that have to be there
+        optional
+            names of files that are fetched if they are there
 
         Raises
         ------
-        ModelError : a file can't be had
-        OSError : the disk is full or broken
+        ModelError
+            a file can't be had
+        OSError
+            the disk is full or broken
         """
         if not scheme_of(address):
             return _local_folder(address, required)

@@ -35,9 +35,12 @@ class ModelFile(_Section):
 
     Parameters
     ----------
-    name : the file's name in the cache, and on a mirror
-    address : where it is published: with a scheme, or an absolute path
-    sha256 : digest in hexadecimal, or its first 8 digits or more
+    name
+        the file's name in the cache, and on a mirror
+    address
+        where it is published: with a scheme, or an absolute path
+    sha256
+        digest in hexadecimal, or its first 8 digits or more
     """
 
     name: Annotated[str, Field(pattern=f"^{_WORD}$", max_length=200)]
@@ -57,11 +60,16 @@ class ModelEntry(_Section):
 
     Parameters
     ----------
-    name : what a job file calls it; for weights with their separator, `demucs:htdemucs`
-    kind : weights of a separator of this project, or a model package
-    stems : the names of its stems, in the order of the output
-    sample_rate : Hz
-    files : in the order in which its separator takes them
+    name
+        what a job file calls it; for weights with their separator, `demucs:htdemucs`
+    kind
+        weights of a separator of this project, or a model package
+    stems
+        the names of its stems, in the order of the output
+    sample_rate
+        Hz
+    files
+        in the order in which its separator takes them
     """
 
     name: Annotated[str, Field(pattern=f"^{_WORD}(:{_WORD})?$", max_length=100)]
@@ -114,7 +122,8 @@ def list_entries() -> list[ModelEntry]:
 
     Raises
     ------
-    ModelError : a registry can't be read; the message names the file and the place in it
+    ModelError
+        a registry can't be read; the message names the file and the place in it
     """
     named = os.environ.get(REGISTRY_VARIABLE, "").split(os.pathsep)
     entries: dict[str, ModelEntry] = {}
@@ -129,7 +138,8 @@ def find_entry(name: str) -> ModelEntry:
 
     Raises
     ------
-    ModelError : there is none, or a registry can't be read
+    ModelError
+        there is none, or a registry can't be read
     """
     entries = {entry.name: entry for entry in list_entries()}
     if name in entries:
@@ -146,7 +156,8 @@ def read_registry(path: Path) -> tuple[ModelEntry, ...]:
 
     Raises
     ------
-    ModelError : it can't be read, or says what can't be; the message names the file and the place
+    ModelError
+        it can't be read, or says what can't be; the message names the file and the place
     """
     try:
         content = yaml.safe_load(path.read_text("utf-8"))

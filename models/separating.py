@@ -35,7 +35,8 @@ class Stems(dict[str, np.ndarray]):
 
     Attributes
     ----------
-    sample_rate : Hz
+    sample_rate
+        Hz
     """
 
     def __init__(self, stems: Mapping[str, np.ndarray], sample_rate: int) -> None:
@@ -58,17 +59,25 @@ def separate(
 
     Parameters
     ----------
-    samples : float `(channels, samples)` or `(samples,)` in [-1, 1], or the path of an audio file
-    sample_rate : Hz; of arrays. Files know theirs
-    separator : `nn-filter`, `hpss`, `demucs:NAME`, `umx:NAME`, the folder or address of a model
+    samples
+        float `(channels, samples)` or `(samples,)` in [-1, 1], or the path of an audio file
+    sample_rate
+        Hz; of arrays. Files know theirs
+    separator
+        `nn-filter`, `hpss`, `demucs:NAME`, `umx:NAME`, the folder or address of a model
         package, or `module:Class`
-    options : those of the separator
-    stems : names of those that are wanted; default all, with `residual` where they leave any of the
+    options
+        those of the separator
+    stems
+        names of those that are wanted; default all, with `residual` where they leave any of the
         mixture
-    device : of models: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`
-    part_seconds : longest part that is worked on at once; the samples are those of the command with
+    device
+        of models: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`
+    part_seconds
+        longest part that is worked on at once; the samples are those of the command with
         the same number
-    progress : is told seconds of audio that are done, and those that there are, now and then: a
+    progress
+        is told seconds of audio that are done, and those that there are, now and then: a
         part counts as far as it is done
 
     Returns
@@ -77,8 +86,10 @@ def separate(
 
     Raises
     ------
-    ValueError : the samples are no such array, or the options or stems are not the separator's
-    AudioError : the file can't be decoded, the recording is too short for the separator, or the
+    ValueError
+        the samples are no such array, or the options or stems are not the separator's
+    AudioError
+        the file can't be decoded, the recording is too short for the separator, or the
         separator can't be had (`ModelError`)
 
     Examples
@@ -118,7 +129,8 @@ def wanted_of(
 
     Raises
     ------
-    ValueError : the separator gives labels, or does not give one of them
+    ValueError
+        the separator gives labels, or does not give one of them
     """
     if description.effect != "stems":
         raise ValueError(f"{separator}: gives labels, no stems: use the command")

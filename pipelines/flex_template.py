@@ -38,7 +38,8 @@ def job_of(arguments: Sequence[str]) -> JobConfig:
 
     Raises
     ------
-    JobFileError : the file or an argument is wrong
+    JobFileError
+        the file or an argument is wrong
     """
     own, rest = argument_parser().parse_known_args(arguments)
     job = load_job(

@@ -67,13 +67,20 @@ def build(
 
     Parameters
     ----------
-    messages : the events: the bytes of a message each, or `PubsubMessage`s
-    local_workers : worker processes of FnApiRunner; None on other runners
-    model_threads : of each worker, for the arithmetic of models on the CPU; None: as torch has it
-    progress_path : file that the steps append what they did to, for the progress bar
-    given_up : by element of recordings that go straight to the dead letters: reason, and step
-    done : elements that are not done again, even if the job forces it
-    attempts : folder of the output tree that tries are noted in, on runners that repeat what has
+    messages
+        the events: the bytes of a message each, or `PubsubMessage`s
+    local_workers
+        worker processes of FnApiRunner; None on other runners
+    model_threads
+        of each worker, for the arithmetic of models on the CPU; None: as torch has it
+    progress_path
+        file that the steps append what they did to, for the progress bar
+    given_up
+        by element of recordings that go straight to the dead letters: reason, and step
+    done
+        elements that are not done again, even if the job forces it
+    attempts
+        folder of the output tree that tries are noted in, on runners that repeat what has
         failed; None where the launcher knows which recordings end their process
 
     Returns

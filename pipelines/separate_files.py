@@ -37,11 +37,16 @@ class FileResult:
 
     Attributes
     ----------
-    element : its path below the folder that all inputs have in common
-    folder : where its results lie; None if it failed
-    stems, plots : paths of the files by stem
-    skipped : it was finished before
-    failures : why it failed: dead letters, with `step`, `exception` and `message`
+    element
+        its path below the folder that all inputs have in common
+    folder
+        where its results lie; None if it failed
+    stems, plots
+        paths of the files by stem
+    skipped
+        it was finished before
+    failures
+        why it failed: dead letters, with `step`, `exception` and `message`
     """
 
     element: str
@@ -75,18 +80,29 @@ def separate_files(
 
     Parameters
     ----------
-    inputs : files, folders and glob patterns, here or on `gs://`
-    output : the folder of the results
-    separator, options, stems, device : see `separate`
-    two_stems : write this stem and the sum of all others, `no_…`
-    format : `flac`, `wav`, `ogg`, `mp3`, `m4a`, `opus`
-    plots : draw spectrograms
-    workers : processes; default one for each core
-    force : do finished recordings again
-    replace : replace what other settings have made, which is left alone otherwise
-    settings : anything else that a job file can say, by dotted paths: `{"plots.range_db": 60}`,
+    inputs
+        files, folders and glob patterns, here or on `gs://`
+    output
+        the folder of the results
+    separator, options, stems, device
+        see `separate`
+    two_stems
+        write this stem and the sum of all others, `no_…`
+    format
+        `flac`, `wav`, `ogg`, `mp3`, `m4a`, `opus`
+    plots
+        draw spectrograms
+    workers
+        processes; default one for each core
+    force
+        do finished recordings again
+    replace
+        replace what other settings have made, which is left alone otherwise
+    settings
+        anything else that a job file can say, by dotted paths: `{"plots.range_db": 60}`,
         `{"stems.bit_rate_kbps": 192}`
-    progress : is told seconds of audio that are done, and those known of so far, when they change:
+    progress
+        is told seconds of audio that are done, and those known of so far, when they change:
         what is being worked on counts as far as it is done
 
     Returns
@@ -95,11 +111,16 @@ def separate_files(
 
     Raises
     ------
-    JobFileError, InputError : an argument can't be used; a `ValueError`
-    ModelError : the separator can't be had; a `ValueError`
-    OSError : the results can't be written
-    LaunchError : the job could not go on; call it again to go on
-    KeyboardInterrupt : it was interrupted; call it again to go on
+    JobFileError, InputError
+        an argument can't be used; a `ValueError`
+    ModelError
+        the separator can't be had; a `ValueError`
+    OSError
+        the results can't be written
+    LaunchError
+        the job could not go on; call it again to go on
+    KeyboardInterrupt
+        it was interrupted; call it again to go on
     """
     job = split_job(
         [inputs] if isinstance(inputs, str | os.PathLike) else inputs,
@@ -177,15 +198,21 @@ def split_job(
 
     Parameters
     ----------
-    root : folder that holds all inputs: recordings are called by their paths below it
-    separation, stems, plots : sections of the job
-    changes : `dotted.path=value` each
-    flags : what places of a job are called in messages
+    root
+        folder that holds all inputs: recordings are called by their paths below it
+    separation, stems, plots
+        sections of the job
+    changes
+        `dotted.path=value` each
+    flags
+        what places of a job are called in messages
 
     Raises
     ------
-    JobFileError : something does not fit
-    InputError : an input lies where none can
+    JobFileError
+        something does not fit
+    InputError
+        an input lies where none can
     """
     changes = list(changes)
     storage = _storage_of(changes)

@@ -21,7 +21,8 @@ class Storage:
 
     Attributes
     ----------
-    access : how buckets are used
+    access
+        how buckets are used
     """
 
     access: Access = field(default_factory=Access)
@@ -45,7 +46,8 @@ class Storage:
 
         Raises
         ------
-        StorageError : the file is not there, is a folder, or can't be reached
+        StorageError
+            the file is not there, is a folder, or can't be reached
         """
         return self.files_of(path).stat(path)
 
@@ -54,7 +56,8 @@ class Storage:
 
         Raises
         ------
-        StorageError : the file is not there, or can't be reached
+        StorageError
+            the file is not there, or can't be reached
         """
         return self.files_of(path).reading(path)
 
@@ -63,7 +66,8 @@ class Storage:
 
         Raises
         ------
-        StorageError : the file is not there, or can't be reached
+        StorageError
+            the file is not there, or can't be reached
         """
         return self.files_of(path).read(path)
 
@@ -72,7 +76,8 @@ class Storage:
 
         Raises
         ------
-        StorageError : the file is not there, or can't be reached
+        StorageError
+            the file is not there, or can't be reached
         """
         with self.reading(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -86,12 +91,15 @@ class Storage:
 
         Parameters
         ----------
-        beginning : what the names begin with
-        without : a folder below this one, whose files are not asked for
+        beginning
+            what the names begin with
+        without
+            a folder below this one, whose files are not asked for
 
         Raises
         ------
-        StorageError : the folder can't be listed
+        StorageError
+            the folder can't be listed
         """
         files = self._remote_files_of(folder)
         return files.list_names(folder, beginning=beginning, without=without)

@@ -112,7 +112,8 @@ class _ObjectReader(io.RawIOBase):
 
     Parameters
     ----------
-    found : the object with its metadata
+    found
+        the object with its metadata
     """
 
     def __init__(self, found: storage.Blob) -> None:
@@ -157,7 +158,8 @@ class GcsFiles(RemoteFiles):
 
     Parameters
     ----------
-    access : how their buckets are used
+    access
+        how their buckets are used
     """
 
     def __init__(self, access: Access) -> None:

@@ -26,8 +26,10 @@ class OutputTree:
 
     Parameters
     ----------
-    location : the folder, here or on `gs://`
-    storage : what its files are read and written through
+    location
+        the folder, here or on `gs://`
+    storage
+        what its files are read and written through
     """
 
     def __init__(self, location: str, storage: Storage = Storage()) -> None:  # noqa: B008
@@ -39,7 +41,8 @@ class OutputTree:
 
         Raises
         ------
-        StorageError : a name holds `..` or is absolute
+        StorageError
+            a name holds `..` or is absolute
         """
         relative = os.path.join(*names)
         if os.path.isabs(relative) or ".." in relative.split(os.sep) or "\0" in relative:
@@ -83,7 +86,8 @@ class OutputTree:
 
         Parameters
         ----------
-        written_ns : when what says so was written, as `written_ns` gives it: a file that is no
+        written_ns
+            when what says so was written, as `written_ns` gives it: a file that is no
             newer is not read where its storage knows no checksums
         """
         path = self.path(*names)
@@ -114,7 +118,8 @@ class OutputTree:
 
         Raises
         ------
-        StorageError : they can't
+        StorageError
+            they can't
         """
         try:
             self.write(b"", WRITE_TEST)

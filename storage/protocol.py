@@ -11,8 +11,10 @@ class SourceStat(Protocol):
 
     Attributes
     ----------
-    size_bytes : None if the server doesn't say
-    generation : a text that changes whenever the content does
+    size_bytes
+        None if the server doesn't say
+    generation
+        a text that changes whenever the content does
     """
 
     @property

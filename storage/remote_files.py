@@ -26,8 +26,10 @@ class RemoteFiles(Files):
 
         Parameters
         ----------
-        beginning : what the names begin with
-        without : a folder below this one, whose files are left out
+        beginning
+            what the names begin with
+        without
+            a folder below this one, whose files are left out
         """
         raise NotImplementedError
 

@@ -59,11 +59,15 @@ class AcceptMessages(Step):
 
     Parameters
     ----------
-    job : bytes of the `KlioJob` that messages name this job by
-    allow_non_klio_messages : take bytes that are no message for the element of one, and Cloud
+    job
+        bytes of the `KlioJob` that messages name this job by
+    allow_non_klio_messages
+        take bytes that are no message for the element of one, and Cloud
         Storage notifications for events about the object
-    ping : take every message for a ping
-    force : have finished recordings done again
+    ping
+        take every message for a ping
+    force
+        have finished recordings done again
     """
 
     def __init__(
@@ -135,7 +139,8 @@ def decide(message: KlioMessage, job: KlioJob, *, ping: bool = False) -> Decisio
 
     Parameters
     ----------
-    ping : take the message for a ping even if it is none
+    ping
+        take the message for a ping even if it is none
     """
     if message.version == Version.V2:
         decision = _decide_by_recipients(message, job)
@@ -172,8 +177,10 @@ def settle(
 
     Parameters
     ----------
-    force : have finished recordings done again even if the message doesn't ask for it
-    now : time of the audit log's new item
+    force
+        have finished recordings done again even if the message doesn't ask for it
+    now
+        time of the audit log's new item
     """
     settled = KlioMessage()
     settled.CopyFrom(message)

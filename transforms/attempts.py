@@ -41,9 +41,12 @@ class CountAttempts(Step):
 
     Parameters
     ----------
-    tree : the output tree, beside whose results they are noted
-    folder : of the notes in it: the same for all tries of a run, another for another run
-    reason : why a recording is given up
+    tree
+        the output tree, beside whose results they are noted
+    folder
+        of the notes in it: the same for all tries of a run, another for another run
+    reason
+        why a recording is given up
     """
 
     def __init__(self, tree: OutputTree, folder: str, *, reason: str) -> None:

@@ -14,7 +14,8 @@ class CoGroupRecords(beam.PTransform):
 
     Parameters
     ----------
-    windowing : put on each branch before they meet, where it is given
+    windowing
+        put on each branch before they meet, where it is given
     """
 
     def __init__(self, windowing: beam.PTransform | None = None) -> None:

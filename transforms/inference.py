@@ -45,8 +45,10 @@ class PartHandler(ModelHandler[Track, Track, Any]):
 
     Parameters
     ----------
-    separation : which models, and where they run
-    threads : of the arithmetic on the CPU; None: as torch has it
+    separation
+        which models, and where they run
+    threads
+        of the arithmetic on the CPU; None: as torch has it
     """
 
     branch: str
@@ -79,7 +81,8 @@ class PartHandler(ModelHandler[Track, Track, Any]):
 
         Raises
         ------
-        UnusableModelError : they can't be loaded; the job can't go on
+        UnusableModelError
+            they can't be loaded; the job can't go on
         """
         separation = self.separation
         options = DeviceOptions(
@@ -124,7 +127,8 @@ class SeparationHandler(PartHandler):
 
     Parameters
     ----------
-    stems : the stems that are wanted
+    stems
+        the stems that are wanted
     """
 
     branch = "stems"
@@ -161,7 +165,8 @@ class SeparationHandler(PartHandler):
 
         Raises
         ------
-        UnusableModelError : it can't be used, or lacks stems that are wanted
+        UnusableModelError
+            it can't be used, or lacks stems that are wanted
         """
         if not model_path:
             return
@@ -211,8 +216,10 @@ class MeasureMixture(Step):
 
     Parameters
     ----------
-    rates : of the separator's models, in Hz; empty: they work at any
-    storage : where the recordings are read
+    rates
+        of the separator's models, in Hz; empty: they work at any
+    storage
+        where the recordings are read
     """
 
     branch = "stems"
@@ -254,7 +261,8 @@ class TakeResults(Step):
 
     Parameters
     ----------
-    branch : what the models give: "stems" or "labels"
+    branch
+        what the models give: "stems" or "labels"
     """
 
     def __init__(self, branch: str) -> None:
@@ -277,8 +285,10 @@ class RunModels(beam.PTransform):
 
     Parameters
     ----------
-    storage : where the recordings are read
-    at_once : work on a track as soon as it comes. RunInference keeps one back until the next, or
+    storage
+        where the recordings are read
+    at_once
+        work on a track as soon as it comes. RunInference keeps one back until the next, or
         the end of the bundle, comes: so each is followed by one without samples, which the counters
         of RunInference count, too.
     """

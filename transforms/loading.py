@@ -22,7 +22,8 @@ class LoadBinary(Step):
 
     Parameters
     ----------
-    storage : where the recordings are read
+    storage
+        where the recordings are read
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -44,7 +45,8 @@ class LoadAudio(Step):
 
     Parameters
     ----------
-    storage : where the recordings are read
+    storage
+        where the recordings are read
     """
 
     def __init__(self, storage: Storage) -> None:

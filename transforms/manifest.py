@@ -29,11 +29,16 @@ class InputFacts:
 
     Attributes
     ----------
-    element : what the job's event called it
-    uri : where it lay
-    generation : a text that changes with the file's content, or when it is written
-    sha256, size_bytes : of the whole file
-    start_sample, frames : the range that was worked on
+    element
+        what the job's event called it
+    uri
+        where it lay
+    generation
+        a text that changes with the file's content, or when it is written
+    sha256, size_bytes
+        of the whole file
+    start_sample, frames
+        the range that was worked on
     """
 
     element: str
@@ -71,7 +76,8 @@ class FoundManifest:
 
     Attributes
     ----------
-    written_ns : when it was written, where storage has no checksums to compare
+    written_ns
+        when it was written, where storage has no checksums to compare
     """
 
     content: Manifest
@@ -90,8 +96,10 @@ def manifest_of(
 
     Parameters
     ----------
-    files : those that were kept, and those that were made
-    work_s : seconds of work on it
+    files
+        those that were kept, and those that were made
+    work_s
+        seconds of work on it
     """
     info = recording.info
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -149,7 +157,8 @@ def parse_manifest(data: bytes) -> Manifest:
 
     Raises
     ------
-    ValueError : they are no manifest
+    ValueError
+        they are no manifest
     """
     try:
         plain = json.loads(data)

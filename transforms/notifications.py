@@ -20,7 +20,8 @@ def parse_notification(data: bytes, attributes: Mapping[str, str]) -> tuple[str,
 
     Raises
     ------
-    KlioMessageError : the object resource doesn't name its bucket and object
+    KlioMessageError
+        the object resource doesn't name its bucket and object
     """
     bucket: Any
     name: Any

@@ -26,7 +26,8 @@ def from_plain(record_type: type[T], plain: Any) -> T:
 
     Raises
     ------
-    TypeError : keys are missing or unknown
+    TypeError
+        keys are missing or unknown
     """
     return typing.cast(T, _restore(record_type, plain))
 

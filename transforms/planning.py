@@ -37,11 +37,15 @@ class SkipFinished(Step):
 
     Parameters
     ----------
-    resumption : what is done already, and what is to be done
-    given_up : by element of recordings that are not to be tried again: the reason, and the step
+    resumption
+        what is done already, and what is to be done
+    given_up
+        by element of recordings that are not to be tried again: the reason, and the step
         that they were in, if known
-    done : elements that this run has finished before: they are not forced again
-    asks_upstream : another job is to make the recordings that are not there
+    done
+        elements that this run has finished before: they are not forced again
+    asks_upstream
+        another job is to make the recordings that are not there
     """
 
     def __init__(
@@ -114,8 +118,10 @@ class PlanParts(Step):
 
     Parameters
     ----------
-    settings : what is to be made of each recording
-    storage : where the recordings are read
+    settings
+        what is to be made of each recording
+    storage
+        where the recordings are read
     """
 
     def __init__(self, settings: SplitSettings, storage: Storage) -> None:
@@ -140,7 +146,8 @@ class PlanParts(Step):
 
         Raises
         ------
-        AudioError : it can't be decoded, is empty, or too short
+        AudioError
+            it can't be decoded, is empty, or too short
         """
         with self.storage.reading(pending.uri) as file:
             info = probe(file, name=pending.element)
@@ -172,7 +179,8 @@ def require_duration(duration_s: float, separation: SeparationSettings) -> None:
 
     Raises
     ------
-    TooShortAudioError : it is
+    TooShortAudioError
+        it is
     """
     minimum_s = separation.description.minimum_s
     if duration_s < minimum_s:

@@ -22,8 +22,10 @@ class PublishingStep(Step):
 
     Parameters
     ----------
-    settings : what is to be made of each recording
-    tree : where the files go; its storage reads the recordings, too
+    settings
+        what is to be made of each recording
+    tree
+        where the files go; its storage reads the recordings, too
     """
 
     def __init__(self, settings: SplitSettings, tree: OutputTree) -> None:
@@ -64,7 +66,8 @@ def require_unchanged(recording: Recording, storage: Storage) -> None:
 
     Raises
     ------
-    StorageError : it has changed
+    StorageError
+        it has changed
     """
     try:
         found = storage.stat(recording.uri)

@@ -88,7 +88,8 @@ def with_sum(stems: dict[str, np.ndarray], settings: SplitSettings) -> dict[str,
 
     Parameters
     ----------
-    stems : float32 `(channels, samples)` by name
+    stems
+        float32 `(channels, samples)` by name
     """
     total = settings.stems.sum_of_others
     if total is None or total not in settings.wanted_stems:
@@ -112,7 +113,8 @@ def write_stems(
 
     Parameters
     ----------
-    readers : by stem, what gives its blocks, float32 `(channels, samples)`, each time anew
+    readers
+        by stem, what gives its blocks, float32 `(channels, samples)`, each time anew
     """
     stem_format = format_of(recording.info, settings.stems)
 
@@ -261,7 +263,8 @@ class JoinParts(PublishingStep):
 
     Parameters
     ----------
-    is_stream : the CoGroupByKey gives what it has at every receipt: wait until all are there
+    is_stream
+        the CoGroupByKey gives what it has at every receipt: wait until all are there
     """
 
     def __init__(

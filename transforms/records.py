@@ -45,12 +45,17 @@ class BranchFacts:
 
     Attributes
     ----------
-    digest : of the settings: the branch is done again when it changes
-    settings : in words
-    made : when, as UTC in ISO 8601
-    work_s : seconds of work on the recording, on all branches that were made with this one; of a
+    digest
+        of the settings: the branch is done again when it changes
+    settings
+        in words
+    made
+        when, as UTC in ISO 8601
+    work_s
+        seconds of work on the recording, on all branches that were made with this one; of a
         long recording the sum over its parts
-    versions : of the packages that made it
+    versions
+        of the packages that made it
     """
 
     digest: str

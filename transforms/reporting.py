@@ -20,8 +20,10 @@ class ReportProgress(beam.PTransform):
 
     Parameters
     ----------
-    path : the file
-    event : what happened to the element
+    path
+        the file
+    event
+        what happened to the element
     """
 
     def __init__(self, path: str | os.PathLike[str], event: str) -> None:
@@ -49,8 +51,10 @@ class WriteDeadLetters(beam.PTransform):
 
     Parameters
     ----------
-    tree : where the files go
-    is_stream : write each failure to a file of its own below `failures/`, since a stream has no end
+    tree
+        where the files go
+    is_stream
+        write each failure to a file of its own below `failures/`, since a stream has no end
     """
 
     def __init__(self, tree: OutputTree, *, is_stream: bool = False) -> None:

@@ -28,15 +28,22 @@ class Resumption:
 
     Parameters
     ----------
-    location : folder of the recordings; an element is a path below it, or a whole `gs://` path, as
+    location
+        folder of the recordings; an element is a path below it, or a whole `gs://` path, as
         storage notifications have it
-    tree : where the results go; its storage reads the recordings, too
-    settings : what is to be made of each recording
-    suffix : added to each element that is a path below the location
-    roots : what the recordings are called below in the output tree; None: the location
-    finished_suffix : a recording is finished, too, if this added to its element names a file in the
+    tree
+        where the results go; its storage reads the recordings, too
+    settings
+        what is to be made of each recording
+    suffix
+        added to each element that is a path below the location
+    roots
+        what the recordings are called below in the output tree; None: the location
+    finished_suffix
+        a recording is finished, too, if this added to its element names a file in the
         output tree: Klio's check
-    replace : replace what other settings have made, or what was made of another recording
+    replace
+        replace what other settings have made, or what was made of another recording
     """
 
     def __init__(
@@ -71,14 +78,19 @@ class Resumption:
 
         Parameters
         ----------
-        force : do it again if it is finished
-        message : the bytes of the event
-        renew : have the manifest of a file that was touched tell its new generation
+        force
+            do it again if it is finished
+        message
+            the bytes of the event
+        renew
+            have the manifest of a file that was touched tell its new generation
 
         Raises
         ------
-        StorageError : the recording is not there, or can't be accessed
-        OtherResultsError : what would be replaced may not be
+        StorageError
+            the recording is not there, or can't be accessed
+        OtherResultsError
+            what would be replaced may not be
         """
         element, uri = self.place_of(element)
         found = self.tree.storage.stat(uri)
@@ -132,7 +144,8 @@ class Resumption:
 
         Raises
         ------
-        StorageError : it leads out of the location
+        StorageError
+            it leads out of the location
         """
         if not scheme_of(element):
             OutputTree(self.location).path(element)  # refuses what leads out of the folder
@@ -196,7 +209,8 @@ class Resumption:
 
         Raises
         ------
-        OtherResultsError : other settings made it, or it was made of another recording
+        OtherResultsError
+            other settings made it, or it was made of another recording
         """
         if self.replace:
             return

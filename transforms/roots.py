@@ -13,8 +13,10 @@ class Root:
 
     Attributes
     ----------
-    path : the folder that they are called below
-    pattern : the parts of a pattern that their paths below it fit, cut at slashes; empty if all
+    path
+        the folder that they are called below
+    pattern
+        the parts of a pattern that their paths below it fit, cut at slashes; empty if all
         that lies there is meant
     """
 

@@ -83,7 +83,8 @@ class GetSoftMask(SeparationStep):
 
     Parameters
     ----------
-    stem : "background" or "foreground"
+    stem
+        "background" or "foreground"
     """
 
     def __init__(self, recipe: NearestNeighborRecipe, *, stem: str) -> None:

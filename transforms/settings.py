@@ -101,7 +101,8 @@ class SeparationSettings(Section):
 
         Raises
         ------
-        ValueError : it is
+        ValueError
+            it is
         """
         try:
             found = self.description.sha256
@@ -272,7 +273,8 @@ class PlotSettings(Section):
 
         Raises
         ------
-        ValueError : it does
+        ValueError
+            it does
         """
         height = signals * self.height
         if self.layout != "each" and height > min(60_000, COMBINED_PIXELS // self.width):
@@ -323,7 +325,8 @@ class SplitSettings(Section):
 
         Raises
         ------
-        ValueError : there are some
+        ValueError
+            there are some
         """
         self._require_two_stems()
         for stem in [*(self.stems.select or ()), *self.stems.rename]:
@@ -389,7 +392,8 @@ class SplitSettings(Section):
 
         Parameters
         ----------
-        folder : of the recording's results
+        folder
+            of the recording's results
         """
         separator = "".join("-" if each in NOT_IN_NAMES else each for each in self.separation.name)
         return {

@@ -24,7 +24,8 @@ def format_of(info: AudioInfo, stems: StemSettings) -> StemFormat:
 
     Raises
     ------
-    UnsupportedFormatError : it can't hold the recording's channels or sample rate
+    UnsupportedFormatError
+        it can't hold the recording's channels or sample rate
     """
     return choose_format(
         stems.format,

@@ -132,7 +132,8 @@ def run_step(
 
     Parameters
     ----------
-    hints : resource hints of the step
+    hints
+        resource hints of the step
 
     Returns the PCollection of its output, or, with `tags`, an object with one attribute a tag.
     """

@@ -14,7 +14,8 @@ def versions(*, of_models: bool) -> dict[str, str]:
 
     Parameters
     ----------
-    of_models : those that run neural networks, too
+    of_models
+        those that run neural networks, too
     """
     found = {"beamsplitter": version_of("beamsplitter"), "python": platform.python_version()}
     for package in (*PACKAGES, *(PACKAGES_OF_MODELS if of_models else ())):

@@ -20,10 +20,14 @@ class OpenUnmix(nn.Module):
 
     Parameters
     ----------
-    channels : of the mixture
-    bins : of its spectrogram
-    used_bins : how many of them it reads, from the lowest; all are masked
-    hidden_size : width of its layers, even
+    channels
+        of the mixture
+    bins
+        of its spectrogram
+    used_bins
+        how many of them it reads, from the lowest; all are masked
+    hidden_size
+        width of its layers, even
     """
 
     def __init__(self, *, channels: int, bins: int, used_bins: int, hidden_size: int) -> None:
@@ -47,7 +51,8 @@ class OpenUnmix(nn.Module):
 
         Raises
         ------
-        KeyError, ValueError, RuntimeError : tensors are missing, unknown, or don't fit together
+        KeyError, ValueError, RuntimeError
+            tensors are missing, unknown, or don't fit together
         """
         used_bins = state["input_mean"].numel()
         hidden_size, inputs = state["fc1.weight"].shape
@@ -65,7 +70,8 @@ class OpenUnmix(nn.Module):
 
         Parameters
         ----------
-        magnitudes : float32 `(batch, channels, bins, frames)`
+        magnitudes
+            float32 `(batch, channels, bins, frames)`
 
         Returns
         -------

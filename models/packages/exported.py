@@ -79,8 +79,10 @@ class ExportedModel(torch.nn.Module):
 
     Parameters
     ----------
-    graph_module : its graph
-    limits : the shapes that it may be given
+    graph_module
+        its graph
+    limits
+        the shapes that it may be given
     """
 
     def __init__(self, graph_module: torch.fx.GraphModule, limits: ShapeLimits) -> None:
@@ -105,12 +107,15 @@ def load_exported(path: Path, package: str) -> ExportedModel:
 
     Parameters
     ----------
-    path : a file by `torch.export.save`, torch 2.9 or newer
-    package : how messages call the package
+    path
+        a file by `torch.export.save`, torch 2.9 or newer
+    package
+        how messages call the package
 
     Raises
     ------
-    ModelError : it is no such file, or it asks for more than arithmetic on tensors
+    ModelError
+        it is no such file, or it asks for more than arithmetic on tensors
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -83,8 +83,10 @@ def problems(metadata: object, *, strict: bool = True) -> list[str]:
 
     Parameters
     ----------
-    metadata : the document as `json.load` gives it
-    strict : whether every reader has to accept it, as for publishing, or only this one
+    metadata
+        the document as `json.load` gives it
+    strict
+        whether every reader has to accept it, as for publishing, or only this one
     """
     model = PublishedMetadata if strict else PackageMetadata
     try:
@@ -99,12 +101,15 @@ def read_metadata(path: Path, package: str) -> PackageMetadata:
 
     Parameters
     ----------
-    path : the file
-    package : how messages call the package
+    path
+        the file
+    package
+        how messages call the package
 
     Raises
     ------
-    ModelError : the file is missing, is no JSON, or says what can't be
+    ModelError
+        the file is missing, is no JSON, or says what can't be
     """
     complaint = f"{package}: {FILE_NAME}"
     try:

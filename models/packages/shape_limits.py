@@ -41,13 +41,17 @@ class ShapeLimits:
 
     Parameters
     ----------
-    sizes : of its input, as in the file: fixed numbers and symbols
-    ranges : of the symbols, as in the file
-    guards : further conditions, as in the file
+    sizes
+        of its input, as in the file: fixed numbers and symbols
+    ranges
+        of the symbols, as in the file
+    guards
+        further conditions, as in the file
 
     Raises
     ------
-    ValueError : a guard holds more than sums, products and comparisons of sizes
+    ValueError
+        a guard holds more than sums, products and comparisons of sizes
     """
 
     def __init__(

@@ -44,12 +44,15 @@ def load_torchscript(path: Path, package: str) -> TorchScriptModel:
 
     Parameters
     ----------
-    path : a file by `torch.jit.save`
-    package : how messages call the package
+    path
+        a file by `torch.jit.save`
+    package
+        how messages call the package
 
     Raises
     ------
-    ModelError : it is no TorchScript file, or it asks for more than tensors
+    ModelError
+        it is no TorchScript file, or it asks for more than tensors
     """
     try:
         _refuse_code_that_loading_runs(path, package)

@@ -37,16 +37,26 @@ class Description:
 
     Parameters
     ----------
-    stems : names of the stems, in the order of the output
-    effect : "labels" for a model that annotates a recording and gives no stems
-    sample_rates : the rates in Hz that its models work at; empty if at any
-    context_s : seconds of real audio that it needs on either side of a part
-    minimum_s : shorter recordings are refused
-    sums_to_mixture : whether its stems always sum to the mixture, so that no residual is left
-    normalizes : whether it needs mean and deviation of the whole recording
-    uses_device : whether a GPU helps: its models are torch modules
-    sha256 : digest of its files; None if it has none
-    resolved_options : all its options, defaults included, as JSON: with the files they decide what
+    stems
+        names of the stems, in the order of the output
+    effect
+        "labels" for a model that annotates a recording and gives no stems
+    sample_rates
+        the rates in Hz that its models work at; empty if at any
+    context_s
+        seconds of real audio that it needs on either side of a part
+    minimum_s
+        shorter recordings are refused
+    sums_to_mixture
+        whether its stems always sum to the mixture, so that no residual is left
+    normalizes
+        whether it needs mean and deviation of the whole recording
+    uses_device
+        whether a GPU helps: its models are torch modules
+    sha256
+        digest of its files; None if it has none
+    resolved_options
+        all its options, defaults included, as JSON: with the files they decide what
         it gives
     """
 
@@ -73,17 +83,26 @@ class Separator(ABC):
 
     Attributes
     ----------
-    name : how messages call it
-    stems : names of the stems, in the order of the output
-    sample_rate : Hz; None for a method that works at any rate
-    channels : how many it takes at once; None for any number
-    block_samples : length of the blocks that it is given; None if a whole part is one block
-    block_lengths : if it takes blocks of other lengths, too: then those at the ends of a recording
+    name
+        how messages call it
+    stems
+        names of the stems, in the order of the output
+    sample_rate
+        Hz; None for a method that works at any rate
+    channels
+        how many it takes at once; None for any number
+    block_samples
+        length of the blocks that it is given; None if a whole part is one block
+    block_lengths
+        if it takes blocks of other lengths, too: then those at the ends of a recording
         are cut there, and each is lengthened to the next of these
-    context_samples : how many samples at either end of a block only serve as context (receptive
+    context_samples
+        how many samples at either end of a block only serve as context (receptive
         field): what it makes of them is dropped
-    overlap : share of the rest of a block that it has in common with the next, in [0, 1)
-    normalizes : whether blocks are normalised by mean and deviation of the whole recording
+    overlap
+        share of the rest of a block that it has in common with the next, in [0, 1)
+    normalizes
+        whether blocks are normalised by mean and deviation of the whole recording
     """
 
     name: str
@@ -109,8 +128,10 @@ class Separator(ABC):
 
         Parameters
         ----------
-        block : float32 `(channels, samples)`
-        sample_rate : Hz; that of the separator, if it has one
+        block
+            float32 `(channels, samples)`
+        sample_rate
+            Hz; that of the separator, if it has one
 
         Returns
         -------
@@ -124,7 +145,8 @@ class Separator(ABC):
 
         Parameters
         ----------
-        progress : is told how much is done, as a share that rises to 1
+        progress
+            is told how much is done, as a share that rises to 1
         """
         return self.separate(block, sample_rate)
 
@@ -134,7 +156,8 @@ class TorchSeparator(Separator):
 
     Parameters
     ----------
-    module : its model; `to` moves it
+    module
+        its model; `to` moves it
     """
 
     sample_rate: int
@@ -149,7 +172,8 @@ class TorchSeparator(Separator):
 
         Parameters
         ----------
-        blocks : float32 `(batch, channels, samples)`
+        blocks
+            float32 `(batch, channels, samples)`
 
         Returns
         -------
@@ -174,7 +198,8 @@ class Member:
 
     Parameters
     ----------
-    weights : by stem; a stem of the ensemble is the weighted mean of its members' estimates. Stems
+    weights
+        by stem; a stem of the ensemble is the weighted mean of its members' estimates. Stems
         that it gives but that have no weight here are not used
     """
 

@@ -31,12 +31,17 @@ class Grid:
 
     Parameters
     ----------
-    block_samples : length of each block
-    lengths : if there are several, a block at an end of the recording is only as long as that
+    block_samples
+        length of each block
+    lengths
+        if there are several, a block at an end of the recording is only as long as that
         leaves it, and each is lengthened to the next of these
-    context_samples : what is dropped of a block at either end
-    overlap : share of what is kept of a block that it has in common with the next, in [0, 1)
-    origin_sample : where what is kept of the first block begins, at most 0
+    context_samples
+        what is dropped of a block at either end
+    overlap
+        share of what is kept of a block that it has in common with the next, in [0, 1)
+    origin_sample
+        where what is kept of the first block begins, at most 0
     """
 
     block_samples: int
@@ -88,8 +93,10 @@ def plan_blocks(
 
     Parameters
     ----------
-    total_samples : length of the recording
-    start_sample, stop_sample : the range, inside the recording
+    total_samples
+        length of the recording
+    start_sample, stop_sample
+        the range, inside the recording
 
     Returns
     -------
@@ -110,9 +117,12 @@ def cut_blocks(samples: np.ndarray, blocks: Sequence[Block], *, start_sample: in
 
     Parameters
     ----------
-    samples : float32 `(channels, samples)`
-    blocks : all of one length
-    start_sample : where `samples` begins in the recording
+    samples
+        float32 `(channels, samples)`
+    blocks
+        all of one length
+    start_sample
+        where `samples` begins in the recording
 
     Returns
     -------
@@ -146,8 +156,10 @@ def overlap_add(
 
     Parameters
     ----------
-    outputs : each block with what is kept of it, float32 `(stems, channels, kept samples)`
-    start_sample, stop_sample : the range that `plan_blocks` was given
+    outputs
+        each block with what is kept of it, float32 `(stems, channels, kept samples)`
+    start_sample, stop_sample
+        the range that `plan_blocks` was given
 
     Returns
     -------

@@ -44,8 +44,10 @@ class SeparatorName:
 
     Parameters
     ----------
-    options_json : the options, as JSON with sorted keys
-    weight : of all its stems
+    options_json
+        the options, as JSON with sorted keys
+    weight
+        of all its stems
     """
 
     name: str
@@ -69,8 +71,10 @@ def describe(separators: tuple[SeparatorName, ...]) -> Description:
 
     Raises
     ------
-    ModelError : there is none of this name, or its files can't be had
-    ValueError : an option does not fit it
+    ModelError
+        there is none of this name, or its files can't be had
+    ValueError
+        an option does not fit it
     """
     found = [_kind(each.name).describe(each) for each in separators]
     if len(found) == 1:
@@ -112,7 +116,8 @@ def load(separators: tuple[SeparatorName, ...]) -> tuple[Member, ...]:
 
     Raises
     ------
-    ModelError : the model can't be found or loaded
+    ModelError
+        the model can't be found or loaded
     """
     return tuple(
         Member(
@@ -143,7 +148,8 @@ def fetch(
 
     Parameters
     ----------
-    on_progress : is told of downloads
+    on_progress
+        is told of downloads
 
     Returns
     -------
@@ -152,7 +158,8 @@ def fetch(
 
     Raises
     ------
-    ModelError : files can't be had
+    ModelError
+        files can't be had
     """
     return tuple(replace(each, name=_fetched(each.name, on_progress)) for each in separators)
 
@@ -172,7 +179,8 @@ def require_installed(name: str) -> None:
 
     Raises
     ------
-    ModelError : it is not
+    ModelError
+        it is not
     """
     is_there = is_package(name) and ("://" in name or os.path.exists(name))
     kind = PACKAGES if is_there else name.partition(":")[0]
@@ -192,12 +200,15 @@ def require_usable(
 
     Parameters
     ----------
-    device : where it is to run
-    load_packages : load model packages, too, which takes seconds
+    device
+        where it is to run
+    load_packages
+        load model packages, too, which takes seconds
 
     Raises
     ------
-    ModelError : a part of the installation, or the device, is not there, or the model file of a
+    ModelError
+        a part of the installation, or the device, is not there, or the model file of a
         package can't be read
     """
     for each in separators:
@@ -244,7 +255,8 @@ def load_labeler(separator: SeparatorName, device: str) -> "Labeler":
 
     Raises
     ------
-    ModelError : it can't be found or loaded, gives stems, or the device is not there
+    ModelError
+        it can't be found or loaded, gives stems, or the device is not there
     """
     from .device_runner import find_device
     from .model_package import load_labeler
@@ -277,11 +289,13 @@ def package_address(name: str, on_progress: "Progress | None" = None) -> str:
 
     Parameters
     ----------
-    on_progress : is told of downloads
+    on_progress
+        is told of downloads
 
     Raises
     ------
-    ModelError : there is none
+    ModelError
+        there is none
     """
     if "://" in name or os.path.exists(name):
         return name

@@ -60,8 +60,10 @@ def describe(name: str, options: Mapping[str, object]) -> Description:
 
     Raises
     ------
-    ModelError : there is none of this name
-    ValueError : an option is unknown
+    ModelError
+        there is none of this name
+    ValueError
+        an option is unknown
     """
     from ..model_registry import find_entry
 
@@ -83,7 +85,8 @@ def load(name: str, options: Mapping[str, object]) -> tuple[Member, ...]:
 
     Raises
     ------
-    ModelError : its files can't be had, or hold something else
+    ModelError
+        its files can't be had, or hold something else
     """
     from ..model_cache import ModelCache
     from ..model_registry import find_entry
@@ -98,7 +101,8 @@ def load_folder(name: str, folder: Path) -> tuple[Member, ...]:
 
     Raises
     ------
-    ModelError : a file is missing, or holds something else, or the demucs package is not installed
+    ModelError
+        a file is missing, or holds something else, or the demucs package is not installed
     """
     release = _release(name)
     try:
@@ -132,9 +136,12 @@ class DemucsSeparator(TorchSeparator):
 
     Parameters
     ----------
-    name : of the bag
-    module : a Demucs, HDemucs or HTDemucs
-    segment_s : how much it separates at once, if not what it says itself; a transformer always
+    name
+        of the bag
+    module
+        a Demucs, HDemucs or HTDemucs
+    segment_s
+        how much it separates at once, if not what it says itself; a transformer always
         keeps to the length that it was trained on
     """
 
@@ -170,7 +177,8 @@ class DemucsSeparator(TorchSeparator):
 
         Parameters
         ----------
-        blocks : float32 `(batch, channels, samples)`, normalised
+        blocks
+            float32 `(batch, channels, samples)`, normalised
 
         Returns
         -------
@@ -185,12 +193,14 @@ def load_network(path: Path) -> "torch.nn.Module":
 
     Parameters
     ----------
-    path : `….th` as `demucs.states.serialize_model` makes it, or `….safetensors` as
+    path
+        `….th` as `demucs.states.serialize_model` makes it, or `….safetensors` as
         `demucs.hf.load_safetensors_model` reads it
 
     Raises
     ------
-    ModelError : the file holds something else, or a network that does not fit its weights
+    ModelError
+        the file holds something else, or a network that does not fit its weights
     """
     read = _read_safetensors if path.suffix == ".safetensors" else _read_th
     try:

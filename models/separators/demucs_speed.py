@@ -31,8 +31,10 @@ def checked_speed_up(module: nn.Module, name: str) -> nn.Module:
 
     Parameters
     ----------
-    module : Demucs, HDemucs or HTDemucs on a CPU, in eval mode
-    name : for the warning
+    module
+        Demucs, HDemucs or HTDemucs on a CPU, in eval mode
+    name
+        for the warning
 
     Returns
     -------
@@ -78,7 +80,8 @@ def speed_up(module: nn.Module) -> nn.Module:
 
     Parameters
     ----------
-    module : Demucs, HDemucs or HTDemucs
+    module
+        Demucs, HDemucs or HTDemucs
 
     Returns
     -------
@@ -142,7 +145,8 @@ class BranchOfProducts(Residual):
 
     Parameters
     ----------
-    layer : Conv1d of 3 taps, GroupNorm, GELU, Conv1d of 1 tap, GroupNorm, GLU, LayerScale
+    layer
+        Conv1d of 3 taps, GroupNorm, GELU, Conv1d of 1 tap, GroupNorm, GLU, LayerScale
     """
 
     taps: torch.Tensor
@@ -210,7 +214,8 @@ class RowsInPieces(nn.Module):
 
     Parameters
     ----------
-    module : takes and gives `(rows, channels, frames)`, each row on its own
+    module
+        takes and gives `(rows, channels, frames)`, each row on its own
     """
 
     def __init__(self, module: nn.Module) -> None:

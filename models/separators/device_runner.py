@@ -25,7 +25,8 @@ def find_device(name: str) -> torch.device:
 
     Raises
     ------
-    ModelError : it is not there
+    ModelError
+        it is not there
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -84,7 +85,8 @@ class DeviceRunner:
 
         Raises
         ------
-        ModelError : the model fails, gives another shape than it should, or needs more memory for a
+        ModelError
+            the model fails, gives another shape than it should, or needs more memory for a
             single block than there is
         """
         separator = self.separators[member_index]

@@ -22,11 +22,16 @@ def label_part(
 
     Parameters
     ----------
-    samples : float32 `(channels, samples)` of the part with its context
-    sample_rate : Hz
-    position : where `samples` begins in the recording
-    total_samples : length of the recording
-    core : first sample of the part's core, and the one after its last, in the recording
+    samples
+        float32 `(channels, samples)` of the part with its context
+    sample_rate
+        Hz
+    position
+        where `samples` begins in the recording
+    total_samples
+        length of the recording
+    core
+        first sample of the part's core, and the one after its last, in the recording
 
     Returns
     -------
@@ -34,7 +39,8 @@ def label_part(
 
     Raises
     ------
-    ModelError : the model fails, or gives what can't be labels
+    ModelError
+        the model fails, or gives what can't be labels
     """
     rate, block = labeler.sample_rate, labeler.block_samples
     first, stop = (-(-edge * rate // (block * sample_rate)) * block for edge in core)

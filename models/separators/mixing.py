@@ -64,10 +64,13 @@ class MixingOptions:
 
     Parameters
     ----------
-    overlap : share of blocks that neighbours have in common; None: as the separator has it
-    shifts : so many estimates, each with its grid of blocks shifted by up to 0.5 s, are averaged;
+    overlap
+        share of blocks that neighbours have in common; None: as the separator has it
+    shifts
+        so many estimates, each with its grid of blocks shifted by up to 0.5 s, are averaged;
         0: one, not shifted
-    seed : of the shifts
+    seed
+        of the shifts
     """
 
     overlap: float | None = None
@@ -91,10 +94,14 @@ class RunBlocks(Protocol):
 
         Parameters
         ----------
-        batches : float32 `(blocks, channels, samples)` each
-        sample_rate : Hz
-        stems : indexes of the stems that are wanted
-        progress : is told how many blocks are done, and shares of one that takes long
+        batches
+            float32 `(blocks, channels, samples)` each
+        sample_rate
+            Hz
+        stems
+            indexes of the stems that are wanted
+        progress
+            is told how many blocks are done, and shares of one that takes long
 
         Yields
         ------
@@ -119,14 +126,21 @@ def separate_part(
 
     Parameters
     ----------
-    samples : float32 `(channels, samples)` of the part with its context
-    sample_rate : Hz
-    members : the ensemble; each stem is the weighted mean of its members' estimates
-    run : runs the members' models
-    stems : the stems that are wanted; `residual` is the mixture less all others that are wanted, or
+    samples
+        float32 `(channels, samples)` of the part with its context
+    sample_rate
+        Hz
+    members
+        the ensemble; each stem is the weighted mean of its members' estimates
+    run
+        runs the members' models
+    stems
+        the stems that are wanted; `residual` is the mixture less all others that are wanted, or
         less all that there are
-    statistics : of the whole recording; None if the part is the whole
-    progress : is told how much is done, as a share that rises to 1
+    statistics
+        of the whole recording; None if the part is the whole
+    progress
+        is told how much is done, as a share that rises to 1
 
     Returns
     -------
@@ -134,7 +148,8 @@ def separate_part(
 
     Raises
     ------
-    ModelError : no member gives a stem, or a model gives what is no finite number
+    ModelError
+        no member gives a stem, or a model gives what is no finite number
     """
     options = options or MixingOptions()
     mixtures = _Mixtures(samples, sample_rate, statistics, is_kept=len(members) > 1)
@@ -202,7 +217,8 @@ class StreamingStatistics:
 
     Parameters
     ----------
-    sample_rate, rate : Hz, from and to
+    sample_rate, rate
+        Hz, from and to
     """
 
     def __init__(self, sample_rate: int, rate: int) -> None:
@@ -275,10 +291,14 @@ class _Mixtures:
 
     Parameters
     ----------
-    samples : float32 `(channels, samples)`
-    sample_rate : Hz
-    statistics : of the whole recording; None if the part is the whole
-    is_kept : another member may want the same
+    samples
+        float32 `(channels, samples)`
+    sample_rate
+        Hz
+    statistics
+        of the whole recording; None if the part is the whole
+    is_kept
+        another member may want the same
     """
 
     def __init__(
@@ -464,8 +484,10 @@ def resample(samples: np.ndarray, sample_rate: int, rate: int) -> np.ndarray:
 
     Parameters
     ----------
-    samples : float32 `(channels, samples)`
-    sample_rate, rate : Hz, from and to
+    samples
+        float32 `(channels, samples)`
+    sample_rate, rate
+        Hz, from and to
 
     Returns
     -------
@@ -491,8 +513,10 @@ def to_groups(mixture: np.ndarray, channels: int | None) -> np.ndarray:
 
     Parameters
     ----------
-    mixture : float32 `(channels, samples)`
-    channels : of the model; None: any number
+    mixture
+        float32 `(channels, samples)`
+    channels
+        of the model; None: any number
 
     Returns
     -------
@@ -511,9 +535,12 @@ def from_groups(estimates: np.ndarray, channels: int, per_group: int) -> np.ndar
 
     Parameters
     ----------
-    estimates : float32 `(groups, stems, per_group, samples)`; one channel stands for all of a group
-    channels : of the mixture
-    per_group : channels of a group
+    estimates
+        float32 `(groups, stems, per_group, samples)`; one channel stands for all of a group
+    channels
+        of the mixture
+    per_group
+        channels of a group
 
     Returns
     -------

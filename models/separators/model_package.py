@@ -78,13 +78,17 @@ def describe(address: str, options: Mapping[str, object]) -> Description:
 
     Parameters
     ----------
-    address : a folder, or its address at gs:// or https://
-    options : see `PackageOptions`
+    address
+        a folder, or its address at gs:// or https://
+    options
+        see `PackageOptions`
 
     Raises
     ------
-    ModelError : no such package, or its metadata is wrong
-    ValueError : an option is
+    ModelError
+        no such package, or its metadata is wrong
+    ValueError
+        an option is
     """
     settings = parse_options(PackageOptions, options)
     folder = fetch_package(address)
@@ -106,12 +110,15 @@ def load(address: str, options: Mapping[str, object]) -> tuple[Member, ...]:
 
     Parameters
     ----------
-    address, options : as of `describe`
+    address, options
+        as of `describe`
 
     Raises
     ------
-    ModelError : no such package, it gives labels, or its model can't be loaded
-    ValueError : an option is wrong
+    ModelError
+        no such package, it gives labels, or its model can't be loaded
+    ValueError
+        an option is wrong
     """
     settings = parse_options(PackageOptions, options)
     metadata, module = _load_model(address)
@@ -127,12 +134,15 @@ def load_labeler(address: str, options: Mapping[str, object]) -> "Labeler":
 
     Parameters
     ----------
-    address, options : as of `describe`
+    address, options
+        as of `describe`
 
     Raises
     ------
-    ModelError : no such package, it gives stems, or its model can't be loaded
-    ValueError : an option is wrong
+    ModelError
+        no such package, it gives stems, or its model can't be loaded
+    ValueError
+        an option is wrong
     """
     settings = parse_options(PackageOptions, options)
     metadata, module = _load_model(address)
@@ -152,10 +162,14 @@ class PackageSeparator(TorchSeparator):
 
     Parameters
     ----------
-    address : of the package, its name in messages
-    metadata : of the package
-    module : its model
-    settings : how it is used
+    address
+        of the package, its name in messages
+    metadata
+        of the package
+    module
+        its model
+    settings
+        how it is used
     """
 
     def __init__(
@@ -200,7 +214,8 @@ class PackageSeparator(TorchSeparator):
 
         Raises
         ------
-        ModelError : the model fails, or gives other shapes than it should
+        ModelError
+            the model fails, or gives other shapes than it should
         """
         import torch
 
@@ -235,10 +250,14 @@ class Labeler:
 
     Parameters
     ----------
-    address : of the package, its name in messages
-    metadata : of the package
-    module : its model
-    settings : how it is used
+    address
+        of the package, its name in messages
+    metadata
+        of the package
+    module
+        its model
+    settings
+        how it is used
     """
 
     def __init__(
@@ -262,7 +281,8 @@ class Labeler:
 
         Parameters
         ----------
-        samples : float32 `(channels, samples)` at `sample_rate`; a model for one channel gets the
+        samples
+            float32 `(channels, samples)` at `sample_rate`; a model for one channel gets the
             sum of the channels
 
         Returns
@@ -271,7 +291,8 @@ class Labeler:
 
         Raises
         ------
-        ModelError : the model fails, or gives what can't be labels of the block
+        ModelError
+            the model fails, or gives what can't be labels of the block
         """
         if self._multichannel and len(samples) > 2:
             raise ModelError(f"{self.name} labels mono and stereo, not {len(samples)} channels")
@@ -367,7 +388,8 @@ def fetch_package(address: str) -> Path:
 
     Raises
     ------
-    ModelError : its files can't be had
+    ModelError
+        its files can't be had
     """
     from ..model_cache import ModelCache
 
@@ -386,7 +408,8 @@ def require_model_file(address: str) -> None:
 
     Raises
     ------
-    ModelError : it is
+    ModelError
+        it is
     """
     path = _model_file_of(fetch_package(address), address)
     if not zipfile.is_zipfile(path):

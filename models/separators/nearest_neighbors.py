@@ -39,7 +39,8 @@ def require_duration(duration_s: float) -> None:
 
     Raises
     ------
-    TooShortAudioError : below `MINIMUM_S` seconds
+    TooShortAudioError
+        below `MINIMUM_S` seconds
     """
     if duration_s < MINIMUM_S:
         raise TooShortAudioError(
@@ -59,9 +60,12 @@ def filter_nearest(
 
     Parameters
     ----------
-    magnitude : float32 `(channels, bins, frames)`
-    sample_rate : Hz
-    progress : is told how much is done, as a share that rises to 1
+    magnitude
+        float32 `(channels, bins, frames)`
+    sample_rate
+        Hz
+    progress
+        is told how much is done, as a share that rises to 1
 
     Returns
     -------
@@ -69,7 +73,8 @@ def filter_nearest(
 
     Raises
     ------
-    TooShortAudioError : librosa refuses so few frames, and the recipe is to do as librosa does
+    TooShortAudioError
+        librosa refuses so few frames, and the recipe is to do as librosa does
     """
     frames = magnitude.shape[-1]
     # Rounded down as in librosa's tutorial.
@@ -102,7 +107,8 @@ def _bands_in_context(magnitude: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    magnitude : float32 `(channels, bins, frames)`
+    magnitude
+        float32 `(channels, bins, frames)`
 
     Returns
     -------
@@ -136,9 +142,12 @@ def stem_mask(
 
     Parameters
     ----------
-    stem : "background" or "foreground"
-    magnitude, nearest : float32 `(channels, bins, frames)`
-    sample_rate : Hz
+    stem
+        "background" or "foreground"
+    magnitude, nearest
+        float32 `(channels, bins, frames)`
+    sample_rate
+        Hz
 
     Returns
     -------
@@ -169,9 +178,12 @@ def separate(
 
     Parameters
     ----------
-    samples : float32 `(channels, samples)`
-    sample_rate : Hz
-    progress : is told how much is done, as a share that rises to 1
+    samples
+        float32 `(channels, samples)`
+    sample_rate
+        Hz
+    progress
+        is told how much is done, as a share that rises to 1
 
     Returns
     -------
@@ -179,7 +191,8 @@ def separate(
 
     Raises
     ------
-    TooShortAudioError : shorter than `MINIMUM_S`, or than what the recipe needs
+    TooShortAudioError
+        shorter than `MINIMUM_S`, or than what the recipe needs
     """
     require_duration(samples.shape[-1] / sample_rate)
     n_fft, hop_length = n_fft_of(recipe, sample_rate), hop_length_of(recipe, sample_rate)

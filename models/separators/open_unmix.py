@@ -69,8 +69,10 @@ def describe(name: str, options: Mapping[str, object]) -> Description:
 
     Raises
     ------
-    ModelError : there is none of this name
-    ValueError : an option is unknown or out of range
+    ModelError
+        there is none of this name
+    ValueError
+        an option is unknown or out of range
     """
     from ..model_registry import find_entry
 
@@ -92,7 +94,8 @@ def load(name: str, options: Mapping[str, object]) -> tuple[Member, ...]:
 
     Raises
     ------
-    ModelError : its weights can't be had, or are others
+    ModelError
+        its weights can't be had, or are others
     """
     from ..model_cache import ModelCache
     from ..model_registry import find_entry
@@ -109,7 +112,8 @@ def load_folder(
 
     Raises
     ------
-    ModelError : a file is missing, or has other weights
+    ModelError
+        a file is missing, or has other weights
     """
     from ..networks.open_unmix import Targets
 
@@ -128,9 +132,12 @@ class OpenUnmixSeparator(TorchSeparator):
 
     Parameters
     ----------
-    name : of the weights
-    targets : their networks, all of the layout or some of them
-    wiener_iterations : with any, stems sum to the mixture if all targets are there; 0 for none
+    name
+        of the weights
+    targets
+        their networks, all of the layout or some of them
+    wiener_iterations
+        with any, stems sum to the mixture if all targets are there; 0 for none
     """
 
     overlap = OVERLAP
@@ -155,7 +162,8 @@ class OpenUnmixSeparator(TorchSeparator):
 
         Parameters
         ----------
-        blocks : float32 `(batch, channels, samples)`, more than `n_fft / 2` samples
+        blocks
+            float32 `(batch, channels, samples)`, more than `n_fft / 2` samples
 
         Returns
         -------

@@ -13,7 +13,8 @@ def parse_options(model: type[Options], options: Mapping[str, object]) -> Option
 
     Raises
     ------
-    ValueError : one is unknown or out of range; the message names those that there are
+    ValueError
+        one is unknown or out of range; the message names those that there are
     """
     try:
         return model.model_validate(dict(options))

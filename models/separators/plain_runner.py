@@ -18,11 +18,16 @@ class DeviceOptions:
 
     Parameters
     ----------
-    device : "auto" (a GPU if there is one), "cpu", "cuda", "cuda:N", "mps"
-    precision : that of the models' arithmetic; halves by autocast
-    compile : by `torch.compile`
-    batch_size : blocks in a batch; None: as many as memory allows on a GPU, 1 elsewhere
-    threads : of the arithmetic on the CPU; None: as torch has it
+    device
+        "auto" (a GPU if there is one), "cpu", "cuda", "cuda:N", "mps"
+    precision
+        that of the models' arithmetic; halves by autocast
+    compile
+        by `torch.compile`
+    batch_size
+        blocks in a batch; None: as many as memory allows on a GPU, 1 elsewhere
+    threads
+        of the arithmetic on the CPU; None: as torch has it
     """
 
     device: str = "auto"
@@ -50,7 +55,8 @@ class PlainRunner:
 
         Raises
         ------
-        ModelError : the model gives another shape than it should
+        ModelError
+            the model gives another shape than it should
         """
         separator = self.separators[member_index]
         done = 0
@@ -72,7 +78,8 @@ def require_shape(separator: Separator, given: tuple[int, ...], block: tuple[int
 
     Raises
     ------
-    ModelError : it has another shape
+    ModelError
+        it has another shape
     """
     channels, samples = block
     stems = len(separator.stems)

@@ -64,7 +64,8 @@ def recipe_of(options: Mapping[str, object]) -> NearestNeighborRecipe:
 
     Raises
     ------
-    ValueError : a number is unknown or out of range
+    ValueError
+        a number is unknown or out of range
     """
     parsed = parse_options(NearestNeighborOptions, options)
     changed = {name: getattr(parsed, name) for name in options if name != "recipe"}

@@ -102,7 +102,8 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], np.ndarray]:
 
     Raises
     ------
-    EOFError : the other side is gone
+    EOFError
+        the other side is gone
     """
     text_bytes, data_bytes = _SIZES.unpack(_read(connection, _SIZES.size))
     header = json.loads(_read(connection, text_bytes))
@@ -142,11 +143,13 @@ class RemoteRunner:
 
     Attributes
     ----------
-    members : the ensemble
+    members
+        the ensemble
 
     Raises
     ------
-    ModelError : the server can't load the models
+    ModelError
+        the server can't load the models
     """
 
     def __init__(self, spec: ServerSpec) -> None:
@@ -238,7 +241,8 @@ def preload(separators: tuple[SeparatorName, ...], device: str) -> None:
 
     Raises
     ------
-    ModelError : a model can't be loaded, or the device is not there
+    ModelError
+        a model can't be loaded, or the device is not there
     """
     if not describe(separators).uses_device:
         _preloaded[separators] = load(separators)
@@ -257,7 +261,8 @@ def open_models(separators: tuple[SeparatorName, ...], options: DeviceOptions) -
 
     Raises
     ------
-    ModelError : a model can't be loaded, or the device is not there
+    ModelError
+        a model can't be loaded, or the device is not there
     """
     if describe(separators).uses_device:
         # torch takes seconds to import.
@@ -278,7 +283,8 @@ def runner_of(members: Sequence[Member], options: DeviceOptions) -> RunBlocks:
 
     Raises
     ------
-    ModelError : the device is not there
+    ModelError
+        the device is not there
     """
     if not any(isinstance(member.separator, TorchSeparator) for member in members):
         return PlainRunner(members)
@@ -309,7 +315,8 @@ def connect(spec: ServerSpec) -> Connection:
 
     Raises
     ------
-    ModelError : it can't load the models
+    ModelError
+        it can't load the models
     """
     address = _own_folder() / hashlib.sha256(spec.to_json().encode()).hexdigest()[:16]
     with FileLock(f"{address}.lock"):
@@ -403,11 +410,13 @@ class ModelServer:
 
     Parameters
     ----------
-    spec : its models, and their device
+    spec
+        its models, and their device
 
     Raises
     ------
-    ModelError : a model can't be loaded, or the device is not there
+    ModelError
+        a model can't be loaded, or the device is not there
     """
 
     def __init__(self, spec: ServerSpec) -> None:

@@ -31,11 +31,15 @@ def wiener(
 
     Parameters
     ----------
-    magnitudes : float32 `(…, sources, channels, bins, frames)`, at least 0; of 2 sources or more if
+    magnitudes
+        float32 `(…, sources, channels, bins, frames)`, at least 0; of 2 sources or more if
         there are iterations
-    mixture : complex64 `(…, channels, bins, frames)`, 1 or 2 channels
-    iterations : of expectation maximisation; 0 leaves the magnitudes as they are
-    window_frames : sources may move between windows of so many frames, each filtered on its own,
+    mixture
+        complex64 `(…, channels, bins, frames)`, 1 or 2 channels
+    iterations
+        of expectation maximisation; 0 leaves the magnitudes as they are
+    window_frames
+        sources may move between windows of so many frames, each filtered on its own,
         which also bounds the memory
 
     Returns
@@ -44,7 +48,8 @@ def wiener(
 
     Raises
     ------
-    ValueError : a single source, with iterations
+    ValueError
+        a single source, with iterations
     """
     sources, channels, bins, frames = magnitudes.shape[-4:]
     if iterations and sources < 2:
@@ -67,8 +72,10 @@ def _refine(estimates: Tensor, mixture: Tensor, iterations: int) -> Tensor:
 
     Parameters
     ----------
-    estimates : complex64 `(sources, channels, bins, frames)`
-    mixture : complex64 `(channels, bins, frames)`
+    estimates
+        complex64 `(sources, channels, bins, frames)`
+    mixture
+        complex64 `(channels, bins, frames)`
 
     Returns
     -------

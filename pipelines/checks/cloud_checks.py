@@ -37,8 +37,10 @@ class CloudChecks:
 
     Parameters
     ----------
-    credentials : None for those that each client finds itself
-    create : make buckets, topics and subscriptions that are missing
+    credentials
+        None for those that each client finds itself
+    create
+        make buckets, topics and subscriptions that are missing
     """
 
     job: JobConfig
@@ -212,7 +214,8 @@ class CloudChecks:
 
         Parameters
         ----------
-        topic : of the job file; without one, a missing subscription can't be made
+        topic
+            of the job file; without one, a missing subscription can't be made
         """
         made = False
         try:

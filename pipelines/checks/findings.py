@@ -30,7 +30,8 @@ def failed(kind: str, name: str, error: Exception) -> Finding:
 
     Raises
     ------
-    DefaultCredentialsError : nobody is signed in
+    DefaultCredentialsError
+        nobody is signed in
     """
     if isinstance(error, DefaultCredentialsError):
         raise error

@@ -46,13 +46,16 @@ def verify_job(job: JobConfig, *, create: bool = False) -> list[Finding]:
 
     Parameters
     ----------
-    create : make missing buckets, topics and subscriptions, and remove scratch files that are
+    create
+        make missing buckets, topics and subscriptions, and remove scratch files that are
         nobody's; nothing else is changed or deleted
 
     Raises
     ------
-    JobFileError : the job can't run on Dataflow, or behind a job server, as it stands
-    DataflowError : there are no credentials
+    JobFileError
+        the job can't run on Dataflow, or behind a job server, as it stands
+    DataflowError
+        there are no credentials
     """
     try:
         return list(_findings(job, create))

@@ -37,10 +37,14 @@ class Damage:
 
     Attributes
     ----------
-    path : below the output tree
-    what : `missing`, `changed`, or `unreadable`, of a manifest
-    recording : whole path of the recording; None if its manifest does not tell it
-    folder : of its results
+    path
+        below the output tree
+    what
+        `missing`, `changed`, or `unreadable`, of a manifest
+    recording
+        whole path of the recording; None if its manifest does not tell it
+    folder
+        of its results
     """
 
     path: str
@@ -73,8 +77,10 @@ def read_tree(output: OutputTree) -> Tree:
 
     Raises
     ------
-    InputError : there are none
-    StorageError : the folder can't be listed
+    InputError
+        there are none
+    StorageError
+        the folder can't be listed
     """
     with _readers(output.location) as readers:
         folders = sorted(_folders(output))
@@ -119,7 +125,8 @@ def check(tree: Tree, checked: Checked = lambda _: None) -> list[Damage]:
 
     Parameters
     ----------
-    checked : called with each file
+    checked
+        called with each file
     """
 
     def damages_of(folder: str) -> list[Damage]:
@@ -163,7 +170,8 @@ def repairs(tree: Tree, damages: Iterable[Damage]) -> list[JobConfig]:
 
     Raises
     ------
-    JobFileError : what the last run was can't be read, or can't be run here
+    JobFileError
+        what the last run was can't be read, or can't be run here
     """
     by_place: dict[tuple[str, str], set[str]] = defaultdict(set)
     for each in damages:

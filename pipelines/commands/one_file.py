@@ -23,7 +23,8 @@ def is_one_file(output: str) -> bool:
 
     Raises
     ------
-    JobFileError : it lies where none can
+    JobFileError
+        it lies where none can
     """
     if not has_audio_extension(output):
         return False
@@ -38,11 +39,13 @@ def format_of(output: str, wanted: str | None) -> str:
 
     Parameters
     ----------
-    wanted : the format that was asked for, if one was
+    wanted
+        the format that was asked for, if one was
 
     Raises
     ------
-    JobFileError : none, or another one than was asked for
+    JobFileError
+        none, or another one than was asked for
     """
     name = os.path.splitext(output)[1].lower().removeprefix(".")
     if name not in FORMATS:
@@ -66,15 +69,21 @@ def write_one_file(
 
     Parameters
     ----------
-    job_into : the job that writes its results into a folder
-    output : the file
-    run : runs a job; told the `shown_location`, gives the exit code
-    replace : take the place of a file that is there
+    job_into
+        the job that writes its results into a folder
+    output
+        the file
+    run
+        runs a job; told the `shown_location`, gives the exit code
+    replace
+        take the place of a file that is there
 
     Raises
     ------
-    JobFileError : there is a file already, or the job gives several stems
-    InputError : there are several recordings
+    JobFileError
+        there is a file already, or the job gives several stems
+    InputError
+        there are several recordings
     """
     path = absolute(expanded(output))
     if scheme_of(path):

@@ -61,7 +61,8 @@ class Bar:
 
     Parameters
     ----------
-    loading : names of the models that are loaded at the start; empty if there are none
+    loading
+        names of the models that are loaded at the start; empty if there are none
     """
 
     def __init__(self, console: Console, *, loading: str = "") -> None:

@@ -29,9 +29,12 @@ def run_job(
 
     Parameters
     ----------
-    workers : processes on this machine; None: one for each core
-    dry_run : only print what would be done
-    shown_location : where the results of a batch on this machine will lie in the end; default:
+    workers
+        processes on this machine; None: one for each core
+    dry_run
+        only print what would be done
+    shown_location
+        where the results of a batch on this machine will lie in the end; default:
         where the job writes them
     """
     runner, settings = job.pipeline_options.runner, job.pipeline_options
@@ -61,7 +64,8 @@ def require_output(job: JobConfig) -> None:
 
     Raises
     ------
-    JobFileError : it does not
+    JobFileError
+        it does not
     """
     if not job.job_config.data.outputs:
         raise JobFileError("job_config.data.outputs: name the folder of the results")

@@ -24,7 +24,8 @@ def client_of(each: BigQueryTable) -> bigquery.Client:
 
     Raises
     ------
-    StorageError : there are no credentials, or no project
+    StorageError
+        there are no credentials, or no project
     """
     with explained(each):
         return client(each.project)

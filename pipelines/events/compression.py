@@ -72,7 +72,8 @@ def decompressed(file: Any, kind: str) -> Iterator[bytes]:
 
     Raises
     ------
-    DamagedFileError : the file is cut off or damaged, or compressed in another way
+    DamagedFileError
+        the file is cut off or damaged, or compressed in another way
     """
     blocks = iter(lambda: file.read(BLOCK_BYTES), b"")
     if kind == "uncompressed":

@@ -44,7 +44,8 @@ def place_of(job: JobConfig) -> Place:
 
     Raises
     ------
-    InputError : the job does not say it
+    InputError
+        the job does not say it
     """
     if job.job_config.data.inputs:
         data = job.job_config.data.inputs[0]
@@ -58,7 +59,8 @@ def resumption_of(job: JobConfig) -> Resumption:
 
     Raises
     ------
-    InputError : the job does not say where its recordings lie
+    InputError
+        the job does not say where its recordings lie
     """
     place = place_of(job)
     return Resumption(
@@ -84,7 +86,8 @@ def _recording_inputs(job: JobConfig) -> list[RecordingInput]:
 
     Raises
     ------
-    InputError : there are none, or others than recordings
+    InputError
+        there are none, or others than recordings
     """
     inputs = job.job_config.events.inputs
     if not inputs:
@@ -103,8 +106,10 @@ def elements_of(each: EventInput, job: JobConfig) -> Iterator[str]:
 
     Raises
     ------
-    InputError : the input is not there, or does not lie where the job's data does
-    StorageError : it can't be reached
+    InputError
+        the input is not there, or does not lie where the job's data does
+    StorageError
+        it can't be reached
     """
     if isinstance(each, PubSubEvents | CustomEvents):
         raise InputError(f"events of type {each.type} can't be listed")
@@ -126,7 +131,8 @@ def inputs_to_read(job: JobConfig) -> Sequence[EventInput]:
 
     Raises
     ------
-    InputError : there are none
+    InputError
+        there are none
     """
     inputs = [each for each in job.job_config.events.inputs if not each.skip_klio_read]
     if not inputs:
@@ -142,9 +148,12 @@ def require_events(job: JobConfig) -> None:
 
     Raises
     ------
-    InputError : one is not there, or a folder holds no recordings
-    StorageError : one may not be read
-    UnusableStorageError : one can't be reached
+    InputError
+        one is not there, or a folder holds no recordings
+    StorageError
+        one may not be read
+    UnusableStorageError
+        one can't be reached
     """
     for each in inputs_to_read(job):
         if isinstance(each, FileEvents | BigQueryEvents | AvroEvents):
@@ -158,8 +167,10 @@ def list_events(job: JobConfig) -> tuple[str, ...]:
 
     Raises
     ------
-    InputError : an input is not there, or all of them together hold no element
-    StorageError : an input can't be reached
+    InputError
+        an input is not there, or all of them together hold no element
+    StorageError
+        an input can't be reached
     """
     inputs = inputs_to_read(job)
     elements = tuple(
@@ -196,7 +207,8 @@ def require_one_folder(name: str, elements: Iterable[str]) -> None:
 
     Raises
     ------
-    InputError : there are some
+    InputError
+        there are some
     """
     by_folder = {os.path.dirname(element): element for element in sorted(elements, reverse=True)}
     if len(by_folder) > 1:

@@ -41,15 +41,21 @@ def recordings_of(
 
     Parameters
     ----------
-    storage : where they lie
-    output : the folder of the job's results, which a stopped run has left unfinished stems in
-    stems : names, without extension, of the files of the job's stems in a recording's folder
+    storage
+        where they lie
+    output
+        the folder of the job's results, which a stopped run has left unfinished stems in
+    stems
+        names, without extension, of the files of the job's stems in a recording's folder
 
     Raises
     ------
-    InputError : the input is not there
-    StorageError : it can't be listed
-    UnusableStorageError : it can't be reached
+    InputError
+        the input is not there
+    StorageError
+        it can't be listed
+    UnusableStorageError
+        it can't be reached
     """
     path = absolute(each.location)
     output = absolute(output) if output else None
@@ -124,8 +130,10 @@ class _Folder:
 
     Parameters
     ----------
-    path : below the root, empty or with a slash at its end
-    unfinished : stems that a stopped run may have left in it
+    path
+        below the root, empty or with a slash at its end
+    unfinished
+        stems that a stopped run may have left in it
     """
 
     def __init__(self, path: str, unfinished: set[str]) -> None:
@@ -240,7 +248,8 @@ def is_pattern(path: str, storage: Storage) -> bool:
 
     Raises
     ------
-    UnusableStorageError : it can't be found out
+    UnusableStorageError
+        it can't be found out
     """
     if not glob.has_magic(path):
         return False
@@ -264,7 +273,8 @@ def root_of(each: FolderEvents | GlobEvents) -> Root:
 
     Raises
     ------
-    InputError : a pattern stands for buckets
+    InputError
+        a pattern stands for buckets
     """
     path = absolute(each.location)
     if isinstance(each, FolderEvents):
@@ -288,7 +298,8 @@ def common_folder(folders: list[str]) -> str:
 
     Raises
     ------
-    InputError : there is none: some lie in other buckets, or here
+    InputError
+        there is none: some lie in other buckets, or here
     """
     schemes = {scheme_of(folder) for folder in folders}
     if len(schemes) > 1:

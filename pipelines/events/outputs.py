@@ -63,9 +63,12 @@ def prepare_outputs(job: JobConfig) -> None:
 
     Raises
     ------
-    InputError : a table, topic or codec is not there, or a table is not empty or does not fit
-    StorageError : an output may not be written
-    UnusableStorageError : it can't be reached
+    InputError
+        a table, topic or codec is not there, or a table is not empty or does not fit
+    StorageError
+        an output may not be written
+    UnusableStorageError
+        it can't be reached
     """
     for output in written(job.job_config.events.outputs):
         if isinstance(output, AvroEventOutput):

@@ -21,12 +21,15 @@ def explained(place: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[
 
     Parameters
     ----------
-    place : path of the topic or the subscription
-    but : errors that the caller knows what to do about
+    place
+        path of the topic or the subscription
+    but
+        errors that the caller knows what to do about
 
     Raises
     ------
-    PubSubError : for each of the others
+    PubSubError
+        for each of the others
     """
     try:
         yield

@@ -33,9 +33,12 @@ def require_readable(each: FileEvents | BigQueryEvents | AvroEvents, storage: St
 
     Raises
     ------
-    InputError : they are not, or columns are missing, or a query is wrong
-    StorageError : they may not be read
-    UnusableStorageError : they can't be reached
+    InputError
+        they are not, or columns are missing, or a query is wrong
+    StorageError
+        they may not be read
+    UnusableStorageError
+        they can't be reached
     """
     if isinstance(each, FileEvents):
         storage.stat(files_matching(each.location, storage)[0])
@@ -53,8 +56,10 @@ def files_matching(pattern: str, storage: Storage) -> list[str]:
 
     Raises
     ------
-    InputError : there is none
-    StorageError : a pattern's folder can't be listed
+    InputError
+        there is none
+    StorageError
+        a pattern's folder can't be listed
     """
     if not is_pattern(pattern, storage):
         return [pattern]
@@ -78,9 +83,12 @@ def lines_of(each: FileEvents, storage: Storage) -> Iterator[str]:
 
     Raises
     ------
-    InputError : no file matches, or one is damaged
-    StorageError : a file is not there, or may not be read
-    UnusableStorageError : it can't be reached
+    InputError
+        no file matches, or one is damaged
+    StorageError
+        a file is not there, or may not be read
+    UnusableStorageError
+        it can't be reached
     """
     for path in files_matching(each.location, storage):
         for line in itertools.islice(_lines(path, each, storage), each.skip_header_lines, None):
@@ -119,8 +127,10 @@ def avro_files_of(each: AvroEvents, storage: Storage) -> list[str]:
 
     Raises
     ------
-    InputError : there is none
-    StorageError : they can't be listed
+    InputError
+        there is none
+    StorageError
+        they can't be listed
     """
     if glob.has_magic(each.pattern):
         return files_matching(each.pattern, storage)
@@ -136,9 +146,12 @@ def avro_elements_of(each: AvroEvents, storage: Storage) -> Iterator[str]:
 
     Raises
     ------
-    InputError : there is no file, or one is damaged or no Avro file
-    StorageError : a file may not be read
-    UnusableStorageError : it can't be reached
+    InputError
+        there is no file, or one is damaged or no Avro file
+    StorageError
+        a file may not be read
+    UnusableStorageError
+        it can't be reached
     """
     for path in avro_files_of(each, storage):
         for record in _records(path, storage):
@@ -181,10 +194,13 @@ def rows_of(each: BigQueryEvents) -> Iterator[str]:
 
     Raises
     ------
-    InputError : the table or a column is not there, the query is wrong, or a row's one value is
+    InputError
+        the table or a column is not there, the query is wrong, or a row's one value is
         NULL
-    StorageError : there are no credentials, or they don't suffice
-    UnusableStorageError : BigQuery can't be reached
+    StorageError
+        there are no credentials, or they don't suffice
+    UnusableStorageError
+        BigQuery can't be reached
     """
     from .bigquery import explained
 

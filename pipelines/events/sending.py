@@ -33,11 +33,16 @@ class Outcome:
 
     Parameters
     ----------
-    published, failed : numbers of elements
-    wall_s : seconds that it took
-    stopped : why those after the last one that was sent were not tried; None if all were
-    interrupted : whether the user stopped it
-    last_number : number of the last element that was sent, 0 if there was none
+    published, failed
+        numbers of elements
+    wall_s
+        seconds that it took
+    stopped
+        why those after the last one that was sent were not tried; None if all were
+    interrupted
+        whether the user stopped it
+    last_number
+        number of the last element that was sent, 0 if there was none
     """
 
     published: int
@@ -56,7 +61,8 @@ def opened_elements(
 
     Raises
     ------
-    InputError : there are none, or both, or the file can't be read
+    InputError
+        there are none, or both, or the file can't be read
     """
     if (from_file is None) == (not elements):
         raise InputError("name either elements, or a file of them with --from-file")
@@ -88,8 +94,10 @@ def topic_of(job: JobConfig) -> str:
 
     Raises
     ------
-    JobFileError : the job has no Pub/Sub input
-    PubSubError : the topic of the subscription can't be found out
+    JobFileError
+        the job has no Pub/Sub input
+    PubSubError
+        the topic of the subscription can't be found out
     """
     inputs = (each for each in job.job_config.events.inputs if isinstance(each, PubSubEvents))
     first = next(inputs, None)
@@ -123,15 +131,21 @@ def publish(
 
     Parameters
     ----------
-    elements : with a number each, which grows
-    top_down : let any job process the messages, not this one alone
-    force, ping : do it again although it is done; pass it through and do nothing
-    on_failure : called with each element that could not be published, and the reason
+    elements
+        with a number each, which grows
+    top_down
+        let any job process the messages, not this one alone
+    force, ping
+        do it again although it is done; pass it through and do nothing
+    on_failure
+        called with each element that could not be published, and the reason
 
     Raises
     ------
-    JobFileError : the job has no Pub/Sub input
-    PubSubError : nothing can be published
+    JobFileError
+        the job has no Pub/Sub input
+    PubSubError
+        nothing can be published
     """
     started = time.monotonic()
     topic = topic_of(job)

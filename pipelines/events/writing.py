@@ -48,8 +48,10 @@ class WriteEvents(beam.PTransform):
 
     Parameters
     ----------
-    outputs : the event outputs of the job
-    storage : where files are written
+    outputs
+        the event outputs of the job
+    storage
+        where files are written
     """
 
     def __init__(self, outputs: Sequence[EventOutput], storage: Storage) -> None:

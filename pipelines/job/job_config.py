@@ -293,7 +293,8 @@ class JobConfig(SplitSettings):
 
         Raises
         ------
-        JobFileError : it can't be had, or does not fit the job
+        JobFileError
+            it can't be had, or does not fit the job
         """
         try:
             self.separation.require_model()
@@ -327,7 +328,8 @@ class JobConfig(SplitSettings):
 
         Raises
         ------
-        JobFileError : what the launcher has, such as a separator of one's own, a worker has not
+        JobFileError
+            what the launcher has, such as a separator of one's own, a worker has not
         """
         try:
             return SplitSettings(separation=self.separation, stems=self.stems, plots=self.plots)
@@ -381,15 +383,19 @@ def load_job(
 
     Parameters
     ----------
-    path : the file, here or on `gs://`; relative locations in it are relative to the working
+    path
+        the file, here or on `gs://`; relative locations in it are relative to the working
         directory
-    overrides : `dotted.path=value`; the values are YAML
-    templates : values for `${NAME}` in the file; `$$` is a dollar sign. Without any, `${NAME}` is
+    overrides
+        `dotted.path=value`; the values are YAML
+    templates
+        values for `${NAME}` in the file; `$$` is a dollar sign. Without any, `${NAME}` is
         the environment variable of this name
 
     Raises
     ------
-    JobFileError : the file can't be read, is no YAML, or does not fit the schema
+    JobFileError
+        the file can't be read, is no YAML, or does not fit the schema
     """
     path = os.path.expanduser(path)
     try:
@@ -431,12 +437,15 @@ def parse_job(
 
     Parameters
     ----------
-    source : what messages begin with; may be empty
-    flags : what places are called in messages, where a command line has filled them
+    source
+        what messages begin with; may be empty
+    flags
+        what places are called in messages, where a command line has filled them
 
     Raises
     ------
-    JobFileError : one line for each place that does not fit
+    JobFileError
+        one line for each place that does not fit
     """
     try:
         return JobConfig.model_validate(plain)
@@ -480,11 +489,13 @@ def change_value(plain: dict[str, Any], override: str) -> None:
 
     Parameters
     ----------
-    override : `dotted.path=value`; the value is YAML
+    override
+        `dotted.path=value`; the value is YAML
 
     Raises
     ------
-    JobFileError : it is not of this form, or there is no such place
+    JobFileError
+        it is not of this form, or there is no such place
     """
     path, separator, text = override.partition("=")
     keys = path.strip().split(".")

@@ -15,7 +15,8 @@ def expanded(path: str) -> str:
 
     Raises
     ------
-    ValueError : it lies on the web
+    ValueError
+        it lies on the web
     """
     scheme = scheme_of(path).lower()
     if scheme in ("http://", "https://"):

@@ -62,7 +62,8 @@ def preload_models(job: JobConfig) -> None:
 
     Raises
     ------
-    UnusableModelError : a model can't be loaded
+    UnusableModelError
+        a model can't be loaded
     """
     separation = job.separation
     if separation.is_nn_filter or separation.description.effect != "stems":

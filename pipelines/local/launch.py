@@ -90,7 +90,8 @@ def suspects_of(state: RunState, folder: Path) -> dict[str, str | None]:
 
     Parameters
     ----------
-    folder : where the processes told their steps
+    folder
+        where the processes told their steps
     """
     alive = state.alive or []
     steps = {
@@ -116,16 +117,23 @@ def run_local(
 
     Parameters
     ----------
-    elements : the events
-    workers : worker processes
-    show : called with the state and each new line of progress, and with None now and then
+    elements
+        the events
+    workers
+        worker processes
+    show
+        called with the state and each new line of progress, and with None now and then
 
     Raises
     ------
-    SetUpError : a model can't be loaded
-    LaunchError : the engine failed for a reason that is no recording's
-    StorageError : the output folder can't be written
-    KeyboardInterrupt : after the engine and its workers are gone
+    SetUpError
+        a model can't be loaded
+    LaunchError
+        the engine failed for a reason that is no recording's
+    StorageError
+        the output folder can't be written
+    KeyboardInterrupt
+        after the engine and its workers are gone
     """
     tree = job.output_tree
     started = time.monotonic()
@@ -228,7 +236,8 @@ class _LocalRun:
 
         Raises
         ------
-        SetUpError, LaunchError : it failed for a reason that is no recording's
+        SetUpError, LaunchError
+            it failed for a reason that is no recording's
         """
         with tempfile.TemporaryDirectory(prefix="beamsplitter-") as name:
             folder = Path(name)

@@ -12,12 +12,15 @@ def require_ready(job: JobConfig, *, load_packages: bool = False) -> None:
 
     Parameters
     ----------
-    load_packages : try model packages, too, by loading them
+    load_packages
+        try model packages, too, by loading them
 
     Raises
     ------
-    JobFileError : the job does not fit its separator
-    ModelError : the separator can't be had, or not run here
+    JobFileError
+        the job does not fit its separator
+    ModelError
+        the separator can't be had, or not run here
     """
     job.resolve()
     require_usable(job.separation.separators, job.separation.device, load_packages=load_packages)
@@ -30,13 +33,17 @@ def make_ready(
 
     Parameters
     ----------
-    on_progress : see `fetch`
+    on_progress
+        see `fetch`
 
     Raises
     ------
-    StorageError : the results can't be written
-    InputError : an output of events can't be used
-    ModelError : a model can't be fetched
+    StorageError
+        the results can't be written
+    InputError
+        an output of events can't be used
+    ModelError
+        a model can't be fetched
     """
     job.output_tree.require_writable()
     prepare_outputs(job)

@@ -27,8 +27,10 @@ class Watchdog:
 
     Parameters
     ----------
-    folder : that of `tell_whereabouts`
-    job : says how long a step may take
+    folder
+        that of `tell_whereabouts`
+    job
+        says how long a step may take
     """
 
     def __init__(self, folder: Path, job: JobConfig) -> None:

@@ -31,7 +31,8 @@ class StreamTotals:
 
         Parameters
         ----------
-        told_before : elements that `add_finished` has counted; now they were skipped
+        told_before
+            elements that `add_finished` has counted; now they were skipped
         """
         self.add_finished(state)
         self.skipped += len(state.skipped - state.finished - set(told_before))

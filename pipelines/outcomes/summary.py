@@ -18,15 +18,24 @@ class RunFacts:
 
     Attributes
     ----------
-    recordings : how many came to which end
-    audio_s : seconds of audio that were worked on
-    began, ended : as UTC in ISO 8601
-    workers : processes; None where a service has as many as it likes
-    settings : what made the files of each branch, in words
-    digests : of these settings
-    job : the job as it was written
-    steps : counters and distributions of the steps
-    versions : of the packages
+    recordings
+        how many came to which end
+    audio_s
+        seconds of audio that were worked on
+    began, ended
+        as UTC in ISO 8601
+    workers
+        processes; None where a service has as many as it likes
+    settings
+        what made the files of each branch, in words
+    digests
+        of these settings
+    job
+        the job as it was written
+    steps
+        counters and distributions of the steps
+    versions
+        of the packages
     """
 
     format: int

@@ -74,7 +74,8 @@ def dataflow_options(job: JobConfig) -> PipelineOptions:
 
     Raises
     ------
-    JobFileError : what Dataflow needs is missing, or an option has a value that Beam refuses
+    JobFileError
+        what Dataflow needs is missing, or an option has a value that Beam refuses
     """
     return parse_options(_plain_options(job))
 
@@ -84,8 +85,10 @@ def describe(job: JobConfig) -> JobDescription:
 
     Raises
     ------
-    JobFileError : see `dataflow_options`
-    DataflowError : a file that the job brings along can't be packed
+    JobFileError
+        see `dataflow_options`
+    DataflowError
+        a file that the job brings along can't be packed
     """
     plain = _plain_options(job)
     with tempfile.TemporaryDirectory() as folder:
@@ -149,10 +152,14 @@ def submit(job: JobConfig) -> Submission:
 
     Raises
     ------
-    JobFileError : see `dataflow_options`
-    InputError : an event input or output is not there, or a folder holds no recordings
-    StorageError : one may not be used
-    DataflowError : no credentials, Dataflow or the storage refuses, or there is no job to update
+    JobFileError
+        see `dataflow_options`
+    InputError
+        an event input or output is not there, or a folder holds no recordings
+    StorageError
+        one may not be used
+    DataflowError
+        no credentials, Dataflow or the storage refuses, or there is no job to update
     """
     options = dataflow_options(job)
     jobs = DataflowJobs(job.pipeline_options)
@@ -176,9 +183,12 @@ def wait_for_results(job: JobConfig, job_id: str) -> dict[str, Any]:
 
     Raises
     ------
-    JobFailedError : it failed or was cancelled
-    DataflowError : Dataflow can't be asked
-    StorageError : `run.json` can't be written
+    JobFailedError
+        it failed or was cancelled
+    DataflowError
+        Dataflow can't be asked
+    StorageError
+        `run.json` can't be written
     """
     jobs = DataflowJobs(job.pipeline_options)
     started = time.monotonic()

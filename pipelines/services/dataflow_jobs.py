@@ -54,12 +54,15 @@ class DataflowJobs:
 
     Parameters
     ----------
-    settings : name the project; without a region that of gcloud is taken
+    settings
+        name the project; without a region that of gcloud is taken
 
     Raises
     ------
-    JobFileError : project or region are missing
-    DataflowError : there are no credentials
+    JobFileError
+        project or region are missing
+    DataflowError
+        there are no credentials
     """
 
     def __init__(self, settings: PipelineSettings) -> None:
@@ -106,8 +109,10 @@ class DataflowJobs:
 
         Raises
         ------
-        NoSuchJobError : there is none
-        DataflowError : Dataflow can't be asked
+        NoSuchJobError
+            there is none
+        DataflowError
+            Dataflow can't be asked
         """
         job = self.find(name)
         if job is None:
@@ -121,8 +126,10 @@ class DataflowJobs:
 
         Raises
         ------
-        NoSuchJobError : there is none
-        DataflowError : it is no stream, or about to end
+        NoSuchJobError
+            there is none
+        DataflowError
+            it is no stream, or about to end
         """
         try:
             job = self.require(name)
@@ -159,7 +166,8 @@ class DataflowJobs:
 
         Raises
         ------
-        DataflowError : it failed, or does not run after ten minutes
+        DataflowError
+            it failed, or does not run after ten minutes
         """
         deadline = time.monotonic() + RUNNING_TIMEOUT_S
         while (state := self.state(job_id)) not in {State.JOB_STATE_RUNNING, *ENDED}:
@@ -207,8 +215,10 @@ class DataflowJobs:
 
         Raises
         ------
-        JobFailedError : it failed or was cancelled
-        DataflowError : Dataflow can't be asked
+        JobFailedError
+            it failed or was cancelled
+        DataflowError
+            Dataflow can't be asked
         """
         self._require_good_end(job_id, self.wait_for_end(job_id))
 
@@ -244,9 +254,11 @@ def stop_job(job: JobConfig, *, mode: str | None = None, wait: bool = False) -> 
 
     Parameters
     ----------
-    mode : "drain" (take no more events, finish those that are there) or "cancel"; by default a
+    mode
+        "drain" (take no more events, finish those that are there) or "cancel"; by default a
         stream is drained, and a batch job cancelled
-    wait : until it is over
+    wait
+        until it is over
 
     Returns
     -------
@@ -254,10 +266,14 @@ def stop_job(job: JobConfig, *, mode: str | None = None, wait: bool = False) -> 
 
     Raises
     ------
-    JobFileError : the job does not run on Dataflow, or can't be stopped so
-    NoSuchJobError : no job of the name is active
-    JobFailedError : the job failed in the end
-    DataflowError : no credentials, no permission
+    JobFileError
+        the job does not run on Dataflow, or can't be stopped so
+    NoSuchJobError
+        no job of the name is active
+    JobFailedError
+        the job failed in the end
+    DataflowError
+        no credentials, no permission
     """
     if job.pipeline_options.runner == "PortableRunner":
         raise JobFileError(
@@ -297,7 +313,8 @@ def credentials_of(settings: PipelineSettings) -> Credentials:
 
     Raises
     ------
-    DataflowError : there are none, or they are no longer good
+    DataflowError
+        there are none, or they are no longer good
     """
     if settings.no_auth:
         return AnonymousCredentials()
@@ -316,7 +333,8 @@ def explained() -> Iterator[None]:
 
     Raises
     ------
-    DataflowError : for each of them
+    DataflowError
+        for each of them
     """
     try:
         yield

@@ -53,7 +53,8 @@ class PortableJob:
 
     Parameters
     ----------
-    result : Beam's
+    result
+        Beam's
     """
 
     def __init__(self, job: JobConfig, result: Any) -> None:
@@ -77,8 +78,10 @@ class PortableJob:
 
         Raises
         ------
-        PortableJobFailedError : it failed or was cancelled
-        PortableError : it does not run after ten minutes, or the job server can't be asked
+        PortableJobFailedError
+            it failed or was cancelled
+        PortableError
+            it does not run after ten minutes, or the job server can't be asked
         """
         deadline = time.monotonic() + RUNNING_LIMIT_S
         while True:
@@ -101,8 +104,10 @@ class PortableJob:
 
         Raises
         ------
-        PortableJobFailedError : it failed or was cancelled
-        PortableError : the job server can't be asked
+        PortableJobFailedError
+            it failed or was cancelled
+        PortableError
+            the job server can't be asked
         """
         with _explained(self.job):
             try:
@@ -115,8 +120,10 @@ class PortableJob:
 
         Raises
         ------
-        PortableError : see `wait`
-        StorageError : `run.json` can't be written
+        PortableError
+            see `wait`
+        StorageError
+            `run.json` can't be written
         """
         self.wait()
         with _explained(self.job):
@@ -138,7 +145,8 @@ def portable_options(job: JobConfig) -> PipelineOptions:
 
     Raises
     ------
-    JobFileError : something is missing, can't work, or is refused by Beam
+    JobFileError
+        something is missing, can't work, or is refused by Beam
     """
     problems = list(_problems(job))
     if problems:
@@ -152,10 +160,14 @@ def submitted(job: JobConfig) -> Iterator[PortableJob]:
 
     Raises
     ------
-    JobFileError : see `portable_options`
-    InputError : an event input or output is not there, or a folder holds no recordings
-    StorageError : one may not be used
-    PortableError : the job server can't be reached, or refuses
+    JobFileError
+        see `portable_options`
+    InputError
+        an event input or output is not there, or a folder holds no recordings
+    StorageError
+        one may not be used
+    PortableError
+        the job server can't be reached, or refuses
     """
     options = portable_options(job)
     require_server(job)
@@ -178,7 +190,8 @@ def require_server(job: JobConfig) -> None:
 
     Raises
     ------
-    PortableError : it does not
+    PortableError
+        it does not
     """
     endpoint = job.pipeline_options.job_endpoint or ""
     if not answers(endpoint):
@@ -234,7 +247,8 @@ def _explained(job: JobConfig) -> Iterator[None]:
 
     Raises
     ------
-    PortableError : for each of them
+    PortableError
+        for each of them
     """
     try:
         yield

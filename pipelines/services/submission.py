@@ -20,7 +20,8 @@ def parse_options(plain: dict[str, Any]) -> PipelineOptions:
 
     Raises
     ------
-    JobFileError : an option has a value that Beam refuses
+    JobFileError
+        an option has a value that Beam refuses
     """
     options = PipelineOptions.from_dictionary(plain)
     with contextlib.redirect_stderr(io.StringIO()) as complaint:
@@ -37,7 +38,8 @@ def build_for_service(job: JobConfig, options: PipelineOptions) -> beam.Pipeline
 
     Raises
     ------
-    JobFileError : Beam finds the options wrong
+    JobFileError
+        Beam finds the options wrong
     """
     try:
         pipeline = beam.Pipeline(options=options)
@@ -59,7 +61,8 @@ def write_summary(
 
     Raises
     ------
-    StorageError : it can't be written
+    StorageError
+        it can't be written
     """
     summary = summary_json(
         job,

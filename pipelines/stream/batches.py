@@ -126,10 +126,14 @@ class Engine:
 
     Parameters
     ----------
-    job : the job
-    folder : an empty one, for its files; the folder that it is in goes with a killed launcher
-    inbox : takes what it tells, as `Told`
-    workers : micro-batches at once
+    job
+        the job
+    folder
+        an empty one, for its files; the folder that it is in goes with a killed launcher
+    inbox
+        takes what it tells, as `Told`
+    workers
+        micro-batches at once
     """
 
     def __init__(

@@ -113,9 +113,12 @@ class Template:
 
     Parameters
     ----------
-    channel : to the launcher
-    job : the job
-    workers : micro-batches at once
+    channel
+        to the launcher
+    job
+        the job
+    workers
+        micro-batches at once
     """
 
     def __init__(self, channel: socket.socket, job: JobConfig, workers: int) -> None:

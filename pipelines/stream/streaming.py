@@ -61,14 +61,19 @@ def run_stream(job: JobConfig, *, workers: int, show: Show) -> StreamTotals:
 
     Parameters
     ----------
-    workers : micro-batches at once
-    show : called with the totals and each new line of progress
+    workers
+        micro-batches at once
+    show
+        called with the totals and each new line of progress
 
     Raises
     ------
-    InputError : a subscription or topic is not there, no credentials, Pub/Sub can't be reached
-    LaunchError : the engine could not begin, or Pub/Sub refuses to go on
-    StorageError : the output folder can't be written
+    InputError
+        a subscription or topic is not there, no credentials, Pub/Sub can't be reached
+    LaunchError
+        the engine could not begin, or Pub/Sub refuses to go on
+    StorageError
+        the output folder can't be written
     """
     temporary = tempfile.TemporaryDirectory(prefix="beamsplitter-", ignore_cleanup_errors=True)
     scratch = job.output_tree.owned_scratch()

@@ -55,13 +55,20 @@ class Event:
 
     Attributes
     ----------
-    element : what the job's steps call it
-    names : all that progress and dead letters may call it
-    key : the recording that it is about; two events of one key are never worked on at once
-    crashes : how many processes have ended while they worked on it
-    reason : why it is tried again
-    step : the step that the last of them was in, if known
-    is_finished : told as finished by a batch that crashed afterwards
+    element
+        what the job's steps call it
+    names
+        all that progress and dead letters may call it
+    key
+        the recording that it is about; two events of one key are never worked on at once
+    crashes
+        how many processes have ended while they worked on it
+    reason
+        why it is tried again
+    step
+        the step that the last of them was in, if known
+    is_finished
+        told as finished by a batch that crashed afterwards
     """
 
     message: Message
@@ -143,9 +150,12 @@ class Subscription(Scheduler):
 
     Parameters
     ----------
-    path : `projects/…/subscriptions/…`
-    inbox : takes `Arrived`, `Closing` and `Closed`
-    max_messages : how many may be held
+    path
+        `projects/…/subscriptions/…`
+    inbox
+        takes `Arrived`, `Closing` and `Closed`
+    max_messages
+        how many may be held
     """
 
     def __init__(self, path: str, inbox: "queue.SimpleQueue[Any]", *, max_messages: int) -> None:
@@ -213,8 +223,10 @@ def connect(job: JobConfig) -> tuple[SubscriberClient, list[str]]:
 
     Raises
     ------
-    InputError : an input is none of Pub/Sub
-    PubSubError : one is not there, there are no credentials, or Pub/Sub can't be reached
+    InputError
+        an input is none of Pub/Sub
+    PubSubError
+        one is not there, there are no credentials, or Pub/Sub can't be reached
     """
     place_of(job)
     with explained("Pub/Sub"):
@@ -270,7 +282,8 @@ class DeadLetterTopic:
 
     Raises
     ------
-    PubSubError : see `connect`
+    PubSubError
+        see `connect`
     """
 
     def __init__(self, path: str, job_name: str) -> None:
@@ -289,7 +302,8 @@ class DeadLetterTopic:
 
         Raises
         ------
-        google.api_core.exceptions.GoogleAPIError : it did not arrive
+        google.api_core.exceptions.GoogleAPIError
+            it did not arrive
         """
         why = {
             "beamsplitter_job": self.job_name,

@@ -102,9 +102,12 @@ class _LoggedMetric:
 class KlioMetrics:
     """Beam's own metrics by Klio's names; `transform` is Beam's namespace.
 
-    Parameters:
-        default_transform: the namespace of metrics that name none.
-        log_level: log each change at this level, to the logger "klio", too.
+    Parameters
+    ----------
+    default_transform
+        the namespace of metrics that name none.
+    log_level
+        log each change at this level, to the logger "klio", too.
     """
 
     default_transform: str = "klio"
@@ -114,8 +117,10 @@ class KlioMetrics:
     def of_config(cls, config: Any) -> "KlioMetrics":
         """As `job_config.metrics.logger` of a configuration says: `false`, or `{level: debug}`.
 
-        Raises:
-            ValueError: there is no such log level.
+        Raises
+        ------
+        ValueError
+            there is no such log level.
         """
         options = _get(_get(_get(config, "job_config"), "metrics"), "logger")
         if not options:
@@ -146,11 +151,16 @@ class KlioMetrics:
 class KlioContext:
     """What a step knows about the job it runs in.
 
-    Parameters:
-        config: the job's configuration: a mapping or a pydantic model. It must pickle.
-        job: the job's name (`job.job_name`) and project, as they stand in messages.
-        logger: the job's logger.
-        metrics: counters, gauges and timers; by default as the configuration says.
+    Parameters
+    ----------
+    config
+        the job's configuration: a mapping or a pydantic model. It must pickle.
+    job
+        the job's name (`job.job_name`) and project, as they stand in messages.
+    logger
+        the job's logger.
+    metrics
+        counters, gauges and timers; by default as the configuration says.
     """
 
     config: Any = dataclasses.field(default_factory=dict)
@@ -190,17 +200,23 @@ def context_of(step: Any) -> KlioContext:
 def bind_context(target: Bindable, context: KlioContext) -> Bindable:
     """Gives decorated steps their context.
 
-    Parameters:
-        target: a DoFn or PTransform with decorated methods (bound in place), a decorated function
-            (a bound one is returned), or a Pipeline (each DoFn in it that is not bound yet, and
-            each function given to Map and its like; one called inside a lambda is bound by hand).
-        context: what the steps shall see.
+    Parameters
+    ----------
+    target
+        a DoFn or PTransform with decorated methods (bound in place), a decorated function
+        (a bound one is returned), or a Pipeline (each DoFn in it that is not bound yet, and
+        each function given to Map and its like; one called inside a lambda is bound by hand).
+    context
+        what the steps shall see.
 
-    Returns:
-        `target`, or the bound function.
+    Returns
+    -------
+    `target`, or the bound function.
 
-    Raises:
-        TypeError: nothing in `target` is decorated.
+    Raises
+    ------
+    TypeError
+        nothing in `target` is decorated.
     """
     if isinstance(target, beam.Pipeline):
         target.visit(_Binder(context))

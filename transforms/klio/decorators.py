@@ -60,9 +60,11 @@ _SEMAPHORES: dict[str, threading.BoundedSemaphore] = {}  # of this process, by T
 class ThreadLimiter:
     """Lets so many threads of one worker process run the user code of the steps that share it.
 
-    Parameters:
-        max_thread_count: at least 1, or a function that says so on the worker, such as
-            `os.cpu_count`.
+    Parameters
+    ----------
+    max_thread_count
+        at least 1, or a function that says so on the worker, such as
+        `os.cpu_count`.
     """
 
     def __init__(self, max_thread_count: int | Callable[[], int]) -> None:
@@ -106,11 +108,14 @@ def handle_klio(
     Goes on methods of a DoFn, which find the context at `self._klio`; on functions, which get it
     as first argument; and on the `expand` of a PTransform, which only gets `self._klio`.
 
-    Parameters:
-        max_thread_count: how many threads of a worker process may run this code at once; None for
-            no limit. It holds for the user code alone: while steps further down work on what was
-            yielded, the place is free.
-        thread_limiter: instead, a limiter to share with other steps.
+    Parameters
+    ----------
+    max_thread_count
+        how many threads of a worker process may run this code at once; None for
+        no limit. It holds for the user code alone: while steps further down work on what was
+        yielded, the place is free.
+    thread_limiter
+        instead, a limiter to share with other steps.
     """
     if max_thread_count is not None and thread_limiter is not None:
         raise ValueError("Give max_thread_count or thread_limiter, not both.")
@@ -176,10 +181,14 @@ def handle_binary(
     Goes below `handle_klio`. Nothing is ever pickled or unpickled, unlike in Klio, whose payloads
     could run code.
 
-    Parameters:
-        skip_load: hand the payload over as bytes.
-        skip_dump: the result is bytes or text rather than an array.
-        load_with_numpy, save_with_numpy: known for Klio's sake; it is always done with NumPy.
+    Parameters
+    ----------
+    skip_load
+        hand the payload over as bytes.
+    skip_dump
+        the result is bytes or text rather than an array.
+    load_with_numpy, save_with_numpy
+        known for Klio's sake; it is always done with NumPy.
     """
 
     def load(data: Data) -> BinaryItem:

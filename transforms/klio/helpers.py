@@ -53,9 +53,12 @@ class _MessageDoFn(beam.DoFn):
 class KlioMessageCounter(beam.DoFn):
     """Counts messages and hands them on unread.
 
-    Parameters:
-        suffix: the counter is called `kmsg-<suffix>`.
-        bind_transform: the namespace of the counter.
+    Parameters
+    ----------
+    suffix
+        the counter is called `kmsg-<suffix>`.
+    bind_transform
+        the namespace of the counter.
     """
 
     _klio: KlioContext
@@ -84,12 +87,17 @@ class KlioDrop(_MessageDoFn):
 class KlioDebugMessage(_MessageDoFn):
     """Logs messages, counts `kmsg-debug`, and hands them on unchanged.
 
-    Parameters:
-        prefix: the log message begins with it.
-        log_level: name or number of a log level.
+    Parameters
+    ----------
+    prefix
+        the log message begins with it.
+    log_level
+        name or number of a log level.
 
-    Raises:
-        ValueError: there is no such log level.
+    Raises
+    ------
+    ValueError
+        there is no such log level.
     """
 
     def __init__(self, prefix: str = "DEBUG: ", log_level: str | int = "INFO") -> None:
@@ -128,13 +136,19 @@ class KlioTriggerUpstream(_MessageDoFn):
     upstream job is done and the message comes back, this job processes it and the jobs after it go
     on. Counts `kmsg-trigger-upstream`. A sink such as WriteToPubSub publishes the bytes.
 
-    Parameters:
-        upstream_job_name: name of the upstream job.
-        upstream_project: its GCP project.
-        log_level: name or number of the level at which each message is logged; None for no log.
+    Parameters
+    ----------
+    upstream_job_name
+        name of the upstream job.
+    upstream_project
+        its GCP project.
+    log_level
+        name or number of the level at which each message is logged; None for no log.
 
-    Raises:
-        ValueError: there is no such log level.
+    Raises
+    ------
+    ValueError
+        there is no such log level.
     """
 
     def __init__(

@@ -151,11 +151,16 @@ def new_message(
 ) -> KlioMessage:
     """A message about one element; `.SerializeToString()` gives its bytes.
 
-    Parameters:
-        element: what to work on; text is encoded as UTF-8.
-        payload: what the first step receives besides; an array is stored as npy.
-        version: 2, or 1 for an old job that reads `entity_id` (text, nothing else).
-        recipients: the only jobs that shall process it; None means any job.
+    Parameters
+    ----------
+    element
+        what to work on; text is encoded as UTF-8.
+    payload
+        what the first step receives besides; an array is stored as npy.
+    version
+        2, or 1 for an old job that reads `entity_id` (text, nothing else).
+    recipients
+        the only jobs that shall process it; None means any job.
     """
     encoded = element.encode() if isinstance(element, str) else bytes(element)
     message = KlioMessage(version=version)
@@ -182,12 +187,17 @@ def parse_message(data: bytes, *, allow_non_klio: bool = False) -> KlioMessage:
     A message without a version becomes V2 if it has an element, V1 if it has an `entity_id` (which
     is copied to the element) or neither; with both it stays UNKNOWN and counts as V1.
 
-    Parameters:
-        data: the bytes of one message.
-        allow_non_klio: take bytes that are no message for the element of a new one.
+    Parameters
+    ----------
+    data
+        the bytes of one message.
+    allow_non_klio
+        take bytes that are no message for the element of a new one.
 
-    Raises:
-        KlioMessageError: `data` is no Klio message, and `allow_non_klio` is False.
+    Raises
+    ------
+    KlioMessageError
+        `data` is no Klio message, and `allow_non_klio` is False.
     """
     if not isinstance(data, bytes):
         raise KlioMessageError(f"A message is bytes, not {type(data).__name__}: {data!r:.100}")
@@ -246,8 +256,10 @@ def with_payload(message: KlioMessage, value: Any) -> KlioMessage:
     Bytes are taken as they are, text as UTF-8, an array as npy. None, and the message's own data
     given back, clear the payload. A V1 message comes back unchanged.
 
-    Raises:
-        TypeError: `value` is anything else.
+    Raises
+    ------
+    TypeError
+        `value` is anything else.
     """
     payload = _encode_payload(message, value)
     changed = KlioMessage()
@@ -276,8 +288,10 @@ def _encode_payload(message: KlioMessage, value: Any) -> bytes:
 def array_to_bytes(array: np.ndarray) -> bytes:
     """The array in NumPy's npy format.
 
-    Raises:
-        KlioMessageError: the array holds Python objects, which only pickle could store.
+    Raises
+    ------
+    KlioMessageError
+        the array holds Python objects, which only pickle could store.
     """
     if array.dtype.hasobject:
         raise KlioMessageError(
@@ -292,8 +306,10 @@ def array_to_bytes(array: np.ndarray) -> bytes:
 def array_from_bytes(data: bytes) -> np.ndarray:
     """The array that `array_to_bytes` stored: a writeable copy. Nothing is ever unpickled.
 
-    Raises:
-        KlioMessageError: `data` is not exactly one array in npy format, or holds Python objects.
+    Raises
+    ------
+    KlioMessageError
+        `data` is not exactly one array in npy format, or holds Python objects.
     """
     stream = io.BytesIO(data)
     try:

@@ -55,17 +55,26 @@ def retry(
     A generator gives only what a successful try has yielded, all of it. Counts
     `kmsg-retry-attempt` before each new try and `kmsg-drop-retry-error` when there is none left.
 
-    Parameters:
-        tries: how often it is called at most; -1 for no limit.
-        delay: seconds between two tries; only the calling thread waits.
-        exception: the exception, or a tuple of them, that a new try may help against. Others are
-            raised at once.
-        raise_exception: raised when no try is left, with the last failure as its cause.
-        exception_message: its text; by default it tells the last failure.
+    Parameters
+    ----------
+    tries
+        how often it is called at most; -1 for no limit.
+    delay
+        seconds between two tries; only the calling thread waits.
+    exception
+        the exception, or a tuple of them, that a new try may help against. Others are
+        raised at once.
+    raise_exception
+        raised when no try is left, with the last failure as its cause.
+    exception_message
+        its text; by default it tells the last failure.
 
-    Raises:
-        TypeError: used without parentheses.
-        ValueError: `tries` is neither -1 nor at least 1, or `delay` is negative.
+    Raises
+    ------
+    TypeError
+        used without parentheses.
+    ValueError
+        `tries` is neither -1 nor at least 1, or `delay` is negative.
     """
     if callable(tries):
         raise TypeError("Write @retry() with parentheses.")
@@ -145,14 +154,21 @@ def timeout(
     is thrown away. It does not keep the worker process from ending. Code that can hang for good
     needs a time limit of its own, such as that of `subprocess.run`.
 
-    Parameters:
-        seconds: how long it may take.
-        exception: raised when the time is over.
-        exception_message: its text; by default it names the function and the time.
+    Parameters
+    ----------
+    seconds
+        how long it may take.
+    exception
+        raised when the time is over.
+    exception_message
+        its text; by default it names the function and the time.
 
-    Raises:
-        TypeError: used without parentheses.
-        ValueError: `seconds` is not above 0.
+    Raises
+    ------
+    TypeError
+        used without parentheses.
+    ValueError
+        `seconds` is not above 0.
     """
     if callable(seconds):
         raise TypeError("Write @timeout(seconds) with parentheses.")
