@@ -38,12 +38,14 @@ def print_plan(job: JobConfig, elements: Sequence[str], *, log_format: str) -> i
             text = detail if named else f"{element}: {detail}"
             console.print(Text(f"{action:<7}{printable(text)}"))
     if log_format == "text":
-        console.print(
-            f"{counts['do']} to do, {counts['skip']} already done, {counts['refuse']} refused",
-            highlight=False,
-        )
+        console.print(counts_of_plan(**counts), highlight=False)
         print_left_alone(console, left_alone)
     return 1 if counts["refuse"] else 0
+
+
+def counts_of_plan(do: int, skip: int, refuse: int) -> str:
+    """How many recordings there are to do, in words."""
+    return f"{do} to do, {skip} already done, {refuse} refused"
 
 
 def _plan_of(

@@ -201,14 +201,19 @@ def print_stream_summary(console: Console, totals: StreamTotals, *, location: st
         console.print(Text(f"why some failed: {location}/{DEAD_LETTER_FOLDER}/"))
 
 
+def counts_of_run(finished: int, skipped: int, failed: int) -> str:
+    """How many recordings came out, in words."""
+    return f"{finished} finished, {skipped} already done, {failed} failed"
+
+
 def print_service_summary(
     console: Console, summary: dict[str, Any], *, location: str, is_stream: bool
 ) -> None:
     """The closing lines of a job that ran elsewhere, by the content of its `run.json`."""
     counts = summary["recordings"]
     console.print(
-        f"{counts['finished']} finished, {counts['skipped']} already done, {counts['failed']} "
-        f"failed; {_clock(summary['audio_s'])} of audio in {_clock(summary['wall_s'])}",
+        counts_of_run(counts["finished"], counts["skipped"], counts["failed"])
+        + f"; {_clock(summary['audio_s'])} of audio in {_clock(summary['wall_s'])}",
         highlight=False,
     )
     if counts["passed_through"]:
@@ -222,9 +227,10 @@ def print_service_summary(
 def print_summary(console: Console, state: RunState, *, wall_s: float, location: str) -> None:
     """The closing lines of a run."""
     speed = f", {state.done_s / wall_s:.1f}x real time" if state.done_s else ""
+    skipped = len(state.skipped - state.finished)
     console.print(
-        f"{len(state.finished)} finished, {len(state.skipped - state.finished)} already done, "
-        f"{len(state.failures)} failed; {_clock(state.done_s)} of audio in {_clock(wall_s)}{speed}",
+        counts_of_run(len(state.finished), skipped, len(state.failures))
+        + f"; {_clock(state.done_s)} of audio in {_clock(wall_s)}{speed}",
         highlight=False,
     )
     if state.passed:

@@ -15,6 +15,7 @@ from repeated_graphs import RATE
 from result_checks import assert_whole, manifests
 from separators import Ending
 
+from beamsplitter.pipelines.outcomes.run_state import CRASHED
 from beamsplitter.storage import RUN_IDENTITY_VARIABLE, OutputTree, run_identity
 from beamsplitter.transforms import attempts
 from beamsplitter.transforms.attempts import new_attempts
@@ -83,7 +84,7 @@ def test_what_ends_its_process_is_given_up_before_the_job_is(
     (letter,) = dead_letters(out).values()
     assert (letter["element"], letter["step"]) == (culprit, "CountAttempts")
     assert letter["exception"] == "GivenUpError"
-    assert "its worker process crashed each time that it was tried" in letter["message"]
+    assert CRASHED in letter["message"]
     assert [path.parent.name for path in manifests(out)] == ["a", "c"]
     # Nothing is noted of what came out; what was given up is not tried again in this run.
     assert len([*(out / folder).iterdir()]) == attempts.BEGUN_BEFORE_GIVING_UP

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import shutil
@@ -26,8 +27,10 @@ from audio_files import (
 )
 from bad_files import damaged_files, faults_of_run
 from conftest import Command, dead_letters, made_signal, result_files
+from facts import assert_names
 from result_checks import FILES_OF_RUN, assert_whole, manifests, read_json
 
+from beamsplitter.pipelines.commands.progress import counts_of_run
 from beamsplitter.pipelines.events.elements import list_events, resumption_of
 from beamsplitter.pipelines.events.sources import CreateEvents
 from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
@@ -174,24 +177,24 @@ def test_failures_are_told_on_the_terminal_without_stack_traces(messy: Run) -> N
         assert "traceback" not in letter, letter
         assert f"failed {element}" in messy.stderr or f"/{element}: " in messy.stderr
         assert letter["message"] in messy.stderr
-    assert "32 finished, 0 already done, 12 failed" in messy.stderr
+    assert counts_of_run(finished=32, skipped=0, failed=12) in messy.stderr
     assert f"{messy.out}/failures.jsonl" in messy.stderr
 
 
 @pytest.mark.parametrize(
     ("element", "exception", "wrong", "advice"),
     [
-        ("empty.wav", "EmptyAudioError", "0 bytes", "copy or download it again"),
+        ("empty.wav", "EmptyAudioError", "0 bytes", "download"),
         ("no-frames.wav", "EmptyAudioError", "0 samples", "leave it out"),
         ("text.mp3", "UndecodableAudioError", "it is text", "convert it"),
-        ("cut-flac.flac", "TruncatedAudioError", "cut off", "copy or download it again"),
-        ("cut-mp3.mp3", "TruncatedAudioError", "cut off", "copy or download it again"),
+        ("cut-flac.flac", "TruncatedAudioError", "cut off", "download"),
+        ("cut-mp3.mp3", "TruncatedAudioError", "cut off", "download"),
         ("cut-m4a.m4a", "UndecodableAudioError", "truncated", "complete sound file"),
         ("blip.wav", "TooShortAudioError", "0.001 s is too short", "leave the file out"),
-        ("nan.wav", "NonFiniteAudioError", "NaN or infinite, the first at 0.500 s", "repair"),
-        ("inf.wav", "NonFiniteAudioError", "NaN or infinite, the first at 0.500 s", "repair"),
-        ("liar.wav", "TruncatedAudioError", "only 1.50 s of the 7.50 s", "copy or download"),
-        ("gone.wav", "StorageError", "is not there (any more)", ""),
+        ("nan.wav", "NonFiniteAudioError", "0.500 s", "repair"),
+        ("inf.wav", "NonFiniteAudioError", "0.500 s", "repair"),
+        ("liar.wav", "TruncatedAudioError", "only 1.50 s of the 7.50 s", "download"),
+        ("gone.wav", "StorageError", "not there", ""),
         ("pipe.wav", "StorageError", "is not a file", ""),
     ],
 )
@@ -276,7 +279,7 @@ def test_a_second_run_skips_odd_names_and_tries_the_rest_again(
     before = result_files(messy.out)
     again = command("separate", messy.folder, "-o", messy.out, "--workers", 2)
     assert again.returncode == 1
-    assert "0 finished, 32 already done, 12 failed" in again.stderr
+    assert counts_of_run(finished=0, skipped=32, failed=12) in again.stderr
     assert result_files(messy.out) == before
 
 
@@ -353,7 +356,7 @@ def test_a_recording_that_vanishes_after_the_listing_is_named(music: Path, tmp_p
         lambda: list(PlanParts(job.settings, job.file_storage).apply(two)),
         lambda: list(LoadBinary(job.file_storage).apply(reference)),
     ):
-        with pytest.raises(StorageError, match=r"music/(one|two)\.wav: is not there \(any more\)"):
+        with pytest.raises(StorageError, match=r"music/(one|two)\.wav: .*not there"):
             use()
 
 
@@ -479,14 +482,14 @@ def refused(run: subprocess.CompletedProcess[str]) -> str:
 
 def test_an_input_that_is_not_there_is_refused(tmp_path: Path, command: Command) -> None:
     message = refused(command("separate", tmp_path / "nope", "-o", tmp_path / "out"))
-    assert f"{tmp_path}/nope: no such file or folder" in message
+    assert_names(message, tmp_path / "nope", "no such")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_without_audio_is_refused(tmp_path: Path, command: Command) -> None:
     folder = write_tree(tmp_path / "texts", {"a.txt": b"a", "deeper/b.pdf": b"b"})
     message = refused(command("separate", folder, "-o", tmp_path / "out"))
-    assert f"no audio files in {folder}: known extensions are" in message
+    assert_names(message, folder, ".wav", ".flac")
 
 
 def test_a_misspelt_key_is_refused_with_the_right_one(
@@ -497,7 +500,7 @@ def test_a_misspelt_key_is_refused_with_the_right_one(
         tmp_path, events=folder, music=music, out=tmp_path / "out", plots={"rang_db": 60}
     )
     message = refused(command("run", job))
-    assert f"{job}: plots.rang_db: unknown key; did you mean 'range_db'?" in message
+    assert_names(message, job, "plots.rang_db", "'range_db'")
 
 
 def test_an_output_folder_that_is_a_file_is_refused(
@@ -535,7 +538,7 @@ def test_an_unreadable_recording_is_a_dead_letter(music: Path, tmp_path: Path) -
     run = run_bound("separate", music, "-o", tmp_path / "out")
     assert run.returncode == 1
     letter = dead_letters(tmp_path / "out")["one.wav"]
-    assert letter["message"] == f"{music}/one.wav: may not be accessed: check its permissions"
+    assert_names(letter["message"], f"{music}/one.wav", "permissions")
     assert "traceback" not in letter
     assert [path.parent.name for path in manifests(tmp_path / "out")] == ["two"]
     assert_whole(tmp_path / "out")
@@ -544,14 +547,14 @@ def test_an_unreadable_recording_is_a_dead_letter(music: Path, tmp_path: Path) -
 def test_a_folder_that_cannot_be_listed_is_refused(music: Path, tmp_path: Path) -> None:
     (music / "private").mkdir(mode=0)
     message = refused(run_bound("separate", music, "-o", tmp_path / "out"))
-    assert f"{music}/private: can't be listed: Permission denied" in message
+    assert_names(message, music / "private", os.strerror(errno.EACCES))
 
 
 def test_an_output_folder_without_write_permission_is_refused(music: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir(mode=0o555)
     message = refused(run_bound("separate", music, "-o", out))
-    assert f"{out}" in message and "may not be accessed: check its permissions" in message
+    assert_names(message, out, "permissions")
     assert not list(out.iterdir())
 
 
@@ -573,7 +576,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 def test_a_read_only_disk_is_refused(music: Path, tmp_path: Path, command: Command) -> None:
     with mounted(tmp_path / "disk", "ro") as disk:
         message = refused(command("separate", music, "-o", disk / "out"))
-    assert "can't be written: the file system is read-only" in message
+    assert_names(message, disk, "read-only")
 
 
 @pytest.mark.parametrize("format", ["flac", "wav", "m4a"])
@@ -596,7 +599,7 @@ def test_a_full_disk_ends_the_job_and_what_fits_came_out(
         subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
         assert command(*arguments, "-o", disk).returncode == 0
         assert result_files(disk) == whole
-    assert run.stderr.endswith("the disk is full; free some space and run again\n")
+    assert_names(run.stderr.splitlines()[-1], disk, "full", "again")
     assert "Traceback" not in run.stderr
     finished = {name.split("/")[0] for name in kept if name.endswith("manifest.json")}
     assert 1 <= len(finished) < len(names)

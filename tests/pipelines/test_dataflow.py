@@ -2,7 +2,6 @@
 
 import errno
 import json
-import re
 import sys
 import tempfile
 import time
@@ -20,11 +19,13 @@ from apache_beam.runners.pipeline_context import PipelineContext
 from apache_beam.runners.portability.fn_api_runner import translations
 from conftest import Command, made_signal
 from dataflow_server import CANCELLED, DONE, FAILED, PENDING, RUNNING, CloudServer, serving
+from facts import assert_names
 from google.cloud.dataflow_v1beta3 import JobType
 from repeated_graphs import BROKEN, GONE, LONG, RATE, Scenario, write
 from storage_server import BUCKET, StorageServer
 
 from beamsplitter.pipelines.command_line import app
+from beamsplitter.pipelines.commands.progress import counts_of_run
 from beamsplitter.pipelines.events.elements import InputError
 from beamsplitter.pipelines.events.sources import CreateEvents
 from beamsplitter.pipelines.job.job_config import JobConfig, JobFileError, parse_job
@@ -229,44 +230,50 @@ def test_klio_s_name_of_the_image_and_its_lists_work() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "facts"),
     [
-        ({"machine_typ": "n1"}, "'machine_typ' is no pipeline option of Beam: did you mean 'mach"),
-        ({"worker_harness_container_image": "other"}, "two names of one option, and differ"),
-        ({"accelerator": "nvidia-l4"}, "'nvidia-l4' is not of the form type:…;count:N"),
-        ({"flexrs_goal": "CHEAP"}, "pipeline_options.flexrs_goal: Input should be"),
-        ({"num_workers": 0}, "greater than or equal to 1"),
+        ({"machine_typ": "n1"}, ["'machine_typ'", "'machine_type'"]),
+        (
+            {"worker_harness_container_image": "other"},
+            ["worker_harness_container_image", "sdk_container_image"],
+        ),
+        ({"accelerator": "nvidia-l4"}, ["'nvidia-l4'", "type:…;count:N"]),
+        ({"flexrs_goal": "CHEAP"}, ["pipeline_options.flexrs_goal", "COST_OPTIMIZED"]),
+        ({"num_workers": 0}, ["pipeline_options.num_workers", "1"]),
     ],
 )
 def test_wrong_options_are_refused_when_the_file_is_read(
-    options: dict[str, Any], complaint: str
+    options: dict[str, Any], facts: list[str]
 ) -> None:
     with pytest.raises(JobFileError) as error:
         make_job(**options)
-    assert complaint in str(error.value)
+    assert_names(error.value, *facts)
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "facts"),
     [
-        ({"project": None}, "pipeline_options.project: name the"),
-        ({"temp_location": None}, "pipeline_options.temp_location: name a folder on gs://"),
-        ({"temp_location": "temp"}, "pipeline_options.temp_location: temp: the workers"),
-        ({"staging_location": "x"}, "pipeline_options.staging_location: x: the workers"),
-        ({"sdk_container_image": None}, "pipeline_options.sdk_container_image: name a container"),
-        ({"setup_file": "nowhere/setup.py"}, "pipeline_options.setup_file: nowhere/setup.py: no"),
-        ({"disk_provisioned_iops": "many"}, "pipeline_options: argument --disk_provisioned_iops"),
-        ({"accelerator": ACCELERATOR, "flexrs_goal": "COST_OPTIMIZED"}, "no accelerators in Flex"),
+        ({"project": None}, ["project"]),
+        ({"temp_location": None}, ["temp_location", "gs://"]),
+        ({"temp_location": "temp"}, ["temp_location: temp"]),
+        ({"staging_location": "x"}, ["staging_location: x"]),
+        ({"sdk_container_image": None}, ["sdk_container_image"]),
+        ({"setup_file": "nowhere/setup.py"}, ["setup_file: nowhere/setup.py"]),
+        ({"disk_provisioned_iops": "many"}, ["--disk_provisioned_iops", "many"]),
+        (
+            {"accelerator": ACCELERATOR, "flexrs_goal": "COST_OPTIMIZED"},
+            ["flexrs_goal", "accelerator"],
+        ),
         (
             {"accelerator": ACCELERATOR, "dataflow_service_options": ["worker_accelerator=x"]},
-            "takes one or the other",
+            ["accelerator", "dataflow_service_options"],
         ),
     ],
 )
-def test_what_dataflow_needs_is_named(options: dict[str, Any], complaint: str) -> None:
+def test_what_dataflow_needs_is_named(options: dict[str, Any], facts: list[str]) -> None:
     with pytest.raises(JobFileError) as error:
         dataflow_options(make_job(**options))
-    assert complaint in str(error.value)
+    assert_names(error.value, "pipeline_options", *facts)
 
 
 def test_local_places_and_a_wrong_name_are_named_together() -> None:
@@ -287,7 +294,7 @@ def test_local_places_and_a_wrong_name_are_named_together() -> None:
 def test_gcs_data_lie_on_gs() -> None:
     plain = plain_job()
     plain["job_config"]["data"]["outputs"][0]["location"] = "out"
-    with pytest.raises(JobFileError, match=r"'out' does not begin with gs://"):
+    with pytest.raises(JobFileError, match=r"'out' .*gs://"):
         parse_job(plain, source="job.yaml")
 
 
@@ -315,7 +322,7 @@ def test_missing_credentials_are_one_line(tmp_path: Path, command: Command) -> N
     nobody["GOOGLE_APPLICATION_CREDENTIALS"] = ""
     done = command("run", write_job(tmp_path), timeout_s=60, **nobody)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: no Google credentials: run `gcloud auth")
+    assert_names(done.stderr, "error: ", "Google credentials", "gcloud auth")
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -390,7 +397,7 @@ def test_who_may_not_remove_scratch_files_submits_all_the_same(
 
 @pytest.mark.usefixtures("gcs")
 def test_a_bucket_without_recordings_is_told_at_once(cloud: CloudServer) -> None:
-    with pytest.raises(InputError, match="no audio files in gs://music/in"):
+    with pytest.raises(InputError, match="gs://music/in"):
         submit(make_job(**submittable(cloud)))
     assert not cloud.jobs
 
@@ -400,24 +407,24 @@ def test_a_refusal_is_one_line(cloud: CloudServer) -> None:
     cloud.refusals["POST"] = (400, "The workflow could not be created")
     with pytest.raises(DataflowError) as error:
         submit(make_job(**submittable(cloud)))
-    assert str(error.value) == "refused by the service: The workflow could not be created"
+    assert_names(error.value, "The workflow could not be created")
+    assert len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("keys", "states", "messages", "code", "complaint"),
+    ("keys", "states", "messages", "code", "facts"),
     [
-        ({}, [DONE], [], 0, ""),
-        ({"wait_for_pipeline_running": True}, [RUNNING], [], 0, ""),
+        ({}, [DONE], [], 0, []),
+        ({"wait_for_pipeline_running": True}, [RUNNING], [], 0, []),
         (
             {"blocking": True},
             [DONE],
             [],
             0,
-            "0 finished, 0 already done, 0 failed; 0:00 of audio in 0:00\n"
-            "results in gs://music/out\n",
+            [counts_of_run(finished=0, skipped=0, failed=0), "gs://music/out"],
         ),
-        ({"blocking": True}, [FAILED], ["no quota"], 1, "error: the job failed: no quota\n"),
-        ({"wait_for_pipeline_running": True}, [CANCELLED], [], 1, "error: the job was cancelled\n"),
+        ({"blocking": True}, [FAILED], ["no quota"], 1, ["error: ", "failed", "no quota"]),
+        ({"wait_for_pipeline_running": True}, [CANCELLED], [], 1, ["error: ", "cancelled"]),
     ],
 )
 def test_the_command_waits_as_the_file_says(
@@ -425,7 +432,7 @@ def test_the_command_waits_as_the_file_says(
     states: list[str],
     messages: list[str],
     code: int,
-    complaint: str,
+    facts: list[str],
     cloud: CloudServer,
     bucket: StorageServer,
     tmp_path: Path,
@@ -445,7 +452,8 @@ def test_the_command_waits_as_the_file_says(
     assert exit.value.code == code
     output = capsys.readouterr()
     assert output.out.startswith(f"{job_id}\nhttps://console.cloud.google.com/")
-    assert re.sub(r"(?<=audio in )[0-9:]+", "0:00", output.err) == complaint
+    assert (output.err == "") is (not facts)
+    assert_names(output.err, *facts)
     assert (cloud.states[job_id] == []) is bool(keys)  # else the command did not wait at all
     assert [name for name in bucket.names("temp") if name.endswith("/pipeline.pb")]
 
@@ -525,7 +533,7 @@ def test_recordings_that_failed_are_told_at_the_end_of_a_blocking_job(
         "max": 7,
     }
     said = capsys.readouterr().err
-    assert "3 finished, 1 already done, 2 failed; 0:29 of audio" in said
+    assert_names(said, counts_of_run(finished=3, skipped=1, failed=2), "0:29 of audio")
     assert f"why some failed: gs://{BUCKET}/out/failures.jsonl" in said
 
 
@@ -655,6 +663,4 @@ def test_events_that_are_no_recordings_need_the_folder_they_lie_below() -> None:
     plain["job_config"]["events"]["inputs"] = [STREAM]
     with pytest.raises(JobFileError) as error:
         describe(parse_job(plain, source="job.yaml"))
-    assert str(error.value) == (
-        "job_config.data.inputs: name the folder that the events of type pubsub lie below"
-    )
+    assert_names(error.value, "job_config.data.inputs", "pubsub")

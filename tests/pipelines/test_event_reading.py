@@ -17,6 +17,7 @@ import pytest
 import zstandard
 from bigquery_server import BigQueryServer
 from conftest import Command
+from facts import assert_names
 from hypothesis import given
 from hypothesis import strategies as st
 from storage_server import Fault, StorageServer
@@ -91,7 +92,7 @@ def test_a_compressed_file_that_is_cut_off_or_damaged_is_named(tmp_path: Path, s
     with pytest.raises(InputError, match=rf"names\{suffix}: is cut off"):
         lines(path)
     path.write_bytes(b"one.wav\n" * 9)
-    with pytest.raises(InputError, match=rf"names\{suffix}: is damaged, or is not compressed by"):
+    with pytest.raises(InputError, match=rf"names\{suffix}: .*damaged"):
         lines(path)
     assert lines(path, compression_type="uncompressed") == ["one.wav"] * 9
 
@@ -280,7 +281,7 @@ def test_a_damaged_avro_file_is_named(tmp_path: Path, damage: str) -> None:
             "empty": b"",
         }[damage]
     )
-    with pytest.raises(InputError, match=r"a\.avro: is no Avro file, or is damaged after \d+ rec"):
+    with pytest.raises(InputError, match=r"a\.avro: .*Avro.* \d+ rec"):
         records_of(location=str(tmp_path))
 
 
@@ -412,7 +413,7 @@ def test_a_row_without_a_value_is_named(bigquery: BigQueryServer) -> None:
     bigquery.table("gap", "name:STRING", [{"name": "a"}, {"name": None}])
     found = rows_of(BigQueryEvents(type="bq", dataset="music", table="gap"))
     assert next(found) == "a"
-    with pytest.raises(InputError, match=r"BigQuery music\.gap: row 1 of the result has no name"):
+    with pytest.raises(InputError, match=r"BigQuery music\.gap: row 1 .*name"):
         next(found)
 
 
@@ -423,10 +424,10 @@ def test_what_is_not_there_is_found_out_before_the_job(songs: BigQueryServer) ->
         return str(raised.value)
 
     missing = complaint(dataset="music", table="none")
-    assert missing.startswith("BigQuery music.none: there is no such table: correct")
+    assert_names(missing, "BigQuery music.none: ", "no such table")
     assert "no such table" in complaint(dataset="none", table="songs")
     wrong = complaint(**SONGS, columns=["name", "nam"])
-    assert "has no column nam; its columns are name, id" in wrong
+    assert_names(wrong, "music.songs", "column nam;", "name, id")
     assert "no such column: nope" in complaint(StorageError, query="SELECT nope FROM [music.songs]")
     require_readable(BigQueryEvents(type="bq", **SONGS), Storage())
     unchecked = BigQueryEvents(type="bq", dataset="music", table="none", validate=False)
@@ -460,7 +461,7 @@ def test_without_credentials_there_is_one_clear_error(tmp_path: Path, command: C
     )
     assert run.returncode == 2
     assert run.stderr.count("\n") == 1
-    assert "music.songs: no credentials for BigQuery: run `gcloud auth" in run.stderr
+    assert_names(run.stderr, "music.songs: ", "credentials for BigQuery", "gcloud auth")
 
 
 # As events of a job -------------------------------------------------------------------------------
@@ -495,5 +496,5 @@ def test_a_job_takes_all_its_inputs_once(songs: BigQueryServer, tmp_path: Path) 
     assert list_events(job) == ("0.wav", "x.wav", "1.wav", "y.wav")
     songs.table("none", "name:STRING")
     none = {"type": "bigquery", "dataset": "music", "table": "none"}
-    with pytest.raises(InputError, match=r"no rows or records in music\.none"):
+    with pytest.raises(InputError, match=r"music\.none"):
         list_events(parse_job(job_of(tmp_path, none), source="job"))

@@ -14,6 +14,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from bigquery_server import BigQueryServer
 from conftest import dead_letters
+from facts import assert_names
 from pubsub_server import PubSubServer
 from storage_server import Fault, StorageServer
 
@@ -283,7 +284,7 @@ APPEND = {"write_disposition": "WRITE_APPEND"}
 def test_a_table_is_made_of_all_that_is_known(bigquery: BigQueryServer, write: Writer) -> None:
     (letter,) = write(table_output())
     assert letter["element"] == os.fsdecode(b"caf\xe9.wav")
-    assert "a name in the row is no UTF-8, and BigQuery holds no other text" in letter["message"]
+    assert_names(letter["message"], "UTF-8", "BigQuery")
     (row, *others) = sorted(bigquery.rows("done"), key=lambda row: str(row["element"]))
     # The two events of one element tell the same: BigQuery takes the row once.
     assert len(others) == len(set(ELEMENTS)) - 2
@@ -363,11 +364,10 @@ def test_refused_rows_are_dead_letters_and_the_others_are_written(
     assert letters.keys() == {"bad.wav", "text.wav", "list.wav", "bytes.wav"}
     assert {letter["step"] for letter in letters.values()} == {"WriteRows"}
     said = {name: letter["message"] for name, letter in letters.items()}
-    assert said["bad.wav"].startswith(
-        "BigQuery music.done: the row was refused: duration_s: Cannot convert value to float"
-    )
-    assert "the payload is no JSON: " in said["text.wav"]
-    assert "the payload is no JSON object" in said["list.wav"]
+    reason = "duration_s: Cannot convert value to float"
+    assert_names(said["bad.wav"], "BigQuery music.done: ", "refused", reason)
+    assert_names(said["text.wav"], "payload", "no JSON: ")
+    assert_names(said["list.wav"], "payload", "no JSON object")
 
 
 def test_a_request_that_is_refused_as_a_whole_costs_only_the_rows_at_fault(
@@ -381,7 +381,7 @@ def test_a_request_that_is_refused_as_a_whole_costs_only_the_rows_at_fault(
     bigquery.faults += [Fault("POST .*insertAll", 413, 100)]
     letters = write(table_output("other"), messages=messages[:3])
     assert sorted(letter["element"] for letter in letters) == ["0.wav", "1.wav", "2.wav"]
-    assert "music.other: the row was refused by the service" in letters[0]["message"]
+    assert_names(letters[0]["message"], "music.other: ", "refused")
 
 
 def test_a_service_that_falters_doubles_no_row(
@@ -411,16 +411,14 @@ def test_write_dispositions(bigquery: BigQueryServer, write: Writer) -> None:
     def elements() -> list[str]:
         return sorted(row["element"] for row in bigquery.rows("done"))
 
-    with pytest.raises(
-        InputError, match=r"music\.done: has rows, and write_disposition is WRITE_E"
-    ):
+    with pytest.raises(InputError, match=r"music\.done: .*rows.* write_disposition .*WRITE_EMPTY"):
         write(table_output(), messages=one)
     prepare_outputs(job_of(table_output(), update=True))
     prepare_outputs(job_of(table_output(), streaming=True))
     write(table_output(**APPEND), messages=one)
     assert elements() == ["new", "old"]
     truncate = table_output(write_disposition="WRITE_TRUNCATE")
-    with pytest.raises(InputError, match="added in the last hour or so"):
+    with pytest.raises(InputError, match="last hour"):
         write(truncate, messages=one)
     bigquery.settle()
     write(truncate, messages=one)
@@ -436,17 +434,17 @@ def test_outputs_that_no_row_fits_are_found_out_before_the_job(bigquery: BigQuer
         return str(raised.value)
 
     none = complaint("none", create_disposition="CREATE_NEVER")
-    assert none.startswith("BigQuery music.none: there is no such table, and create_disposition is")
-    assert "there is no such dataset" in complaint("done", dataset="nowhere")
+    assert_names(none, "BigQuery music.none: ", "no such table", "create_disposition")
+    assert_names(complaint("done", dataset="nowhere"), "nowhere.done", "no such dataset")
     bigquery.table("klio", "entity_id:STRING,value:STRING")
-    assert "has none of the columns element, folder" in complaint("klio")
-    assert "has none of the columns" in complaint("new", schema="entity_id:STRING")
+    assert_names(complaint("klio"), "music.klio", "element, folder")
+    assert_names(complaint("new", schema="entity_id:STRING"), "music.new", "element, folder")
     fields = [
         {"name": "element", "type": "STRING"},
         {"name": "owner", "type": "STRING", "mode": "REQUIRED"},
     ]
     bigquery.table("owned", fields)
-    assert "demands values for owner; there are element" in complaint("owned")
+    assert_names(complaint("owned"), "music.owned", "owner;", "element")
     bigquery.tables["test-project.music.klio"].resource["type"] = "VIEW"
     assert "is a view" in complaint("klio")
     assert set(bigquery.tables) == {"test-project.music.klio", "test-project.music.owned"}

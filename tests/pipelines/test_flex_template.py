@@ -12,6 +12,7 @@ import pytest
 import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
+from facts import assert_names
 from storage_server import BUCKET, StorageServer
 
 from beamsplitter.pipelines.flex_template import (
@@ -178,18 +179,18 @@ def test_options_have_the_names_of_job_files() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "facts"),
     [
-        (["--overrides=stems.format"], "-O stems.format: write it as dotted.path=value"),
-        (["--templates=PROJECT"], "--templates: PROJECT: write it as NAME=value"),
-        ([TEMPLATES, "--max_workers=3"], "'max_workers' is no pipeline option of Beam"),
-        ([TEMPLATES, "--num_workers=many"], "a pipeline option among the arguments is wrong"),
+        (["--overrides=stems.format"], ["-O stems.format: ", "dotted.path=value"]),
+        (["--templates=PROJECT"], ["--templates: PROJECT: ", "NAME=value"]),
+        ([TEMPLATES, "--max_workers=3"], ["'max_workers'"]),
+        ([TEMPLATES, "--num_workers=many"], ["pipeline option"]),
     ],
 )
-def test_wrong_arguments_are_told(job_file: Path, arguments: list[str], complaint: str) -> None:
+def test_wrong_arguments_are_told(job_file: Path, arguments: list[str], facts: list[str]) -> None:
     with pytest.raises(JobFileError) as error:
         job_of([f"--job_file={job_file}", *arguments])
-    assert complaint in str(error.value)
+    assert_names(error.value, *facts)
 
 
 def launched(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -236,7 +237,6 @@ def test_mistakes_end_the_launcher_with_one_line(tmp_path: Path, job_file: Path)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {tmp_path / 'none.yaml'}: can't be read")
     done = launched(f"--job_file={job_file}", TEMPLATES, "--runner=DirectRunner")
-    assert (done.returncode, done.stderr) == (
-        2,
-        "error: pipeline_options.runner: a flex template runs on Dataflow\n",
-    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert_names(line, "error: pipeline_options.runner: ", "Dataflow")

@@ -11,6 +11,8 @@ from conftest import Command, dead_letters
 from result_checks import assert_whole, manifests, read_json
 from separators import Ending
 
+from beamsplitter.pipelines.commands.progress import counts_of_run
+
 RATE = 8000
 LIMIT_S = 5
 WriteAudio = Callable[..., Path]
@@ -147,7 +149,7 @@ def test_what_ends_its_process_when_its_parts_are_joined_is_given_up_with_that_s
     assert run.returncode == 1, run.stderr
     assert dead_letters(tmp_path / "out")["long.wav"]["step"] == "JoinParts"
     assert [path.parent.name for path in manifests(tmp_path / "out")] == ["short"]
-    assert "1 finished, 0 already done, 1 failed" in run.stderr
+    assert counts_of_run(finished=1, skipped=0, failed=1) in run.stderr
     # It was finished once, also in a run that does finished recordings again.
     assert "PublishTrack" not in read_json(tmp_path / "out" / "run.json")["steps"]
     assert run.stderr.count("crashed long.wav: its process ended in step JoinParts") == 2

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from facts import assert_names
 from separators import Identity
 
 from beamsplitter.audio.decoding.decoder import AudioInfo
@@ -58,45 +59,48 @@ def test_a_klio_v2_file_loads_unchanged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "facts"),
     [
-        ({"seperation": {}}, "seperation: unknown key; did you mean 'separation'?"),
-        ({"stems": {"formt": "wav"}}, "stems.formt: unknown key; did you mean 'format'?"),
-        ({"job_config": {"event": {}}}, "did you mean 'events'?"),
-        ({"version": 3}, "version: Input should be 2"),
-        ({"stems": {"format": "aac"}}, "stems.format: Input should be 'flac', 'wav', 'ogg'"),
-        ({"stems": {"select": ["vocals"]}}, "'vocals' is no stem of nn-filter, which gives"),
-        ({"stems": {"rename": {"foreground": "../x"}}}, "'../x' can't be a file name"),
-        ({"stems": {"rename": {"foreground": "spectrogram"}}}, "is taken by a file of the job"),
-        ({"stems": {"rename": {"foreground": "background"}}}, "two stems would share a name"),
-        ({"stems": {"rename": {"foreground": "BACKGROUND"}}}, "takes capitals for small letters"),
+        ({"seperation": {}}, ["seperation:", "'separation'"]),
+        ({"stems": {"formt": "wav"}}, ["stems.formt:", "'format'"]),
+        ({"job_config": {"event": {}}}, ["job_config: ", "'event'", "'events'"]),
+        ({"version": 3}, ["version:", "2"]),
+        ({"stems": {"format": "aac"}}, ["stems.format:", "'flac'", "'wav'", "'ogg'", "'mp3'"]),
+        ({"stems": {"select": ["vocals"]}}, ["'vocals'", "nn-filter", "background, foreground"]),
+        ({"stems": {"rename": {"foreground": "../x"}}}, ["stems.rename:", "'../x'"]),
+        ({"stems": {"rename": {"foreground": "spectrogram"}}}, ["stems.rename:", "'spectrogram'"]),
+        ({"stems": {"rename": {"foreground": "background"}}}, ["stems:", "background, background"]),
+        ({"stems": {"rename": {"foreground": "BACKGROUND"}}}, ["background, BACKGROUND"]),
         (
             {"stems": {"rename": {"foreground": "Gr\u00fcn", "background": "gru\u0308n"}}},
-            "two stems would share a name",
+            ["stems:", "gru\u0308n, Gr\u00fcn"],
         ),
-        ({"stems": {"rename": {"foreground": "Manifest"}}}, "is taken by a file of the job"),
-        ({"separation": {"part_seconds": 1}}, "greater than or equal to 10"),
-        ({"separation": {"options": {"marginn": 1}}}, "marginn: Extra inputs"),
-        ({"join": "cogbk"}, "set separation.duration_s to at most 60"),
-        ({"job_config": {"events": {"inputs": [{"type": "kafka"}]}}}, "'file', 'folder'"),
-        ({"job_config": {"events": {"inputs": [{"location": "in"}]}}}, "inputs.0: name its type"),
+        ({"stems": {"rename": {"foreground": "Manifest"}}}, ["stems.rename:", "'Manifest'"]),
+        ({"separation": {"part_seconds": 1}}, ["separation.part_seconds:", "10"]),
+        ({"separation": {"options": {"marginn": 1}}}, ["marginn"]),
+        ({"join": "cogbk"}, ["separation.duration_s", "60"]),
+        ({"job_config": {"events": {"inputs": [{"type": "kafka"}]}}}, ["'file'", "'folder'"]),
+        ({"job_config": {"events": {"inputs": [{"location": "in"}]}}}, ["inputs.0:", "type"]),
         (
             {"job_config": {"events": {"inputs": [{"type": "folder", "locaton": "in"}]}}},
-            "job_config.events.inputs.0.locaton: unknown key; did you mean 'location'?",
+            ["job_config.events.inputs.0.locaton:", "'location'"],
         ),
         (
             {"job_config": {"events": {"outputs": [{"type": "pubsub", "topic": "finished"}]}}},
-            "events.outputs.0.topic: 'finished' is not of the form projects/…/topics/…",
+            ["events.outputs.0.topic:", "'finished'", "projects/…/topics/…"],
         ),
-        ({"storage": {"kms_key": "mine"}}, "'mine' is not of the form projects/…/locations/…/key"),
-        ({"stems": 5}, "job.yaml: stems: write keys below it"),
-        ({"job_config": {"events": 5}}, "job.yaml: job_config.events: write keys below it"),
+        (
+            {"storage": {"kms_key": "mine"}},
+            ["kms_key:", "'mine'", "projects/…/locations/…/keyRings"],
+        ),
+        ({"stems": 5}, ["job.yaml: stems:"]),
+        ({"job_config": {"events": 5}}, ["job.yaml: job_config.events:"]),
     ],
 )
-def test_mistakes_name_place_and_fix(changes: dict[str, Any], complaint: str) -> None:
+def test_mistakes_name_place_and_fix(changes: dict[str, Any], facts: list[str]) -> None:
     with pytest.raises(JobFileError) as error:
         parse_job({"job_name": "j", "version": 2, **changes}, source="job.yaml")
-    assert complaint in str(error.value)
+    assert_names(error.value, *facts)
     assert str(error.value).startswith("job.yaml: ")
 
 
@@ -108,7 +112,7 @@ def test_formats_have_the_bit_depths_that_can_be_encoded(container: str, depth: 
     try:
         choose_format(container, bit_depth=depth, info=info)
     except UnsupportedFormatError:
-        with pytest.raises(JobFileError, match=f"stems: {container} can't have bit_depth {depth}"):
+        with pytest.raises(JobFileError, match=f"stems: {container} .*bit_depth {depth}"):
             parse_job(plain, source="job.yaml")
     else:
         assert parse_job(plain, source="job.yaml").stems.bit_depth == depth
@@ -158,7 +162,7 @@ def test_templates_fill_names_of_any_case(tmp_path: Path) -> None:
 
 
 def test_a_missing_template_value_is_named(tmp_path: Path) -> None:
-    with pytest.raises(JobFileError, match="'FOO' is missing: give it with --template"):
+    with pytest.raises(JobFileError, match=r"'FOO' .*--template"):
         load_job(write(tmp_path, KLIO_JOB + "\nx: ${FOO}"), templates={"BAR": "1"})
 
 
@@ -197,8 +201,7 @@ def test_digests_follow_what_changes_the_files() -> None:
 def test_sizes_that_no_plot_can_have_are_named(plots: dict[str, Any], facts: list[str]) -> None:
     with pytest.raises(JobFileError) as refused:
         parse_job({"job_name": "j", "plots": plots}, source="j.yaml")
-    for fact in ("j.yaml", *facts):
-        assert fact in str(refused.value)
+    assert_names(refused.value, "j.yaml", *facts)
 
 
 @pytest.mark.parametrize("layout", ["combined", "both"])

@@ -361,12 +361,12 @@ def test_no_service_at_all(gcs: StorageServer, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_bucket_that_is_not_there_or_may_not_be_listed(gcs: StorageServer) -> None:
-    with pytest.raises(StorageError, match="gs://no-such-bucket/in: is not there"):
+    with pytest.raises(StorageError, match=r"gs://no-such-bucket/in: .*not there"):
         list_events(job_of("gs://no-such-bucket/in"))
     gcs.faults = [Fault("/o[?]", 403)]
-    with pytest.raises(StorageError, match="gs://music/in: may not be accessed: check the roles"):
+    with pytest.raises(StorageError, match=r"gs://music/in: .*roles"):
         list_events(job_of(ROOT))
-    with pytest.raises(InputError, match="no audio files in gs://music/in"):
+    with pytest.raises(InputError, match=r"gs://music/in.*[.]wav"):
         list_events(job_of(ROOT))
 
 

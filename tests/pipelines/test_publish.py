@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import Command
+from facts import assert_names
 from google.cloud import pubsub_v1
 from pubsub_server import PubSubServer, serving
 from typer.testing import CliRunner, Result
@@ -277,14 +278,14 @@ def test_what_is_not_there_is_named(
     assert f"{subscription}-x: there is no such subscription" in line
     pubsub.publisher.delete_topic(topic=topic)
     line = refused(publish(job_file(subscription=subscription), "a"))
-    assert f"{subscription}: its topic was deleted" in line
+    assert_names(line, f"{subscription}: ", "topic", "deleted")
 
 
 def test_a_job_without_pubsub_can_not_be_published_to(tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"
     folder = {"type": "folder", "location": str(tmp_path)}
     job.write_text(yaml.safe_dump(plain_job(folder, streaming=False)))
-    assert "no input of type pubsub" in refused(publish(job, "a"))
+    assert_names(refused(publish(job, "a")), "input", "pubsub")
 
 
 def test_mistakes_in_the_call(
@@ -388,4 +389,4 @@ def test_what_was_published_is_told_after_an_interrupt(
     assert process.returncode == 130
     assert counts.startswith("2 published, 0 failed")
     assert stopped == "stopped: interrupted"
-    assert rest == "nothing after line 3 was sent"
+    assert "line 3" in rest

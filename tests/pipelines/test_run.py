@@ -17,6 +17,8 @@ from PIL import Image
 
 from beamsplitter.audio.plot_layout import PlotLayout, plot_area
 from beamsplitter.pipelines import run as run_module
+from beamsplitter.pipelines.commands.dry_run import counts_of_plan
+from beamsplitter.pipelines.commands.progress import counts_of_run
 from beamsplitter.pipelines.events.elements import list_events
 from beamsplitter.pipelines.events.sources import CreateEvents
 from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
@@ -304,7 +306,7 @@ def test_run_json_counts(folder: Path, tmp_path: Path, command: Command) -> None
     }
     assert summary["audio_s"] == pytest.approx(2.5 + 31 + 3, abs=0.01)
     assert summary["steps"]["PublishTrack"]["out"] == 3
-    assert "3 finished, 0 already done, 1 failed" in done.stderr
+    assert counts_of_run(finished=3, skipped=0, failed=1) in done.stderr
 
 
 def test_json_log_lines(folder: Path, tmp_path: Path, command: Command) -> None:
@@ -326,5 +328,5 @@ def test_dry_run_does_nothing_and_tells_all(folder: Path, tmp_path: Path, comman
     assert done.returncode == 1
     assert "do     one.wav: stems and plots, 2.5 s" in done.stdout
     assert "refuse text.mp3:" in done.stdout
-    assert "3 to do, 0 already done, 1 refused" in done.stdout
+    assert counts_of_plan(do=3, skip=0, refuse=1) in done.stdout
     assert result_files(out) == before and not (tmp_path / "new").exists()

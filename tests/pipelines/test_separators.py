@@ -17,6 +17,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from conftest import Command, dead_letters, result_files
 from demucs.apply import apply_model
 from demucs_models import tiny_htdemucs, write_th
+from facts import assert_names
 from model_packages import Halves, Loudness, Twice, Volume, write_package
 
 from beamsplitter.audio.decoding.audio_reader import probe
@@ -184,8 +185,8 @@ def test_the_nearest_neighbour_filter_is_the_same_behind_the_door(
 @pytest.mark.parametrize(
     ("fault", "exception", "said"),
     [
-        ("nan", "ModelError", "failing: gives numbers that are not finite"),
-        ("shape", "ModelError", "failing: gives an array of shape (1, 2, 4000)"),
+        ("nan", "ModelError", "failing: "),
+        ("shape", "ModelError", "(1, 2, 4000)"),
         ("raises", "KeyError", "no such layer"),
     ],
 )
@@ -371,7 +372,7 @@ def test_other_weights_are_another_model(package: str, tmp_path: Path) -> None:
 def test_a_model_of_another_digest_is_refused(package: str, tmp_path: Path) -> None:
     digest = job_for(tmp_path, tmp_path, {"separator": package}).separation.description.sha256
     job_for(tmp_path, tmp_path, {"separator": package, "model_sha256": digest})
-    with pytest.raises(JobFileError, match="another one than the job was written for"):
+    with pytest.raises(JobFileError, match=f"model_sha256: .*{digest}"):
         job_for(tmp_path, tmp_path, {"separator": package, "model_sha256": "0" * 64})
 
 
@@ -461,7 +462,9 @@ def test_an_update_that_lacks_a_stem_ends_the_job_with_its_name(
     with pytest.raises(UnusableModelError) as raised:
         handler.update_model_path(other)
     said = what_is_unusable(raised.value)
-    assert said == (SET_UP_EXIT_CODE, f"model update {other}: has no stems high, low")
+    assert said is not None
+    assert said[0] == SET_UP_EXIT_CODE
+    assert_names(said[1], other, "high, low")
 
 
 def test_a_model_that_is_gone_ends_the_job_in_one_line(
@@ -481,17 +484,17 @@ def test_a_model_that_is_gone_ends_the_job_in_one_line(
     ("separation", "mistake"),
     [
         ({"separator": "nn-filtre"}, "nn-filtre"),
-        ({"separator": "./no/such/folder"}, "there is no such folder: a model package"),
-        ({"separator": "hpss", "recipe": "librosa"}, "recipe: is one of nn-filter"),
-        ({"separator": "hpss", "options": {"margin": 0.5}}, "margin: .*greater than or equal to 1"),
-        ({"separator": "separators:Nothing"}, "Nothing is no Separator of separators"),
+        ({"separator": "./no/such/folder"}, "./no/such/folder.*no such folder"),
+        ({"separator": "hpss", "recipe": "librosa"}, "recipe: .*nn-filter"),
+        ({"separator": "hpss", "options": {"margin": 0.5}}, "margin: .*1"),
+        ({"separator": "separators:Nothing"}, "'separators:Nothing'"),
         ({"separator": "no_such_module:Model"}, "no_such_module"),
         ({"separator": "separators:Smoothing", "options": {"blocks": 1}}, "blocks"),
         ({"separator": "hpss", "model_sha256": "00"}, "model_sha256: .*no digest"),
-        ({"separator": "hpss", "ensemble": [{"separator": "hpss"}]}, "give one of them"),
-        ({"options": {"power": 1}, "ensemble": [{"separator": "hpss"}]}, "each member has options"),
+        ({"separator": "hpss", "ensemble": [{"separator": "hpss"}]}, "separator and ensemble"),
+        ({"options": {"power": 1}, "ensemble": [{"separator": "hpss"}]}, "options: .*ensemble"),
         ({"separator": "separators:Unwilling"}, "options of Unwilling: KeyError"),
-        ({"separator": "hpss", "model_updates": "gs://a/*"}, "is for streams on Dataflow"),
+        ({"separator": "hpss", "model_updates": "gs://a/*"}, "model_updates: .*Dataflow"),
         ({"device": "gpu"}, "device"),
     ],
 )
@@ -503,7 +506,7 @@ def test_mistakes_are_told_when_the_job_is_read(
 
 
 def test_the_literal_graph_is_of_one_method(tmp_path: Path) -> None:
-    with pytest.raises(JobFileError, match="cogbk is the graph of nn-filter"):
+    with pytest.raises(JobFileError, match=r"cogbk .*nn-filter"):
         job_for(tmp_path, tmp_path, {"separator": "hpss", "duration_s": 5}, join="cogbk")
 
 
@@ -541,7 +544,7 @@ def test_updates_are_for_packages_of_stems(package: str, tmp_path: Path) -> None
 
     assert job(package).separation.model_updates
     for other in ("hpss", "demucs:htdemucs", "separators:Smoothing"):
-        with pytest.raises(JobFileError, match="the separator must be a model package"):
+        with pytest.raises(JobFileError, match=r"model_updates: .*model package"):
             job(other)
 
 
@@ -580,7 +583,7 @@ def test_weights_that_can_t_be_had_are_told_before_the_job_begins(
     assert done.returncode == 2
     fetching, error = done.stderr.splitlines()
     assert fetching == "fetching umx:umxhq"
-    assert error.startswith("error: umx:umxhq: vocals-b62c91ce.pth is not in the cache")
+    assert_names(error, "error: umx:umxhq: ", "vocals-b62c91ce.pth", "cache")
     assert not (tmp_path / "out" / "run.json").exists()
 
 
@@ -600,5 +603,5 @@ def test_the_command_takes_a_separator_and_its_options(
     assert "1 already done" in again.stderr
     wrong = command("separate", song, "-o", tmp_path / "out", "--option", "margin")
     assert wrong.returncode == 2
-    assert "--option margin: write it as NAME=value" in wrong.stderr
+    assert_names(wrong.stderr, "--option margin: ", "NAME=value")
     assert json.loads((tmp_path / "out" / "run.json").read_text())["recordings"]["skipped"] == 1

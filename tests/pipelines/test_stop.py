@@ -20,6 +20,7 @@ from dataflow_server import (
     CloudServer,
     serving,
 )
+from facts import assert_names
 from storage_server import BUCKET
 
 from beamsplitter.pipelines.job.job_config import JobConfig, JobFileError, parse_job
@@ -93,7 +94,7 @@ def test_a_stream_can_be_cancelled_even_while_it_drains(cloud: CloudServer) -> N
 
 def test_a_batch_job_is_cancelled_and_never_drained(cloud: CloudServer) -> None:
     job_id = cloud.add_job(NAME, type=BATCH)
-    with pytest.raises(JobFileError, match="a batch job can't be drained"):
+    with pytest.raises(JobFileError, match=r"batch .*drain"):
         stop_job(stream(cloud), mode="drain")
     assert cloud.jobs[job_id]["currentState"] == RUNNING
     assert stop_job(stream(cloud), wait=True)[1] == "cancelled"
@@ -109,7 +110,7 @@ def test_a_job_that_is_being_stopped_is_left_to_it(cloud: CloudServer) -> None:
 def test_no_running_job_of_the_name_is_told(cloud: CloudServer, state: str | None) -> None:
     if state:
         cloud.add_job(NAME, state=state)
-    with pytest.raises(NoSuchJobError, match="no job named my-stream is running in project my-p"):
+    with pytest.raises(NoSuchJobError, match=f"{NAME} .*my-project"):
         stop_job(stream(cloud))
 
 
@@ -117,13 +118,13 @@ def test_a_job_that_fails_in_the_end_says_why(cloud: CloudServer) -> None:
     job_id = cloud.add_job(NAME, state=DRAINING)
     cloud.states[job_id] = [DRAINING, FAILED]
     cloud.messages = ["Workflow failed: out of memory"]
-    with pytest.raises(DataflowError, match="the job failed: Workflow failed: out of memory"):
+    with pytest.raises(DataflowError, match="Workflow failed: out of memory"):
         stop_job(stream(cloud), wait=True)
 
 
 def test_no_permission_is_told(cloud: CloudServer) -> None:
     cloud.refusals["GET /v1b3"] = (403, "Could not list jobs in my-project")
-    with pytest.raises(DataflowError, match="no permission: Could not list jobs in my-project"):
+    with pytest.raises(DataflowError, match=r"permission.*: Could not list jobs in my-project"):
         stop_job(stream(cloud))
 
 
@@ -134,7 +135,7 @@ def test_nobody_signed_in_is_told(
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
-    with pytest.raises(DataflowError, match="no Google credentials: run `gcloud auth"):
+    with pytest.raises(DataflowError, match=r"Google credentials.*gcloud auth"):
         stop_job(stream(cloud, no_auth=False))
     assert cloud.requests == []
 
@@ -142,7 +143,7 @@ def test_nobody_signed_in_is_told(
 def test_a_service_that_is_away_is_told() -> None:
     with serving() as gone:
         job = stream(gone)
-    with pytest.raises(DataflowError, match="Dataflow can't be reached"):
+    with pytest.raises(DataflowError, match=r"Dataflow .*reached"):
         stop_job(job)
 
 
@@ -160,7 +161,7 @@ def test_the_region_is_that_of_gcloud_unless_the_file_names_one(
 
 
 def test_a_job_on_this_machine_is_stopped_otherwise(cloud: CloudServer) -> None:
-    with pytest.raises(JobFileError, match="end its command with Ctrl-C"):
+    with pytest.raises(JobFileError, match="Ctrl-C"):
         stop_job(stream(cloud, runner="DirectRunner"))
 
 
@@ -169,7 +170,7 @@ def test_the_command_stops_a_job(cloud: CloudServer, tmp_path: Path, command: Co
     path.write_text(yaml.safe_dump(plain_stream(cloud.address)))
     done = command("stop", path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: no job named my-stream is running")
+    assert_names(done.stderr, "error: ", NAME)
     assert len(done.stderr.splitlines()) == 1
     job_id = cloud.add_job(NAME)
     done = command("stop", path, "--log-format", "json")
@@ -177,10 +178,8 @@ def test_the_command_stops_a_job(cloud: CloudServer, tmp_path: Path, command: Co
     assert json.loads(done.stdout) == {"job_name": NAME, "job_id": job_id, "state": "draining"}
     assert command("stop", path, "--drain", "--cancel").returncode == 2
     done = command("stop", path, "-O", "pipeline_options.project=")
-    assert (done.returncode, done.stderr) == (
-        2,
-        "error: pipeline_options.project: name the Google Cloud project\n",
-    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: pipeline_options.project: ")
 
 
 def test_waiting_ends_when_the_job_runs(cloud: CloudServer) -> None:
@@ -198,11 +197,11 @@ def test_waiting_ends_with_a_job_that_never_ran(
     job_id = cloud.add_job(NAME, state=PENDING)
     cloud.states[job_id] = [PENDING, FAILED]
     cloud.messages = ["no such image"]
-    with pytest.raises(DataflowError, match="the job failed: no such image"):
+    with pytest.raises(DataflowError, match=r"failed.*: no such image"):
         jobs.wait_until_running(job_id)
     monkeypatch.setattr(dataflow_jobs, "RUNNING_TIMEOUT_S", 0.0)
     slow_id = cloud.add_job(NAME, state=PENDING)
-    with pytest.raises(DataflowError, match=f"still pending after 0 minutes.*{slow_id}"):
+    with pytest.raises(DataflowError, match=f"pending .*{slow_id}"):
         jobs.wait_until_running(slow_id)
 
 
@@ -218,7 +217,7 @@ def test_waiting_for_the_end_goes_on_while_dataflow_is_away(cloud: CloudServer, 
 
 def test_waiting_for_a_cancelled_job_says_so(cloud: CloudServer) -> None:
     job_id = cloud.add_job(NAME, state=CANCELLED)
-    with pytest.raises(DataflowError, match="the job was cancelled"):
+    with pytest.raises(DataflowError, match="cancelled"):
         DataflowJobs(stream(cloud).pipeline_options).wait(job_id)
 
 
@@ -238,10 +237,10 @@ def test_an_update_replaces_the_running_job(cloud: CloudServer) -> None:
 @pytest.mark.parametrize(
     ("type", "state", "complaint"),
     [
-        (None, None, "no job named my-stream .*: submit it without --update"),
-        ("JOB_TYPE_STREAMING", DRAINED, "no job named my-stream .*: submit it without --update"),
-        ("JOB_TYPE_STREAMING", DRAINING, "is draining: a job is updated while it is running"),
-        (BATCH, RUNNING, "is a batch job: only streams are updated"),
+        (None, None, f"{NAME} .*without --update"),
+        ("JOB_TYPE_STREAMING", DRAINED, f"{NAME} .*without --update"),
+        ("JOB_TYPE_STREAMING", DRAINING, "is draining"),
+        (BATCH, RUNNING, "batch .*stream"),
     ],
 )
 def test_what_can_t_be_updated_is_told(
@@ -270,7 +269,7 @@ def test_the_command_updates_only_on_dataflow(tmp_path: Path, command: Command) 
     path.write_text(yaml.safe_dump(plain))
     done = command("run", path, "--update")
     assert done.returncode == 2
-    assert "pipeline_options.update: only a stream is updated" in done.stderr
+    assert "error: pipeline_options.update: " in done.stderr
     done = command("run", path, "--update", "-O", "pipeline_options.runner=DirectRunner")
     assert done.returncode == 2
-    assert done.stderr == "error: --update: the job does not run on Dataflow\n"
+    assert_names(done.stderr, "error: --update: ", "Dataflow")
