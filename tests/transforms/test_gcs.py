@@ -52,6 +52,8 @@ def test_what_is_written_is_read(tree: OutputTree) -> None:
     ("name", "kind"),
     [
         ("a.b/background.flac", "audio/flac"),
+        ("a/vocals.m4a", "audio/mp4"),
+        ("a/vocals.opus", "audio/ogg"),
         ("a/spectrogram.png", "image/png"),
         ("a/manifest.json", "application/json"),
         ("a/labels.txt", "text/plain"),
