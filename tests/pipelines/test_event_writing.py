@@ -304,6 +304,9 @@ def test_a_table_is_made_of_all_that_is_known(bigquery: BigQueryServer, write: W
                 "frames": 8,
                 "duration_s": 0.5,
                 "clipped_samples": 0,
+                "sample_rate": None,
+                "channels": None,
+                "gain_db": None,
             }
         ],
     }
