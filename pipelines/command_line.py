@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 import yaml
 
+from ..audio.stem_format import Container
 from ..storage import Access, OutputTree, Storage, absolute
 from .commands import one_file
 from .commands.models_command import models_app
@@ -123,7 +124,7 @@ def separate(
         ),
     ] = None,
     format: Annotated[
-        Literal["flac", "wav", "ogg", "mp3", "m4a", "opus"] | None,
+        Container | None,
         typer.Option(help="File format of the stems; default flac, or as OUT is called."),
     ] = None,
     bit_depth: Annotated[

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..storage import OutputTree, Storage, StorageError
-from .plain import from_plain, to_plain
+from .plain import from_plain, to_plain, utc_text
 from .records import BranchFacts, FileReceipt, Recording
 from .roots import without_extension
-from .settings import SplitSettings
+from .settings import SplitSettings, digest_of
 from .versions import versions
 
 NAME = "manifest.json"
@@ -102,13 +102,13 @@ def manifest_of(
         seconds of work on it
     """
     info = recording.info
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    described, digests = settings.described(), settings.digests()
+    described = settings.described()
+    now = utc_text(datetime.datetime.now(datetime.UTC))
     made = {
         branch: BranchFacts(
-            digest=digests[branch],
+            digest=digest_of(described[branch]),
             settings=described[branch],
-            made=now.replace("+00:00", "Z"),
+            made=now,
             work_s=round(work_s, 3),
             versions=versions(of_models=not settings.separation.is_nn_filter),
         )
@@ -178,12 +178,9 @@ def finished_branches(
     tree: OutputTree,
     folder: str,
     digests: Mapping[str, str],
-    generation: str,
 ) -> set[str]:
     """The branches whose settings are those of the manifest and whose files are all there."""
     manifest = found.content
-    if manifest.input.generation != generation:
-        return set()
     complete = {
         branch for branch, digest in digests.items() if manifest.digests.get(branch) == digest
     }

@@ -2,11 +2,17 @@
 
 import base64
 import dataclasses
+import datetime
 import types
 import typing
 from typing import Any
 
 T = typing.TypeVar("T")
+
+
+def utc_text(time: datetime.datetime) -> str:
+    """A time of UTC in ISO 8601, to the second."""
+    return time.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def to_plain(record: Any) -> dict[str, Any]:

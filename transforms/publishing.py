@@ -130,7 +130,7 @@ def write_stems(
         blocks = scaled(stored(stem), gain)
         if settings.stems.peaks == "limit":
             blocks = below_full_scale(blocks, stem_format)
-        receipt = write_stem(blocks, stem, recording, tags, settings, tree)
+        receipt = write_stem(blocks, stem, stem_format, recording, tags, settings, tree)
         gain_db = round(20 * math.log10(gain), 6) if gain < 1 else None
         receipts.append(dataclasses.replace(receipt, gain_db=gain_db))
     return tuple(receipts)
@@ -139,13 +139,14 @@ def write_stems(
 def write_stem(
     blocks: Iterable[np.ndarray],
     stem: str,
+    stem_format: StemFormat,
     recording: Recording,
     tags: Tags | None,
     settings: SplitSettings,
     tree: OutputTree,
 ) -> FileReceipt:
     """Encode blocks of float32 `(channels, samples)`, as they are stored, to one published stem."""
-    info, stem_format = recording.info, format_of(recording.info, settings.stems)
+    info = recording.info
     name = settings.stems.name_of(stem)
     file_name = settings.file_names(recording.folder)[stem] + stem_format.extension
     with tree.writing(recording.folder, file_name) as file:
@@ -319,10 +320,11 @@ class JoinParts(PublishingStep):
     def _finished_files(self, recording: Recording) -> tuple[FileReceipt, ...]:
         """The files of a recording that is finished by now; none if it is not."""
         found = read_manifest(self.tree, recording.folder)
-        if found is None:
+        if found is None or found.content.input.generation != recording.generation:
             return ()
-        digests = {branch: self.settings.digests()[branch] for branch in recording.todo}
-        done = finished_branches(found, self.tree, recording.folder, digests, recording.generation)
+        of_all = self.settings.digests()
+        digests = {branch: of_all[branch] for branch in recording.todo}
+        done = finished_branches(found, self.tree, recording.folder, digests)
         if done != set(recording.todo):
             return ()
         return tuple(file for file in found.content.files if file.branch in done)

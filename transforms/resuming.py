@@ -16,7 +16,7 @@ from .manifest import (
 )
 from .records import PendingRecording, Receipt
 from .roots import Root, name_below, without_extension
-from .settings import SplitSettings
+from .settings import SplitSettings, digest_of
 
 
 class OtherResultsError(BeamsplitterError):
@@ -63,11 +63,7 @@ class Resumption:
         self.tree = tree
         self.settings = settings
         self.described = settings.described()
-        self.digests = {
-            branch: digest
-            for branch, digest in settings.digests().items()
-            if branch in settings.branches
-        }
+        self.digests = {branch: digest_of(self.described[branch]) for branch in settings.branches}
         self.finished_suffix = finished_suffix
         self.replace = replace
 
@@ -105,8 +101,7 @@ class Resumption:
         is_same = manifest is not None and self._is_same(manifest, found, uri)
         todo = tuple(self.digests)
         if manifest and is_same and not force:
-            generation = manifest.content.input.generation
-            finished = finished_branches(manifest, self.tree, folder, self.digests, generation)
+            finished = finished_branches(manifest, self.tree, folder, self.digests)
             todo = self._todo_after(finished)
             if not todo:
                 if renew:
@@ -236,9 +231,9 @@ class Resumption:
         content = manifest.content
         if content.input.generation == found.generation:
             return
-        digests, told = content.digests, content.input
-        if finished_branches(manifest, self.tree, folder, digests, told.generation) == set(digests):
-            renewed = dataclasses.replace(told, generation=found.generation, uri=uri)
+        digests = content.digests
+        if finished_branches(manifest, self.tree, folder, digests) == set(digests):
+            renewed = dataclasses.replace(content.input, generation=found.generation, uri=uri)
             write_manifest(dataclasses.replace(content, input=renewed), self.tree, folder)
 
 

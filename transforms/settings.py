@@ -419,13 +419,14 @@ class SplitSettings(Section):
             shown = {name: made[name] for name in ("results_version", "start_s", "duration_s")}
         else:
             made |= self.stems.model_dump(mode="json")
-            shown = {"stems": _digest(made)}
+            shown = {"stems": digest_of(made)}
         return {effect: made, "plots": {**shown, **self.plots.model_dump(mode="json")}}
 
     def digests(self) -> dict[str, str]:
         """A digest of each branch's settings; a branch is done again when its digest changes."""
-        return {branch: _digest(settings) for branch, settings in self.described().items()}
+        return {branch: digest_of(settings) for branch, settings in self.described().items()}
 
 
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+def digest_of(settings: object) -> str:
+    """A digest of settings in words."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -215,9 +215,7 @@ def place_of(recording: str, folder: str) -> tuple[str, str]:
     return "/".join(parts[:-depth]), "" if is_plain else name.removeprefix(folder)
 
 
-def print_check(
-    tree: Tree, damages: Sequence[Damage], *, log_format: str, console: Console | None = None
-) -> None:
+def print_check(tree: Tree, damages: Sequence[Damage], *, log_format: str) -> None:
     """Print a line for each damaged file, and how many there are of all."""
     counts = Counter(each.what for each in damages)
     if log_format == "json":
@@ -226,7 +224,7 @@ def print_check(
         summary = {"recordings": len(tree.manifests), "files": tree.files, **counts}
         print(json.dumps({"event": "checked", **summary, "size_bytes": tree.size_bytes}))
         return
-    console = console or Console(soft_wrap=True)
+    console = Console(soft_wrap=True)
     for each in damages:
         console.print(Text(printable(f"{each.what:<11}{each.path}")))
     told = ", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "all whole"

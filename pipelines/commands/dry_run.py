@@ -25,11 +25,14 @@ def print_plan(job: JobConfig, elements: Sequence[str], *, log_format: str) -> i
     plan = PlanParts(job.settings, job.file_storage)
     console = Console(soft_wrap=True)
     counts = {"do": 0, "skip": 0, "refuse": 0}
-    left_alone: list[dict[str, str]] = []
+    left_alone: list[str] = []
     for element in elements:
-        action, detail, exception = _plan_of(element, resumption, plan, force=job.force)
-        if exception == OtherResultsError.__name__:
-            left_alone.append({"exception": exception, "message": detail})
+        try:
+            action, detail = _plan_of(element, resumption, plan, force=job.force)
+        except (AudioError, StorageError, OtherResultsError) as error:
+            action, detail = "refuse", str(error)
+            if isinstance(error, OtherResultsError):
+                left_alone.append(detail)
         counts[action] += 1
         if log_format == "json":
             print(json.dumps({"element": element, "action": action, "detail": detail}))
@@ -50,18 +53,15 @@ def counts_of_plan(do: int, skip: int, refuse: int) -> str:
 
 def _plan_of(
     element: str, resumption: Resumption, plan: PlanParts, *, force: bool
-) -> tuple[str, str, str]:
-    try:
-        pending = resumption.pending_or_receipt(element, force=force)
-        if isinstance(pending, Receipt):
-            return "skip", "already done", ""
-        references = list(plan.apply(pending))
-    except (AudioError, StorageError, OtherResultsError) as error:
-        return "refuse", str(error), type(error).__name__
+) -> tuple[str, str]:
+    pending = resumption.pending_or_receipt(element, force=force)
+    if isinstance(pending, Receipt):
+        return "skip", "already done"
+    references = list(plan.apply(pending))
     recording = references[0].recording
     detail = f"{' and '.join(recording.todo)}, {recording.duration_s:.1f} s"
     if len(references) > 1:
         detail += f", {len(references)} parts"
     if recording.stale:
         detail += f", in place of {', '.join(recording.stale)}"
-    return "do", detail, ""
+    return "do", detail

@@ -5,17 +5,14 @@ import glob
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import get_args
 
 from ...audio.extensions import has_audio_extension
+from ...audio.stem_format import CONTAINERS
 from ...storage import absolute, scheme_of
-from ...transforms.settings import StemSettings
 from ..events.elements import list_events
 from ..events.listing import InputError
 from ..job.job_config import JobConfig, JobFileError
 from ..job.locations import expanded
-
-FORMATS: tuple[str, ...] = get_args(StemSettings.model_fields["format"].annotation)
 
 
 def is_one_file(output: str) -> bool:
@@ -48,9 +45,9 @@ def format_of(output: str, wanted: str | None) -> str:
         none, or another one than was asked for
     """
     name = os.path.splitext(output)[1].lower().removeprefix(".")
-    if name not in FORMATS:
+    if name not in CONTAINERS:
         raise JobFileError(
-            f"--output {output}: stems can't be written as {name}: use {', '.join(FORMATS)}, or "
+            f"--output {output}: stems can't be written as {name}: use {', '.join(CONTAINERS)}, or "
             "name a folder"
         )
     if wanted not in (None, name):

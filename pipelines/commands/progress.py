@@ -98,7 +98,7 @@ class Bar:
                 recordings=recordings,
                 text=self._text(state, room),
             )
-        elif line["event"] == "failed" and line["exception"] != OtherResultsError.__name__:
+        elif line["event"] == "failed" and not _is_left_alone(line):
             self.console.print(failure_text(line))
         elif line["event"] == "crashed":
             self.console.print(crash_text(line))
@@ -242,16 +242,26 @@ def print_summary(console: Console, state: RunState, *, wall_s: float, location:
             highlight=False,
         )
     console.print(Text(f"results in {location}"))
-    print_left_alone(console, itertools.chain(*state.failures.values()))
+    failures = itertools.chain(*state.failures.values())
+    print_left_alone(console, (line["message"] for line in failures if _is_left_alone(line)))
     if state.failures:
         console.print(Text(f"why some failed: {location}/{DEAD_LETTERS}"))
 
 
-def print_left_alone(console: Console, failures: Iterable[dict[str, Any]]) -> None:
-    """How many recordings have results that would have been replaced, and of which settings."""
-    reasons = Counter(
-        line["message"] for line in failures if line["exception"] == OtherResultsError.__name__
-    )
+def _is_left_alone(line: dict[str, Any]) -> bool:
+    """Whether a dead letter is of a recording whose results nobody asked to replace."""
+    return bool(line["exception"] == OtherResultsError.__name__)
+
+
+def print_left_alone(console: Console, messages: Iterable[str]) -> None:
+    """How many recordings have results that would have been replaced, and of which settings.
+
+    Parameters
+    ----------
+    messages
+        of the `OtherResultsError` of each
+    """
+    reasons = Counter(messages)
     for reason, count in reasons.most_common(MOST_REASONS):
         console.print(Text(printable(f"{count} left as before: {reason}")))
     if len(reasons) > MOST_REASONS:

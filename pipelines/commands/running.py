@@ -139,7 +139,7 @@ def _make_ready(job: JobConfig, log_format: str) -> None:
 
 def _tell_missing(job: JobConfig, log_format: str) -> None:
     """Say which models will be fetched."""
-    if log_format == "text" and not job.separation.is_nn_filter:
+    if log_format == "text":
         for name in missing(job.separation.separators):
             print(f"fetching {name}", file=sys.stderr)
 
@@ -186,7 +186,7 @@ def _wait(job: JobConfig, job_id: str, log_format: str) -> int:
 def _run_portable(job: JobConfig, *, is_here: bool, log_format: str) -> int:
     from ..services.portable import submitted
 
-    if is_here and not job.separation.is_nn_filter:
+    if is_here:
         _tell_missing(job, log_format)
         with shown_progress(log_format) as on_progress:
             fetch(job.separation.separators, on_progress)

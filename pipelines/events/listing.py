@@ -12,7 +12,7 @@ from ...errors import BeamsplitterError
 from ...storage import Storage, StorageError, absolute, scheme_of
 from ...transforms.manifest import NAME as MANIFEST
 from ...transforms.manifest import result_names
-from ...transforms.roots import Root, fits_pattern
+from ...transforms.roots import Root, fits_pattern, without_extension
 from ..job.event_config import FolderEvents, GlobEvents, RecordingEvents
 
 HELD_RECORDINGS = 1000
@@ -157,7 +157,7 @@ class _Folder:
 
     def holds_result(self, name: str) -> bool:
         """Whether a file in it is a result; waits for the manifest."""
-        stem = _stem_of(name.removeprefix(self.path))
+        stem = without_extension(name.removeprefix(self.path))
         return stem in self.unfinished or (
             self.results is not None and stem in self.results.result()
         )
@@ -222,8 +222,8 @@ def _with_folders(
                 unfinished = set(stems(path[:-1]).values())
             open_folders.append(_Folder(path, unfinished))
         yield open_folders[-1], name
-        if has_audio_extension(name) and recordings[-1:] != [_stem_of(name)]:
-            recordings.append(_stem_of(name))
+        if has_audio_extension(name) and recordings[-1:] != [without_extension(name)]:
+            recordings.append(without_extension(name))
 
 
 def _identity(folder: str) -> tuple[int, int] | None:
@@ -237,10 +237,6 @@ def _identity(folder: str) -> tuple[int, int] | None:
 def _lies_in(path: str, folder: str) -> bool:
     real = path if scheme_of(path) else os.path.realpath(path)
     return f"{real}/".startswith(f"{folder.rstrip('/')}/")
-
-
-def _stem_of(name: str) -> str:
-    return os.path.splitext(name)[0]
 
 
 def is_pattern(path: str, storage: Storage) -> bool:

@@ -47,5 +47,4 @@ def make_ready(
     """
     job.output_tree.require_writable()
     prepare_outputs(job)
-    if not job.separation.is_nn_filter:
-        fetch(job.separation.separators, on_progress)
+    fetch(job.separation.separators, on_progress)

@@ -4,7 +4,7 @@ import datetime
 from dataclasses import dataclass
 from typing import Any
 
-from ...transforms.plain import to_plain
+from ...transforms.plain import to_plain, utc_text
 from ...transforms.versions import versions
 from ..job.job_config import JobConfig
 
@@ -69,8 +69,8 @@ def summary_json(
         job_name=job.job_name,
         recordings=recordings,
         audio_s=round(audio_s, 3),
-        began=_told(ended - datetime.timedelta(seconds=wall_s)),
-        ended=_told(ended),
+        began=utc_text(ended - datetime.timedelta(seconds=wall_s)),
+        ended=utc_text(ended),
         wall_s=round(wall_s, 3),
         workers=workers,
         settings={
@@ -84,7 +84,3 @@ def summary_json(
         versions=versions(of_models=not job.separation.is_nn_filter),
     )
     return to_plain(facts)
-
-
-def _told(time: datetime.datetime) -> str:
-    return time.isoformat(timespec="seconds").replace("+00:00", "Z")
