@@ -447,8 +447,10 @@ def _time_ticks(start_s: float, duration_s: float, most: int) -> tuple[np.ndarra
     """A time axis' ticks in seconds with at most ``most`` intervals, their names, its title."""
     end_s = start_s + duration_s
     step = _time_step(duration_s / max(most, 2))
-    first, last = math.ceil(start_s / step - 1e-6), math.floor(end_s / step + 1e-6)
-    ticks = np.arange(first, last + 1) * step
+    # A step that is longer than an excerpt may miss it; a third of it, or more, makes two at most.
+    if not _multiples(step, start_s, end_s):
+        step = _time_step(step / 3)
+    ticks = np.array(_multiples(step, start_s, end_s)) * step
     decimals = max(0, -math.floor(math.log10(step)))
     if end_s < 60:
         unit, name = (1.0, "s") if end_s >= 1 else (0.001, "ms")
@@ -466,6 +468,11 @@ def _time_ticks(start_s: float, duration_s: float, most: int) -> tuple[np.ndarra
         name = name if end_s >= 3600 else f"{minutes}:{second:02}"
         names.append(f"{name}.{fraction:0{decimals}}" if decimals else name)
     return ticks, names, f"Time ({'h:mm:ss' if end_s >= 3600 else 'm:ss'})"
+
+
+def _multiples(step: float, start: float, end: float) -> range:
+    """Which multiples of a step lie in a range."""
+    return range(math.ceil(start / step - 1e-6), math.floor(end / step + 1e-6) + 1)
 
 
 def _time_step(least_s: float) -> float:

@@ -482,6 +482,7 @@ UNIT_S = {
 )
 @example(0.0, 60.0, 9)
 @example(0.0, 3600.0, 9)
+@example(0.25, 10**2.4375, 2)  # no multiple of five minutes
 def test_time_ticks_are_few_distinct_and_where_their_names_say(start_s, duration_s, most):
     ticks, names, label = drawing._time_ticks(start_s, duration_s, most)
     assert 1 <= len(ticks) == len(names) <= most + 1
