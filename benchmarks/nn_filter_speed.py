@@ -25,10 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import librosa
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from beamsplitter.audio import nn_filter as module
+from beamsplitter.audio.compiling import compiled
 from beamsplitter.audio.nn_filter import nn_filter
 
 AUDIO = Path(__file__).parents[1].parent / "shared" / "audio"
@@ -102,7 +104,7 @@ def vector_rate() -> float:
     return repeats * ranks.size / best_cpu_seconds(lambda: _count_below(ranks, repeats))
 
 
-@module._compiled
+@compiled(numba.njit, nogil=True)
 def _count_below(ranks: NDArray[np.uint16], repeats: int) -> int:
     total = 0
     below = np.zeros(ranks.size, np.uint16)
