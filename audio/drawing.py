@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypedDict, Unpack
 
@@ -43,6 +43,8 @@ __all__ = [
     "peak_level_db",
     "plot_grid",
     "pool_power",
+    "pool_spectrogram",
+    "spectrogram_grid",
 ]
 
 # A window twice zero-padded loses at most 0.35 dB of a sine between two bins; unpadded, 1.4 dB.
@@ -183,8 +185,53 @@ def pool_power(
                 f"the plot needs the recording's samples {needed} to {needed_end}, given are "
                 f"{start_sample} to {end_sample}: add {reach} samples of context on both sides"
             )
+    return _pooled(_power_batches(samples, grid, frames, start_sample), grid)
+
+
+def spectrogram_grid(grid: PlotGrid, *, n_fft: int, hop_length: int) -> PlotGrid:
+    """The pixels for a spectrogram that is there: at most one column for each of its frames.
+
+    Parameters
+    ----------
+    grid
+        The pixels of the recording, from :func:`plot_grid`.
+    n_fft, hop_length
+        Samples: those of the spectrogram.
+    """
+    columns = min(grid.width, max(grid.total_samples // hop_length, 1))
+    return replace(grid, n_fft=n_fft // _PADDING, hop_length=hop_length, columns=columns)
+
+
+def pool_spectrogram(magnitude: np.ndarray, grid: PlotGrid) -> np.ndarray:
+    """Return the power of each pixel of a spectrogram of a whole recording.
+
+    Parameters
+    ----------
+    magnitude
+        ``(channels, bins, frames)`` as ``librosa.stft`` has them (Hann window, centred).
+    grid
+        From :func:`spectrogram_grid`.
+
+    Returns
+    -------
+    ``(rows, columns)`` float32, as :func:`pool_power`: 1.0 for a full-scale sine.
+    """
+    n_fft = 2 * (magnitude.shape[1] - 1)
+    full_scale = np.float32(n_fft / 4)  # half the sum of a Hann window
+
+    def batches() -> Iterator[tuple[range, np.ndarray]]:
+        for start in range(0, magnitude.shape[2], _FRAMES_AT_ONCE):
+            batch = range(start, min(start + _FRAMES_AT_ONCE, magnitude.shape[2]))
+            levels = magnitude[:, :, batch.start : batch.stop] / full_scale
+            yield batch, np.square(levels).mean(axis=0).T
+
+    return _pooled(batches(), grid)
+
+
+def _pooled(batches: Iterable[tuple[range, np.ndarray]], grid: PlotGrid) -> np.ndarray:
+    """Pool the powers ``(frames, bins)`` of some frames' numbers at a time to those of pixels."""
     pooled = np.zeros((grid.columns, grid.rows), dtype=np.float32)
-    for batch, power in _power_batches(samples, grid, frames, start_sample):
+    for batch, power in batches:
         centres = np.minimum(np.array(batch) * grid.hop_length, grid.total_samples - 1)
         columns = grid.column_of(centres)
         starts = np.flatnonzero(np.diff(columns, prepend=-1))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .errors import TooShortAudioError
+
 # A part's memory grows with channels times samples: 300 s of stereo at 44.1 kHz is the most.
 PART_CHANNEL_SAMPLES = 300 * 44100 * 2
 CONTEXT_S = 5.0
@@ -36,10 +38,42 @@ class Part:
     stem_start_sample: int
     stem_stop_sample: int
 
+    @classmethod
+    def whole(cls, total_samples: int) -> "Part":
+        """A whole recording of so many samples."""
+        return cls(0, 1, *(0, total_samples) * 3)
+
     @property
     def is_whole(self) -> bool:
         """Whether this part is the whole recording."""
         return self.count == 1
+
+
+def excerpt_range(
+    total_samples: int, sample_rate: int, start_s: float, duration_s: float | None
+) -> tuple[int, int]:
+    """Where an excerpt of a recording begins, and how long it is, in samples.
+
+    Parameters
+    ----------
+    start_s, duration_s
+        seconds; a duration of None, or one that is longer, means up to the recording's end
+
+    Raises
+    ------
+    TooShortAudioError
+        the recording ends before it begins
+    """
+    start_sample = round(start_s * sample_rate)
+    rest_samples = total_samples - start_sample
+    if rest_samples <= 0:
+        raise TooShortAudioError(
+            f"ends after {total_samples / sample_rate:.3f} s, before the excerpt begins: it starts "
+            f"at {start_s:g} s"
+        )
+    if duration_s is None:
+        return start_sample, rest_samples
+    return start_sample, min(rest_samples, round(duration_s * sample_rate))
 
 
 def plan_parts(

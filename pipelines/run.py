@@ -3,7 +3,7 @@
 ReadEvents - AcceptMessages - SkipFinished - PlanParts - Spread
   - LoadBinary - LoadAudio - GetSTFT - GetMagnitude <spectrogram, phase>
       - FilterNearestNeighbors - GetSoftMask (twice) - InverseSTFT
-  - LoadStems - EncodeStems - GetSpec - SpecToPlot - PublishTrack
+  - LoadStems - EncodeStems - GetSpec - SpecToPlot - UploadPlots - PublishTrack
   - CoGroupByKey of the receipts of long recordings - JoinParts - PublishTrack
   - Flatten - WriteEvents; failures of every step - dead letters
 """
@@ -15,11 +15,10 @@ from typing import Any
 
 import apache_beam as beam
 
-from ..models.separators.recipes import recipe_of
 from ..transforms import coders  # noqa: F401  (registers the coders)
 from ..transforms.accepting import NOT_FOR_US, PASS_THROUGH, AcceptMessages
 from ..transforms.attempts import CountAttempts
-from ..transforms.fan_out import SeparateByFanOut
+from ..transforms.fan_out import SplitByFanOut
 from ..transforms.klio.message import KlioJob
 from ..transforms.labels import WriteLabels
 from ..transforms.loading import LoadAudio, LoadBinary, LoadStems
@@ -32,7 +31,7 @@ from ..transforms.planning import (
     SkipFinished,
     Spread,
 )
-from ..transforms.plots import GetSpec, SpecToPlot
+from ..transforms.plots import GetSpec, SpecToPlot, UploadPlots
 from ..transforms.publishing import PARTS, EncodeStems, JoinParts, PublishTrack
 from ..transforms.receipts import receipts_by_recording
 from ..transforms.records import (
@@ -125,18 +124,25 @@ def build(
         run_step(to_plan, PlanParts(settings, tree.storage), PartReference, failures), "planned"
     )
     spread = report(parts | Spread(local_workers=local_workers), "started")
-    published = fused_stage(spread, job, failures, model_threads=model_threads, attempts=attempts)
-
-    receipts_of_parts = report(published[PARTS], "part")
-    joined = receipts_by_recording(receipts_of_parts, failures, settings.branches)
-    join = JoinParts(settings, tree, is_stream=not receipts_of_parts.is_bounded)
-    joined = run_step(joined, join, Track, failures)
-    finished = run_step(
-        joined, PublishTrack(settings, tree), Receipt, failures, label="PublishJoined"
-    )
+    tracks = loaded(spread, job, failures, attempts=attempts)
+    if job.join == "cogbk":
+        split = tracks | "Split" >> SplitByFanOut(job.nearest_neighbors, settings, tree)
+        failures += split["failures"]
+        finished = [split["receipts"]]
+    else:
+        published = fused_stage(
+            tracks, job, failures, model_threads=model_threads, at_once=attempts is not None
+        )
+        receipts_of_parts = report(published[PARTS], "part")
+        joined = receipts_by_recording(receipts_of_parts, failures, settings.branches)
+        join = JoinParts(settings, tree, is_stream=not receipts_of_parts.is_bounded)
+        joined = run_step(joined, join, Track, failures)
+        publish = PublishTrack(settings, tree)
+        of_parts = run_step(joined, publish, Receipt, failures, label="PublishJoined")
+        finished = [published.main, of_parts]
 
     # Reported one by one: a Flatten waits for the whole batch.
-    receipts = report_each((published.main, finished, pending[SKIPPED]), "finished", report)
+    receipts = report_each((*finished, pending[SKIPPED]), "finished", report)
     outgoing = (
         receipts
         | "ToMessage" >> beam.Map(finished_message, tree.location).with_output_types(bytes),
@@ -148,27 +154,42 @@ def build(
     return {"receipts": receipts, "messages": outgoing, "failures": dead_letters}
 
 
-def fused_stage(
+def loaded(
     parts: beam.PCollection,
     job: JobConfig,
     failures: list[beam.PCollection],
     *,
-    model_threads: int | None = None,
     attempts: str | None = None,
-) -> Any:
-    """From references of parts to receipts: the only steps that hold arrays.
-
-    Returns an object with `main`, receipts of finished recordings, and `parts`, those of parts.
-    """
-    tree, settings = job.output_tree, job.settings
-    # All of these steps or none: a stage ends where the hints change, and all samples would cross.
-    hints = job.pipeline_options.fused_stage_hints
-    apply = functools.partial(run_step, failures=failures, hints=hints)
+) -> beam.PCollection:
+    """The beginning of the fused stage: from references of parts to tracks with samples."""
+    tree = job.output_tree
+    apply = functools.partial(run_step, failures=failures, hints=hints_of(job))
     if attempts:
         parts = apply(parts, CountAttempts(tree, attempts, reason=CRASHED), PartReference)
     binaries = apply(parts, LoadBinary(tree.storage), Track)
-    tracks = apply(binaries, LoadAudio(tree.storage), Track)
-    separate = separation(job, model_threads=model_threads, at_once=attempts is not None)
+    return apply(binaries, LoadAudio(tree.storage), Track)
+
+
+def hints_of(job: JobConfig) -> dict[str, str]:
+    """Those of all steps of the fused stage: it ends where they change, and samples would cross."""
+    return job.pipeline_options.fused_stage_hints
+
+
+def fused_stage(
+    tracks: beam.PCollection,
+    job: JobConfig,
+    failures: list[beam.PCollection],
+    *,
+    model_threads: int | None = None,
+    at_once: bool = False,
+) -> Any:
+    """From tracks with samples to receipts: with `loaded` the only steps that hold arrays.
+
+    Returns an object with `main`, receipts of finished recordings, and `parts`, those of parts.
+    """
+    tree, settings, hints = job.output_tree, job.settings, hints_of(job)
+    apply = functools.partial(run_step, failures=failures, hints=hints)
+    separate = separation(job, model_threads=model_threads, at_once=at_once)
     separated = tracks | "Separate" >> separate.with_resource_hints(**hints)
     failures += separated["failures"]
     stems = apply(separated["tracks"], LoadStems(settings, tree), Track)
@@ -176,8 +197,9 @@ def fused_stage(
     encode = EncodeStems(settings, tree) if has_stems else WriteLabels(settings, tree)
     encoded = apply(stems, encode, Track)
     powers = apply(encoded, GetSpec(settings, tree), Track)
-    plotted = apply(powers, SpecToPlot(settings, tree), Track)
-    published = apply(plotted, PublishTrack(settings, tree), Receipt, tags=(PARTS,))
+    plots = apply(powers, SpecToPlot(settings, tree), Track)
+    uploaded = apply(plots, UploadPlots(settings, tree), Track)
+    published = apply(uploaded, PublishTrack(settings, tree), Receipt, tags=(PARTS,))
     published[PARTS].element_type = PartReceipt
     return published
 
@@ -192,9 +214,7 @@ def separation(
         from ..transforms.inference import RunModels
 
         return RunModels(settings, job.file_storage, threads=model_threads, at_once=at_once)
-    recipe = recipe_of(settings.separation.separators[0].options)
-    separate = SeparateByFanOut if job.join == "cogbk" else SeparateNearestNeighbors
-    return separate(recipe, stems=settings.separated_stems)
+    return SeparateNearestNeighbors(job.nearest_neighbors, stems=settings.separated_stems)
 
 
 def report_each(

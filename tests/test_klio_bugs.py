@@ -2,19 +2,26 @@
 
 import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import fastavro
+import librosa
 import numpy as np
 import pytest
+import soundfile
 import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 from conftest import Command, dead_letters, result_files
 from dataflow_server import serving
 from graph_runs import run
+from PIL import Image
 from result_checks import read_json
 from typer.testing import CliRunner, Result
 
@@ -75,7 +82,7 @@ def test_the_example_of_klio(
     letters = dead_letters(tmp_path / "outputs")
     assert letters.keys() == {"short", "gone"}
     assert letters["short"]["exception"] == "TooShortAudioError"
-    assert "before the excerpt begins: start_s is 10" in letters["short"]["message"]
+    assert "before the excerpt begins: it starts at 10 s" in letters["short"]["message"]
     assert "is not there" in letters["gone"]["message"]
 
     assert len((tmp_path / "messages").read_text().splitlines()) == len(told) == 2
@@ -136,7 +143,10 @@ def job_for(folder: Path, **sections: Any) -> JobConfig:
         ),
         pytest.param(
             2.5,
-            {"separation": {"duration_s": 2}, "join": "cogbk"},
+            {
+                "separation": {"duration_s": 2, "options": {"foreground": "mask"}},
+                "join": "cogbk",
+            },
             id="cogbk",
         ),
     ],
@@ -322,6 +332,104 @@ def test_a_message_without_result_goes_on_without_payload() -> None:
     found = result.metrics().query(beam.metrics.MetricsFilter().with_namespace("gives_nothing"))
     counted = {each.key.metric.name: each.committed for each in found["counters"]}
     assert counted == {"kmsg-received": 1, "kmsg-success": 1}
+
+
+KLIO_JOB = """
+version: 2
+job_name: example-audio-spectrograms
+pipeline_options:
+  streaming: False
+  worker_harness_container_image: integration-klio-audio
+  project: my-project
+  runner: DirectRunner
+  setup_file: setup.py
+job_config:
+  events:
+    inputs:
+      - type: file
+        location: ./audio_ids.txt
+    outputs:
+      - type: avro
+        location: ./made
+  data:
+    inputs:
+      - type: file
+        location: ./inputs
+        file_suffix: .ogg
+        ping: False
+    outputs:
+      - type: file
+        location: ./outputs
+        file_suffix: .png
+        force: False
+"""
+
+
+def test_the_port_of_the_example_runs(write_audio: WriteAudio, tmp_path: Path) -> None:
+    """As the docs have it, by a job file as Klio's example has it, against librosa's tutorial."""
+    docs = (ROOT / "docs" / "porting-from-klio.md").read_text()
+    (code,) = re.findall(r"^```python\n(# run\.py\n.*?)^```$", docs, re.M | re.S)
+    (tmp_path / "run.py").write_text(code)
+    (tmp_path / "klio-job.yaml").write_text(KLIO_JOB)
+    (tmp_path / "audio_ids.txt").write_text("one\ndeeper/two\n")
+    for seed, name in enumerate(("one", "deeper/two")):
+        write_audio(f"inputs/{name}.ogg", seconds=16, sample_rate=22050, seed=seed)
+    done = subprocess.run(
+        [sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    plots = {"spectrogram.png", "background.png", "foreground.png"}
+    stems = {"background.flac", "foreground.flac"}
+    for name in ("one", "deeper/two"):
+        made = {path.name: path for path in (tmp_path / "outputs" / name).iterdir()}
+        assert made.keys() == plots | stems
+        samples, rate = librosa.load(
+            tmp_path / "inputs" / f"{name}.ogg", sr=None, offset=10, duration=5
+        )
+        for stem, expected in tutorial(samples).items():
+            found, found_rate = soundfile.read(made[f"{stem}.flac"], dtype="float32")
+            assert found_rate == rate
+            np.testing.assert_allclose(found, expected, atol=2**-15 + 1e-4)
+        for plot in plots:
+            with Image.open(made[plot]) as picture:
+                assert len(picture.convert("RGB").getcolors(1 << 20) or ()) > 50
+    (made_events,) = tmp_path.glob("made*")
+    with made_events.open("rb") as file:
+        elements = [record["element"] for record in fastavro.reader(file)]
+    # A message for each file that was made.
+    assert sorted(elements) == [b"deeper/two"] * 5 + [b"one"] * 5
+
+
+def tutorial(samples: np.ndarray) -> dict[str, np.ndarray]:
+    """The stems of librosa's vocal separation tutorial."""
+    whole, phase = librosa.magphase(librosa.stft(samples))
+    nearest = librosa.decompose.nn_filter(
+        whole, aggregate=np.median, metric="cosine", width=int(librosa.time_to_frames(2))
+    )
+    nearest = np.minimum(whole, nearest)
+    masks = {
+        "background": librosa.util.softmask(nearest, 2 * (whole - nearest), power=2),
+        "foreground": librosa.util.softmask(whole - nearest, 10 * nearest, power=2),
+    }
+    return {
+        stem: librosa.istft(mask * whole * phase, length=len(samples))
+        for stem, mask in masks.items()
+    }
+
+
+def test_the_graph_of_ones_own_in_the_docs_runs(write_audio: WriteAudio, tmp_path: Path) -> None:
+    docs = (ROOT / "docs" / "porting-from-klio.md").read_text()
+    (code,) = (each for each in docs.split("```") if 'beam.Create(["song.wav"])' in each)
+    write_audio("song.wav", seconds=4, sample_rate=44100, channels=2)
+    done = subprocess.run(
+        [sys.executable, "-c", code.removeprefix("python")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "song.wav (1, 1025, 87)\n"
 
 
 def test_the_step_in_the_docs_runs() -> None:

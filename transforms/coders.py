@@ -18,6 +18,7 @@ from .records import (
     Receipt,
     Recording,
     Track,
+    UploadedPlot,
 )
 
 
@@ -88,7 +89,7 @@ class TrackCoder(RecordCoder):
             if key is None:
                 setattr(track, name, array)
             else:
-                getattr(track, name)[key] = array
+                getattr(track, name)[key] = array.tobytes() if name == "plots" else array
         return track
 
     def estimate_size(self, value: Track) -> int:
@@ -96,8 +97,11 @@ class TrackCoder(RecordCoder):
         return len(value.binary or b"") + sum(array.nbytes for _, array in _arrays_of(value))
 
 
-_ARRAY_FIELDS = ("samples", "stft", "magnitude", "phase", "nearest")
-_SMALL_FIELDS = ("statistics", "failure", "labels", "source_sha256", "files", "part_files")
+_ARRAY_FIELDS = ("samples", "stft", "magnitude", "phase", "nearest", "net")
+_SMALL_FIELDS = (
+    *("n_fft", "hop_length", "statistics", "failure", "labels"),
+    *("source_sha256", "files", "part_files"),
+)
 _ARRAY_DICT_FIELDS = ("masks", "stems", "powers")
 
 
@@ -108,6 +112,8 @@ def _arrays_of(track: Track) -> typing.Iterator[tuple[tuple[str, str | None], np
     for name in _ARRAY_DICT_FIELDS:
         for key, array in getattr(track, name).items():
             yield (name, key), array
+    for key, png in track.plots.items():
+        yield ("plots", key), np.frombuffer(png, np.uint8)
 
 
 def _write_block(output: io.BytesIO, block: bytes) -> None:
@@ -119,6 +125,9 @@ def _read_block(data: io.BytesIO) -> bytes:
     return data.read(length)
 
 
-for _record_type in (PendingRecording, Recording, PartReference, PartReceipt, Receipt, Failure):
+for _record_type in (
+    *(PendingRecording, Recording, PartReference, PartReceipt),
+    *(Receipt, UploadedPlot, Failure),
+):
     beam.coders.registry.register_coder(_record_type, RecordCoder)
 beam.coders.registry.register_coder(Track, TrackCoder)

@@ -1,5 +1,6 @@
 """CoGroupByKey of records, which cross it in their own coder's bytes."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import apache_beam as beam
@@ -52,7 +53,7 @@ def _encoded(keyed: tuple[bytes, Any], coder: beam.coders.Coder) -> Keyed:
 
 
 def _decoded(
-    group: tuple[bytes, dict[str, list[bytes]]], coders: dict[str, beam.coders.Coder]
+    group: tuple[bytes, dict[str, Iterable[bytes]]], coders: dict[str, beam.coders.Coder]
 ) -> tuple[bytes, dict[str, list[Any]]]:
     key, branches = group
     return key, {

@@ -29,8 +29,7 @@ from ..models.separators.model_package import Labeler
 from ..models.separators.plain_runner import DeviceOptions
 from ..models.separators.server import Models, open_models
 from ..storage import Storage
-from .loading import samples_of
-from .records import Recording, Track
+from .records import Recording, Track, there
 from .settings import SeparationSettings, SplitSettings
 from .steps import Step, failure_of, identity_of, run_step
 from .whereabouts import at_step, tell_share
@@ -147,7 +146,7 @@ class SeparationHandler(PartHandler):
         """Sets `stems`."""
         part, recording, separation = track.part, track.recording, self.separation
         track.stems = separate_part(
-            samples_of(track),
+            there(track.samples, "samples"),
             recording.info.sample_rate,
             model.members,
             model.run,
@@ -198,7 +197,7 @@ class LabelHandler(PartHandler):
         """Sets `labels`."""
         part, recording = track.part, track.recording
         labels = label_part(
-            samples_of(track),
+            there(track.samples, "samples"),
             recording.info.sample_rate,
             model,
             position=part.context_start_sample,

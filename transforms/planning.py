@@ -11,6 +11,7 @@ from apache_beam.pvalue import TaggedOutput
 from ..audio.decoding.audio_reader import probe
 from ..audio.errors import TooShortAudioError
 from ..audio.extensions import has_audio_extension
+from ..audio.parts import excerpt_range
 from ..models.separators.mixing import plan_parts_for
 from ..storage import Storage, StorageError, scheme_of
 from .klio.message import parse_message
@@ -152,15 +153,9 @@ class PlanParts(Step):
         with self.storage.reading(pending.uri) as file:
             info = probe(file, name=pending.element)
         separation = self.settings.separation
-        start_sample = round(separation.start_s * info.sample_rate)
-        total_samples = info.frames - start_sample
-        if total_samples <= 0:
-            raise TooShortAudioError(
-                f"ends after {info.duration_s:.3f} s, before the excerpt begins: start_s is "
-                f"{separation.start_s:g}"
-            )
-        if separation.duration_s is not None:
-            total_samples = min(total_samples, round(separation.duration_s * info.sample_rate))
+        start_sample, total_samples = excerpt_range(
+            info.frames, info.sample_rate, separation.start_s, separation.duration_s
+        )
         # Found out now rather than after the separation.
         format_of(info, self.settings.stems)
         require_duration(total_samples / info.sample_rate, separation)

@@ -31,7 +31,7 @@ from .manifest import (
     read_manifest,
     write_manifest,
 )
-from .plots import draw_plots
+from .plots import draw_plots, grids_of_files, write_plots
 from .published_files import PublishingStep, part_file_name, remove_unfinished, require_unchanged
 from .records import FileReceipt, PartReceipt, PartReference, Receipt, Recording, Track
 from .settings import SplitSettings
@@ -220,6 +220,10 @@ class PublishTrack(PublishingStep):
     def publish(self, track: Track) -> Receipt:
         """Remove what an earlier manifest left over, then write the manifest."""
         recording = track.recording
+        if not recording.scratch:
+            # No job has planned it: what was to be done is what was.
+            todo = tuple(dict.fromkeys(file.branch for file in track.files))
+            recording = dataclasses.replace(recording, todo=todo)
         source_sha256 = track.source_sha256 or self.tree.storage.sha256_of(recording.uri)
         # After it was hashed: a digest of other content would make the next run take that as done.
         require_unchanged(recording, self.tree.storage)
@@ -303,7 +307,7 @@ class JoinParts(PublishingStep):
             if error.errno != errno.ENOENT or not finished:
                 raise
             files = finished
-        whole = Part(0, 1, *(0, recording.total_samples) * 3)
+        whole = Part.whole(recording.total_samples)
         # Each event is answered, also those about one recording.
         messages = dict.fromkeys(each.message for each in self._recordings(record))
         return [
@@ -375,7 +379,10 @@ class JoinParts(PublishingStep):
             parts = [receipt.part for receipt in receipts["plots"]]
             for file in files if "stems" in recording.todo else ():
                 powers[file.stem or ""] = self._power_of(file.name, recording, parts, next(pieces))
-            files += draw_plots(powers, recording, self.settings, self.tree)
+            plots = draw_plots(
+                powers, grids_of_files(powers, recording, self.settings), recording, self.settings
+            )
+            files += write_plots(plots, recording, self.settings, self.tree)
         return files
 
     def _power_of(

@@ -2,10 +2,11 @@
 
 Only `Recording`, `PartReference`, `PartReceipt`, `Receipt` and `Failure` cross a shuffle: they
 are small and hold no samples. `Track` holds the arrays and stays inside the fused stage: there a
-step may change the record that it is given, and whoever fans a track out copies it first
-(`copy.copy`), so that one branch's release of an array does not take it from another.
+step changes the track that it is given. In graphs that fan out, such as those of one's own, each
+step has a copy (`Step.owns_tracks`).
 """
 
+import copy
 import os
 import time
 from dataclasses import dataclass, field
@@ -147,6 +148,14 @@ class Receipt:
 
 
 @dataclass(frozen=True)
+class UploadedPlot:
+    """A published plot of a recording."""
+
+    recording: Recording
+    file: FileReceipt
+
+
+@dataclass(frozen=True)
 class Failure:
     """A dead letter: what failed, in which step, and why; of a part, in which generation."""
 
@@ -162,13 +171,32 @@ class Failure:
 
 @dataclass
 class Track:
-    """One part in flight through the fused stage, with the arrays that later steps need.
+    """A recording, or a part of one, on its way, with the arrays that its steps made.
 
-    Shapes: `samples` float32 `(channels, samples)` of the part with its context; `stft` and
-    `phase` complex64, `magnitude` and `nearest` float32 `(channels, bins, frames)`; `masks` the
-    same by stem name; `stems` float32 `(channels, samples)` of the part's stem range by name;
-    `powers` float32 `(rows, columns)` of a plot by name (stems and "mixture"). Behind EncodeStems
-    and LoadStems, `stems` are what their plots are made of, at the rate of their files.
+    Attributes
+    ----------
+    binary
+        the bytes of its file
+    samples
+        float32 `(channels, samples)`: the part with its context
+    n_fft, hop_length
+        samples: of `stft` and of all that is made of it
+    stft, phase
+        complex64 `(channels, bins, frames)`
+    magnitude, nearest, net
+        float32, the same shape: of the mixture, of what repeats in it, and of what that leaves
+    masks
+        float32 in [0, 1], the same shape, by stem
+    stems
+        float32 `(channels, samples)` of the part's stem range, by name. Behind EncodeStems and
+        LoadStems they are what their plots are made of, at the rate of their files
+    powers
+        float32 `(rows, columns)`: the power of the pixels of a plot, row 0 the lowest, by stem or
+        "mixture"
+    plots
+        PNG files, by stem or "mixture"; the combined one by no name
+    files
+        receipts of what was published
 
     `statistics` are mean and deviation of the whole recording, for separators that normalise by
     them, where the part is not the whole; `failure` says why the model failed; `labels` are start
@@ -178,21 +206,42 @@ class Track:
     reference: PartReference
     binary: bytes | None = None
     samples: np.ndarray | None = None
+    n_fft: int | None = None
+    hop_length: int | None = None
     stft: np.ndarray | None = None
     magnitude: np.ndarray | None = None
     phase: np.ndarray | None = None
     nearest: np.ndarray | None = None
+    net: np.ndarray | None = None
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     statistics: tuple[float, float] | None = None
     failure: Failure | None = None
     labels: tuple[tuple[float, float, str], ...] = ()
     stems: dict[str, np.ndarray] = field(default_factory=dict)
     powers: dict[str, np.ndarray] = field(default_factory=dict)
+    plots: dict[str, bytes] = field(default_factory=dict)
     source_sha256: str | None = None
     files: tuple[FileReceipt, ...] = ()
     part_files: tuple[tuple[str, str, str], ...] = ()  # (branch, stem, name of the scratch file)
     begun_s: float = field(default_factory=time.monotonic)
     work_before_s: float = 0.0
+
+    def copy(self) -> "Track":
+        """One that may be changed beside this one; they share the arrays."""
+        copied = copy.copy(self)
+        for name in ("masks", "stems", "powers", "plots"):
+            setattr(copied, name, dict(getattr(self, name)))
+        return copied
+
+    @property
+    def element(self) -> str:
+        """What the event calls the recording: its path, or its name below the data's location."""
+        return self.recording.element
+
+    @property
+    def sample_rate(self) -> int:
+        """Of `samples`, in Hz."""
+        return self.recording.info.sample_rate
 
     @property
     def work_s(self) -> float:
@@ -216,3 +265,16 @@ class Track:
     def part(self) -> Part:
         """Where this part lies in its recording."""
         return self.reference.part
+
+
+def there(array: np.ndarray | None, name: str) -> np.ndarray:
+    """An array that a step before this one has made.
+
+    Raises
+    ------
+    ValueError
+        it did not
+    """
+    if array is None:
+        raise ValueError(f"the track has no {name} yet: put the step that makes it before this one")
+    return array

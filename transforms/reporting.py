@@ -3,16 +3,18 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.metrics import Metrics
 
 from ..storage import DEAD_LETTER_FOLDER, DEAD_LETTERS, OutputTree
-from .klio.message import Version, parse_message
+from .klio.message import Version, parse_message, with_payload
 from .plain import to_plain
 from .progress_lines import progress_of
-from .records import Failure, Receipt
+from .records import Failure, Receipt, Track
 
 
 class ReportProgress(beam.PTransform):
@@ -115,6 +117,45 @@ def finished_message(receipt: Receipt, output_location: str) -> bytes:
         }
         message.data.payload = json.dumps(made).encode()
     return message.SerializeToString()
+
+
+def message_of(track: Track, name: str) -> bytes:
+    """A Klio message about a track whose payload is one of its arrays, in npy format.
+
+    With it `@handle_klio` and `@handle_binary` go on from here.
+
+    Parameters
+    ----------
+    name
+        of the array, such as `magnitude`; or `masks.background`, of one of several
+
+    Raises
+    ------
+    ValueError
+        the track has no such array
+    """
+    field, _, key = name.partition(".")
+    found = getattr(track, field, None)
+    array = found.get(key) if isinstance(found, dict) else found
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"the track has no array {name}: put the step that makes it before this")
+    return with_payload(parse_message(track.recording.message), array).SerializeToString()
+
+
+def path_messages(track: Track, location: str) -> Iterator[bytes]:
+    """A Klio message for each published file of a track, with the file's path as its payload.
+
+    They are about the track's element, with the metadata of the message that it came by.
+
+    Parameters
+    ----------
+    location
+        of the output tree that the files were written to
+    """
+    message = parse_message(track.recording.message)
+    for file in track.files:
+        path = f"{location.rstrip('/')}/{track.recording.folder}/{file.name}"
+        yield with_payload(message, path).SerializeToString()
 
 
 def line_of(failure: Failure) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..audio.extensions import has_audio_extension
 from ..errors import BeamsplitterError
-from ..storage import FileStat, OutputTree, Storage, StorageError, scheme_of
+from ..storage import FileStat, OutputTree, Storage
 from .manifest import (
     FoundManifest,
     differences,
@@ -15,7 +15,7 @@ from .manifest import (
     write_manifest,
 )
 from .records import PendingRecording, Receipt
-from .roots import Root, name_below, without_extension
+from .roots import Root, name_below, place_below, without_extension
 from .settings import SplitSettings, digest_of
 
 
@@ -142,13 +142,7 @@ class Resumption:
         StorageError
             it leads out of the location
         """
-        if not scheme_of(element):
-            OutputTree(self.location).path(element)  # refuses what leads out of the folder
-            return element, os.path.join(self.location, element + self.suffix)
-        below = element.removeprefix(f"{self.location}/")
-        if below == element:
-            raise StorageError(None, f"does not lie below {self.location}", element)
-        return below, OutputTree(self.location).path(below)
+        return place_below(self.location, element, self.suffix)
 
     def _folder_of(self, name: str, uri: str) -> tuple[str, FoundManifest | None]:
         """The folder of a recording in the output tree, and the manifest in it, if there is one.

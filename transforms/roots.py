@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..storage import OutputTree, StorageError, scheme_of
+
 
 @dataclass(frozen=True)
 class Root:
@@ -38,6 +40,28 @@ def name_below(uri: str, roots: Iterable[Root]) -> str:
     """
     names = (root.name_of(uri) for root in roots)
     return next((name for name in names if name is not None), os.path.basename(uri))
+
+
+def place_below(location: str, element: str, suffix: str) -> tuple[str, str]:
+    """The path below a location, and the whole path, of an element that is either.
+
+    Parameters
+    ----------
+    suffix
+        added to an element that is a path below the location
+
+    Raises
+    ------
+    StorageError
+        it leads out of the location
+    """
+    if not scheme_of(element):
+        OutputTree(location).path(element)  # refuses what leads out of the folder
+        return element, os.path.join(location, element + suffix)
+    below = element.removeprefix(f"{location}/")
+    if below == element:
+        raise StorageError(None, f"does not lie below {location}", element)
+    return below, OutputTree(location).path(below)
 
 
 def fits_pattern(parts: Sequence[str], pattern: Sequence[str]) -> bool:

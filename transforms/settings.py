@@ -313,6 +313,9 @@ class SplitSettings(Section):
     separation: SeparationSettings = SeparationSettings()
     stems: StemSettings = StemSettings()
     plots: PlotSettings = PlotSettings()
+    join: Literal["parts", "cogbk"] = Field(
+        "parts", description="cogbk: Klio's literal fan-out graph, for excerpts"
+    )
 
     @model_validator(mode="after")
     def _stems_exist(self) -> "SplitSettings":
@@ -420,6 +423,8 @@ class SplitSettings(Section):
         else:
             made |= self.stems.model_dump(mode="json")
             shown = {"stems": digest_of(made)}
+        if self.join == "cogbk":
+            shown["of"] = "spectra"  # where others are made of the files
         return {effect: made, "plots": {**shown, **self.plots.model_dump(mode="json")}}
 
     def digests(self) -> dict[str, str]:

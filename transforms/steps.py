@@ -29,17 +29,26 @@ class GivenUpError(AudioError):
 
 
 class Step(beam.DoFn):
-    """One step: `apply` does the work, an exception in it becomes a dead letter.
+    """One step: `apply` does the work.
 
-    All exceptions are taken, not just those of bad input: whatever one recording sets off, the
-    rest of the batch goes on. What is no error of the input carries its traceback. But storage
-    that can't be used fails the bundle, which the runner repeats, or ends the job.
+    In a pipeline of one's own, `beam.ParDo(step)`, it raises what goes wrong, as Beam's steps do:
+    `beam.ParDo(step).with_exception_handling()` takes that for an output of its own. It leaves the
+    record that it is given as it is, so that several steps may take the same.
+
+    In the graph of a job (`run_step`) an exception becomes a dead letter. All exceptions are taken,
+    not just those of bad input: whatever one recording sets off, the rest of the batch goes on.
+    What is no error of the input carries its traceback. But storage that can't be used fails the
+    bundle, which the runner repeats, or ends the job.
     """
 
     branch: str | None = None
     """The step is for tracks that still need this branch; others pass."""
     main_tag: str | None = None
     """The tag of the output that goes on, where it has one."""
+    has_dead_letters = False
+    """What goes wrong goes to the output `FAILURES`."""
+    owns_tracks = False
+    """No other step has the tracks that this one is given: it changes them, and lets arrays go."""
 
     def apply(self, record: Any) -> Iterable[Any]:
         """The work on one record: gives the records that go on."""
@@ -56,6 +65,8 @@ class Step(beam.DoFn):
             return
         self.count("in")
         started = time.perf_counter_ns()
+        if isinstance(record, Track) and not self.owns_tracks:
+            record = record.copy()
         try:
             with at_step(name, self.identify(record)["element"], record):
                 outputs = list(self.apply(record))
@@ -63,6 +74,8 @@ class Step(beam.DoFn):
             raise
         # A separator of one's own may call `sys.exit`.
         except (Exception, SystemExit) as error:
+            if not self.has_dead_letters:
+                raise
             yield from self.fail(record, failure_of(error, name, self.identify(record)))
             return
         elapsed_ms = (time.perf_counter_ns() - started) // 1_000_000
@@ -127,17 +140,21 @@ def run_step(
     label: str | None = None,
     tags: Iterable[str] = (),
     hints: Mapping[str, str] | None = None,
+    owns_tracks: bool = True,
 ) -> Any:
     """Apply a step, and put the PCollection of its failures into the list.
 
     Parameters
     ----------
+    owns_tracks
+        the step alone takes the tracks of this collection
     hints
         resource hints of the step
 
     Returns the PCollection of its output, or, with `tags`, an object with one attribute a tag.
     """
     tags = tuple(tags)
+    step.has_dead_letters, step.owns_tracks = True, owns_tracks
     main = None if step.main_tag else "main"
     outputs = collection | (label or type(step).__name__) >> beam.ParDo(step).with_outputs(
         FAILURES, *tags, **({"main": main} if main else {})

@@ -7,6 +7,7 @@ is that of librosa's vocal separation tutorial.
 
 import math
 from collections.abc import Mapping
+from typing import TypedDict
 
 import numpy as np
 
@@ -24,9 +25,14 @@ CONTEXT_WINDOWS = 3
 FILTER_SHARES = 0.08, 0.8
 
 
+def n_fft_near(window_s: float, sample_rate: int) -> int:
+    """STFT window in samples: the power of two nearest to so many seconds."""
+    return max(64, 2 ** round(math.log2(window_s * sample_rate)))
+
+
 def n_fft_of(recipe: NearestNeighborRecipe, sample_rate: int) -> int:
-    """STFT window in samples: the power of two nearest to `window_s`."""
-    return max(64, 2 ** round(math.log2(recipe.window_s * sample_rate)))
+    """STFT window in samples."""
+    return n_fft_near(recipe.window_s, sample_rate)
 
 
 def hop_length_of(recipe: NearestNeighborRecipe, sample_rate: int) -> int:
@@ -52,8 +58,9 @@ def require_duration(duration_s: float) -> None:
 def filter_nearest(
     magnitude: np.ndarray,
     recipe: NearestNeighborRecipe,
-    sample_rate: int,
     *,
+    sample_rate: int,
+    hop_length: int,
     progress: Progress = unheard,
 ) -> np.ndarray:
     """What repeats in a spectrogram: each frame's median over its nearest frames, at most itself.
@@ -64,6 +71,8 @@ def filter_nearest(
         float32 `(channels, bins, frames)`
     sample_rate
         Hz
+    hop_length
+        samples between two frames
     progress
         is told how much is done, as a share that rises to 1
 
@@ -78,7 +87,7 @@ def filter_nearest(
     """
     frames = magnitude.shape[-1]
     # Rounded down as in librosa's tutorial.
-    width = max(1, int(recipe.width_s * sample_rate / hop_length_of(recipe, sample_rate)))
+    width = max(1, int(recipe.width_s * sample_rate / hop_length))
     if recipe.neighbors == "nearest":
         # A short recording has no frames that far apart: half of it stays for neighbours.
         width = max(1, min(width, frames // 4))
@@ -135,8 +144,12 @@ def stem_mask(
     stem: str,
     magnitude: np.ndarray,
     nearest: np.ndarray,
-    recipe: NearestNeighborRecipe,
+    *,
+    net: np.ndarray | None = None,
     sample_rate: int,
+    margin: float,
+    power: float,
+    highpass_hz: float = 0.0,
 ) -> np.ndarray:
     """Soft mask of a stem: of what repeats against the net rest, or the other way round.
 
@@ -146,8 +159,16 @@ def stem_mask(
         "background" or "foreground"
     magnitude, nearest
         float32 `(channels, bins, frames)`
+    net
+        their difference, where it is at hand
     sample_rate
         Hz
+    margin
+        how many times it has to exceed the other
+    power
+        exponent of both before they are compared
+    highpass_hz
+        below it all is background
 
     Returns
     -------
@@ -155,16 +176,29 @@ def stem_mask(
     """
     mask = np.empty_like(magnitude)
     # One channel at a time: the net spectrogram is as large as the whole.
-    net = np.empty_like(magnitude[0])
-    for whole, repeated, out in zip(magnitude, nearest, mask, strict=True):
-        np.subtract(whole, repeated, out=net)
-        if stem == "background":
-            soft_mask(repeated, net, margin=recipe.margin_background, power=recipe.power, out=out)
-        else:
-            soft_mask(net, repeated, margin=recipe.margin_foreground, power=recipe.power, out=out)
-    bins = math.ceil(recipe.highpass_hz * n_fft_of(recipe, sample_rate) / sample_rate)
-    mask[:, :bins] = stem == "background"
+    room = np.empty_like(magnitude[0])
+    for channel, repeated in enumerate(nearest):
+        left = np.subtract(magnitude[channel], repeated, out=room) if net is None else net[channel]
+        wanted, rest = (repeated, left) if stem == "background" else (left, repeated)
+        soft_mask(wanted, rest, margin=margin, power=power, out=mask[channel])
+    n_fft = 2 * (magnitude.shape[1] - 1)
+    mask[:, : math.ceil(highpass_hz * n_fft / sample_rate)] = stem == "background"
     return mask
+
+
+class MaskOptions(TypedDict):
+    """The numbers of a mask."""
+
+    margin: float
+    power: float
+    highpass_hz: float
+
+
+def mask_options(recipe: NearestNeighborRecipe, stem: str) -> MaskOptions:
+    """The numbers of a stem's mask."""
+    is_background = stem == "background"
+    margin = recipe.margin_background if is_background else recipe.margin_foreground
+    return {"margin": margin, "power": recipe.power, "highpass_hz": recipe.highpass_hz}
 
 
 def separate(
@@ -199,10 +233,16 @@ def separate(
     magnitude, phase = magnitude_and_phase(stft(samples, n_fft=n_fft, hop_length=hop_length))
     progress(FILTER_SHARES[0])
     nearest = filter_nearest(
-        magnitude, recipe, sample_rate, progress=piece_of(progress, *FILTER_SHARES)
+        magnitude,
+        recipe,
+        sample_rate=sample_rate,
+        hop_length=hop_length,
+        progress=piece_of(progress, *FILTER_SHARES),
     )
 
-    def invert(mask: np.ndarray) -> np.ndarray:
+    def separated(stem: str) -> np.ndarray:
+        options = mask_options(recipe, stem)
+        mask = stem_mask(stem, magnitude, nearest, sample_rate=sample_rate, **options)
         return inverse_stft(
             mask,
             magnitude,
@@ -212,10 +252,7 @@ def separate(
             samples=samples.shape[-1],
         )
 
-    stems = {
-        stem: invert(stem_mask(stem, magnitude, nearest, recipe, sample_rate))
-        for stem in masked_stems(recipe)
-    }
+    stems = {stem: separated(stem) for stem in masked_stems(recipe)}
     progress(1.0)
     return with_residual(stems, samples)
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ...errors import BeamsplitterError
 from ...models.separators.by_name import is_package
+from ...models.separators.recipes import NearestNeighborRecipe, recipe_of
 from ...storage import (
     GCS_SCHEME,
     Access,
@@ -256,15 +257,21 @@ class JobConfig(SplitSettings):
     streaming: StreamingSettings = StreamingSettings()
     storage: StorageSettings = StorageSettings()
     limits: LimitSettings = LimitSettings()
-    join: Literal["parts", "cogbk"] = Field(
-        "parts", description="cogbk: Klio's literal fan-out graph, for excerpts"
-    )
 
     @model_validator(mode="after")
     def _literal_graph_is_for_excerpts(self) -> "JobConfig":
         duration_s = self.separation.duration_s
         if self.join == "cogbk" and not self.separation.is_nn_filter:
             raise ValueError("join: cogbk is the graph of nn-filter: leave join out")
+        if self.join == "cogbk" and self.nearest_neighbors.foreground != "mask":
+            raise ValueError(
+                "join: cogbk is the graph of Klio's example, whose foreground has a mask of its "
+                "own: set separation.recipe: librosa, or separation.options.foreground: mask"
+            )
+        if self.join == "cogbk" and self.plots.enabled and self.plots.layout != "each":
+            raise ValueError(
+                "join: cogbk draws each plot in a branch of its own: set plots.layout: each"
+            )
         if self.join == "cogbk" and (duration_s is None or duration_s > EXCERPT_LIMIT_S):
             raise ValueError(
                 "join: cogbk moves whole spectrograms through shuffles, so it is for excerpts: "
@@ -332,9 +339,16 @@ class JobConfig(SplitSettings):
             what the launcher has, such as a separator of one's own, a worker has not
         """
         try:
-            return SplitSettings(separation=self.separation, stems=self.stems, plots=self.plots)
+            return SplitSettings(
+                separation=self.separation, stems=self.stems, plots=self.plots, join=self.join
+            )
         except ValidationError as error:
             raise JobFileError("; ".join(_explain(each, {}) for each in error.errors())) from error
+
+    @property
+    def nearest_neighbors(self) -> NearestNeighborRecipe:
+        """The numbers of the separation, of a job whose separator is nn-filter."""
+        return recipe_of(self.separation.separators[0].options)
 
     @property
     def file_storage(self) -> Storage:

@@ -16,6 +16,7 @@ from beamsplitter.models.evaluation import si_sdr
 from beamsplitter.models.separators.nearest_neighbors import (
     filter_nearest,
     hop_length_of,
+    mask_options,
     masked_stems,
     n_fft_of,
     require_duration,
@@ -214,12 +215,13 @@ def test_what_repeats_is_never_more_than_all():
         stft(noise(2, 5 * 22050), n_fft=2048, hop_length=hop_length_of(DEFAULT, 22050))
     )
     for recipe in RECIPES.values():
-        nearest = filter_nearest(magnitude, recipe, 22050)
+        nearest = filter_nearest(magnitude, recipe, sample_rate=22050, hop_length=512)
         assert nearest.dtype == np.float32
         assert (nearest <= magnitude).all()
         assert (nearest >= 0).all()
         for stem in STEMS:
-            mask = stem_mask(stem, magnitude, nearest, recipe, 22050)
+            options = mask_options(recipe, stem)
+            mask = stem_mask(stem, magnitude, nearest, sample_rate=22050, **options)
             assert mask.min() >= 0
             assert mask.max() <= 1
 

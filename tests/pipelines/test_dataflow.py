@@ -124,6 +124,7 @@ FUSED_STAGE = (
     "EncodeStems",
     "GetSpec",
     "SpecToPlot",
+    "UploadPlots",
     "PublishTrack",
 )
 """The steps that hold samples, by the beginnings of their names."""

@@ -78,7 +78,19 @@ def test_a_klio_v2_file_loads_unchanged(tmp_path: Path) -> None:
         ({"stems": {"rename": {"foreground": "Manifest"}}}, ["stems.rename:", "'Manifest'"]),
         ({"separation": {"part_seconds": 1}}, ["separation.part_seconds:", "10"]),
         ({"separation": {"options": {"marginn": 1}}}, ["marginn"]),
-        ({"join": "cogbk"}, ["separation.duration_s", "60"]),
+        ({"join": "cogbk"}, ["join: cogbk", "separation.recipe: librosa"]),
+        (
+            {"join": "cogbk", "separation": {"recipe": "librosa"}},
+            ["separation.duration_s", "60"],
+        ),
+        (
+            {
+                "join": "cogbk",
+                "separation": {"recipe": "librosa", "duration_s": 5},
+                "plots": {"layout": "combined"},
+            },
+            ["join: cogbk", "plots.layout: each"],
+        ),
         ({"job_config": {"events": {"inputs": [{"type": "kafka"}]}}}, ["'file'", "'folder'"]),
         ({"job_config": {"events": {"inputs": [{"location": "in"}]}}}, ["inputs.0:", "type"]),
         (

@@ -65,7 +65,7 @@ BY_MODEL = {
     ("join", "separation"),
     [
         ("parts", {"part_seconds": 10}),
-        ("cogbk", {"duration_s": 4}),
+        ("cogbk", {"duration_s": 4, "options": {"foreground": "mask"}}),
         ("parts", BY_MODEL),
     ],
     ids=["parts", "cogbk", "model"],

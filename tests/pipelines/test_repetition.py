@@ -72,7 +72,9 @@ SCENARIOS = {
     "stream-over-another": Scenario(
         is_stream=True, before=Scenario(separation={"duration_s": 12}, is_stream=True)
     ),
-    "fan-out": Scenario(join="cogbk", separation={"duration_s": 6}),
+    "fan-out": Scenario(
+        join="cogbk", separation={"duration_s": 6, "options": {"foreground": "mask"}}
+    ),
     "model": Scenario(separation=HPSS),
     "two-lossy-stems": Scenario(
         separation=HPSS,

@@ -11,19 +11,29 @@ import numpy as np
 import pytest
 import soundfile
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.pipeline import PipelineVisitor
 from apache_beam.runners.portability.fn_api_runner import execution
 from conftest import Command, dead_letters, made_signal, result_files
 from PIL import Image
 
+from beamsplitter.audio.drawing import pool_spectrogram, spectrogram_grid
 from beamsplitter.audio.plot_layout import PlotLayout, plot_area
+from beamsplitter.audio.spectrum import magnitude_and_phase, stft
+from beamsplitter.models.separators.nearest_neighbors import (
+    filter_nearest,
+    mask_options,
+    stem_mask,
+)
 from beamsplitter.pipelines import run as run_module
 from beamsplitter.pipelines.commands.dry_run import counts_of_plan
 from beamsplitter.pipelines.commands.progress import counts_of_run
 from beamsplitter.pipelines.events.elements import list_events
 from beamsplitter.pipelines.events.sources import CreateEvents
 from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
-from beamsplitter.transforms import separation
+from beamsplitter.transforms import LoadAudio, LoadBinary, separation
+from beamsplitter.transforms.plots import draw_plots
 from beamsplitter.transforms.records import Track
+from beamsplitter.transforms.stem_files import grid_of
 from beamsplitter.transforms.steps import Step, run_step
 
 WriteAudio = Callable[..., Path]
@@ -103,25 +113,110 @@ def test_float_stems_sum_to_the_mixture_below_minus_80_dbfs(folder: Path, tmp_pa
     assert np.abs(total - read_stem(folder / "deeper/two.flac")).max() < 1e-6
 
 
-@pytest.mark.parametrize(("recipe", "files"), [("default", 6), ("librosa", 8)])
-def test_the_literal_fan_out_writes_the_same_bytes(
-    recipe: str, files: int, write_audio: WriteAudio, tmp_path: Path
+MASKED = {"options": {"foreground": "mask"}}
+
+
+@pytest.mark.parametrize("recipe", ["default", "librosa"])
+def test_the_literal_fan_out_writes_the_same_stems(
+    recipe: str, write_audio: WriteAudio, tmp_path: Path
 ) -> None:
     for seed, name in enumerate(("one.wav", "deeper/two.flac", "three.ogg")):
         write_audio(f"music/{name}", seconds=6, seed=seed, channels=1 + seed % 2)
-    separation = {"duration_s": 5, "recipe": recipe}
-    outs = {join: tmp_path / join for join in ("parts", "cogbk")}
-    for join, out in outs.items():
-        run_graph(job_for(tmp_path / "music", out, separation=separation, join=join))
-    assert result_files(outs["parts"]) == result_files(outs["cogbk"])
-    assert len(result_files(outs["parts"])) == 3 * files + 1
+    separation = {"duration_s": 5, "recipe": recipe, **MASKED}
+    files = {}
+    for join in ("parts", "cogbk"):
+        run_graph(job_for(tmp_path / "music", tmp_path / join, separation=separation, join=join))
+        files[join] = result_files(tmp_path / join)
+    stems = [name for name in files["parts"] if name.endswith(".flac")]
+    assert len(stems) == 3 * 3  # background, foreground, and what they leave
+    assert {name: files["cogbk"][name] for name in stems} == {
+        name: files["parts"][name] for name in stems
+    }
+    # There are no plots of spectra for what the stems leave.
+    assert {*files["parts"]} - {*files["cogbk"]} == {
+        f"{name}/residual.png" for name in ("one", "deeper/two", "three")
+    }
+
+
+def test_the_literal_fan_out_has_the_steps_of_the_example(folder: Path, tmp_path: Path) -> None:
+    """Its joins, the subtraction, three chains of plots, Flatten and Distinct; and the stems."""
+    job = job_for(folder, tmp_path / "out", separation={"duration_s": 2, **MASKED}, join="cogbk")
+    pipeline = beam.Pipeline(runner="FnApiRunner")
+    run_module.build(job, pipeline | beam.Create([b""]), local_workers=1)
+    steps: set[str] = set()
+
+    class Steps(PipelineVisitor):
+        def enter_composite_transform(self, transform_node: Any) -> None:
+            label = transform_node.full_label
+            if label.startswith("Split/") and label.count("/") == 1:
+                steps.add(label.removeprefix("Split/"))
+
+        visit_transform = enter_composite_transform
+
+    pipeline.visit(Steps())
+    assert steps >= {
+        *("GetSTFT", "GetMagnitude", "FilterNearestNeighbors", "Merge", "SubtractNearest"),
+        *("Merge-background", "GetSoftMask-background"),
+        *("Merge-foreground", "GetSoftMask-foreground"),
+        *(
+            f"{step}-{chain}"
+            for step in ("GetSpec", "SpecToPlot", "UploadPlots")
+            for chain in ("full", "background", "foreground")
+        ),
+        *("FlattenPaths", "RemoveDuplicates"),
+        *("MergeStems", "InverseSTFT", "EncodeStems", "MergeFiles", "PublishTrack"),
+    }
+
+
+def test_the_literal_fan_out_draws_the_masked_spectra(folder: Path, tmp_path: Path) -> None:
+    separation = {"duration_s": 2, **MASKED}
+    job = job_for(folder, tmp_path / "out", separation=separation, join="cogbk")
+    run_graph(job)
+    track = next(iter(LoadAudio(duration=2).process(_loaded(folder / "one.wav"))))
+    recipe = job.nearest_neighbors
+    magnitude = magnitude_and_phase(stft(track.samples, n_fft=1024, hop_length=256))[0]
+    nearest = filter_nearest(magnitude, recipe, sample_rate=16000, hop_length=256)
+    grid = spectrogram_grid(grid_of(track.recording, job.plots), n_fft=1024, hop_length=256)
+    for stem in ("background", "foreground"):
+        options = mask_options(recipe, stem)
+        mask = stem_mask(stem, magnitude, nearest, sample_rate=16000, **options)
+        power = pool_spectrogram(mask * magnitude, grid)
+        plots = draw_plots({stem: power}, {stem: grid}, track.recording, job.settings)
+        assert (tmp_path / "out" / "one" / f"{stem}.png").read_bytes() == plots[stem]
+
+
+def _loaded(path: Path) -> Track:
+    return next(iter(LoadBinary(location=str(path.parent)).process(path.name)))
+
+
+def test_other_plots_are_made_when_the_literal_fan_out_is_left(
+    folder: Path, tmp_path: Path
+) -> None:
+    """They show something else, though all other settings are the same."""
+    jobs = [
+        job_for(folder, tmp_path / "out", separation={"duration_s": 2, **MASKED}, join=join)
+        for join in ("cogbk", "parts")
+    ]
+    digests = [job.settings.digests() for job in jobs]
+    assert digests[0]["stems"] == digests[1]["stems"]
+    assert digests[0]["plots"] != digests[1]["plots"]
+
+
+def test_the_literal_fan_out_is_for_excerpts_of_one_part(folder: Path, tmp_path: Path) -> None:
+    separation = {"duration_s": 30, "part_seconds": 10, **MASKED}
+    run_graph(job_for(folder, tmp_path / "out", separation=separation, join="cogbk"))
+    letters = dead_letters(tmp_path / "out")
+    assert letters.keys() == {"deeper/two.flac"}
+    assert "cut into 3 parts" in letters["deeper/two.flac"]["message"]
+    assert (tmp_path / "out" / "one" / "manifest.json").exists()
 
 
 def test_a_failed_recording_costs_only_itself_in_the_fan_out_too(
     folder: Path, tmp_path: Path
 ) -> None:
     (folder / "text.mp3").write_text("no audio")
-    job = job_for(folder, tmp_path / "out", separation={"duration_s": 2}, join="cogbk")
+    separation = {"duration_s": 2, **MASKED}
+    job = job_for(folder, tmp_path / "out", separation=separation, join="cogbk")
     run_graph(job)
     assert set(dead_letters(tmp_path / "out")) == {"text.mp3"}
     assert (tmp_path / "out" / "one" / "manifest.json").exists()
@@ -150,7 +245,8 @@ def test_less_than_64_kib_a_recording_cross_the_shuffles(
 
 
 def test_the_shuffle_count_sees_arrays(folder: Path, tmp_path: Path, shuffled: list[int]) -> None:
-    run_graph(job_for(folder, tmp_path / "out", separation={"duration_s": 2}, join="cogbk"))
+    separation = {"duration_s": 2, **MASKED}
+    run_graph(job_for(folder, tmp_path / "out", separation=separation, join="cogbk"))
     assert sum(shuffled) > 3 * SHUFFLE_LIMIT_BYTES
 
 
