@@ -203,7 +203,7 @@ class WithPlots(beam.PTransform):
             | CoGroupRecords()
             | "Merge"
             >> beam.FlatMapTuple(
-                lambda _, group, count: with_plots(group, count), self.count
+                lambda _, group, count=self.count: with_plots(group, count)
             ).with_output_types(Track)
         )
 

@@ -82,7 +82,7 @@ class LoadBinary(Step):
     def _track_of(self, record: bytes | str) -> Track:
         """The track of what was not planned: the whole recording."""
         element = _element_of(record)
-        uri = element + self.file_suffix
+        uri = absolute(element + self.file_suffix)
         if self.location:
             element, uri = place_below(self.location, element, self.file_suffix)
         found = self.storage.stat(uri)
