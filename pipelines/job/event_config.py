@@ -1,7 +1,9 @@
 """The event inputs and outputs of a job file, in Klio's spelling."""
 
+import json
 import os
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -10,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -18,10 +21,8 @@ from ...storage.file_facts import GCS_SCHEME
 from ...transforms.settings import Section
 from .locations import Location
 
-TOPIC = r"^projects/[^/]+/topics/[^/]+$"
 # What is kept of a deleted topic by the subscriptions that had it.
 DELETED_TOPIC = "_deleted-topic_"
-SUBSCRIPTION = r"^projects/[^/]+/subscriptions/[^/]+$"
 # As Google has them, and Beam requires them.
 PROJECT_ID = re.compile(r"[a-z][-a-z0-9:.]{4,61}[a-z0-9]")
 PUBSUB_ID = re.compile(r"(?!goog)[A-Za-z][-\w.~+%]{2,254}", re.ASCII)
@@ -38,7 +39,37 @@ def _joined(folder: str, name: str) -> str:
     return os.path.join(folder, name) if folder and name else folder or name
 
 
-class FolderEvents(Section):
+class NamedSection(Section):
+    """An input or output."""
+
+    name: str | None = Field(
+        None, min_length=1, description="what -O calls it, in place of its number"
+    )
+
+
+def require_different_names(items: list[Any]) -> list[Any]:
+    """The same inputs or outputs, if no two have the same name.
+
+    Raises
+    ------
+    ValueError
+        two have
+    """
+    names = [each.name for each in items if each.name is not None]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two of them are called {name!r}: -O could not tell them apart")
+    return items
+
+
+def with_small_type(plain: Any) -> Any:
+    """The same input or output, its type in small letters: Klio takes any."""
+    if isinstance(plain, dict) and isinstance(plain.get("type"), str):
+        return {**plain, "type": plain["type"].lower()}
+    return plain
+
+
+class FolderEvents(NamedSection):
     """Each audio file in a folder, and in the folders below it."""
 
     type: Literal["folder"]
@@ -46,7 +77,7 @@ class FolderEvents(Section):
     skip_klio_read: Literal[False] = False
 
 
-class GlobEvents(Section):
+class GlobEvents(NamedSection):
     """Each audio file that a pattern matches; `**` goes down any number of folders."""
 
     type: Literal["glob"]
@@ -54,7 +85,7 @@ class GlobEvents(Section):
     skip_klio_read: Literal[False] = False
 
 
-class RecordingEvents(Section):
+class RecordingEvents(NamedSection):
     """One audio file."""
 
     type: Literal["recording"]
@@ -62,7 +93,7 @@ class RecordingEvents(Section):
     skip_klio_read: Literal[False] = False
 
 
-class FileEvents(Section):
+class FileEvents(NamedSection):
     """Each line of the files that a pattern matches is an element, below the data input."""
 
     type: Literal["file"]
@@ -74,7 +105,7 @@ class FileEvents(Section):
     skip_klio_read: bool = False
 
 
-class BigQueryTable(Section):
+class BigQueryTable(NamedSection):
     """A table; its name alone may say all: `PROJECT:DATASET.TABLE`, or `DATASET.TABLE`."""
 
     project: str | None = None
@@ -139,7 +170,7 @@ class BigQueryEvents(BigQueryTable):
         return f"query {' '.join(self.query.split())}" if self.query else super().location
 
 
-class AvroEvents(Section):
+class AvroEvents(NamedSection):
     """Each record of Avro files is an element: its field `element`, or else the record as JSON."""
 
     type: Literal["avro"]
@@ -161,9 +192,33 @@ class AvroEvents(Section):
         return _joined(self.location, self.file_pattern)
 
 
-def _as_pubsub_has_them(name: str) -> str:
-    """The full name of a topic or subscription, if Pub/Sub could have one of this name."""
-    _, project, kind, id = name.split("/")
+def _full_name(kind: Literal["topics", "subscriptions"]) -> Callable[[str, ValidationInfo], str]:
+    """What makes a full name of that of a topic or subscription, if Pub/Sub could have it.
+
+    A name without slashes is one of the project that the section names, or else of the job's,
+    which the context of the validation tells.
+    """
+
+    def full(name: str, info: ValidationInfo) -> str:
+        if "/" not in name:
+            project = info.data.get("gcp_project") or (info.context or {}).get("project")
+            if not project:
+                raise ValueError(
+                    f"{name!r} names no project: write projects/PROJECT/{kind}/{name}, or set "
+                    "pipeline_options.project"
+                )
+            name = f"projects/{project}/{kind}/{name}"
+        _require_name_of_pubsub(name, kind)
+        return name
+
+    return full
+
+
+def _require_name_of_pubsub(name: str, kind: str) -> None:
+    parts = re.fullmatch(f"projects/([^/]+)/{kind}/([^/]+)", name)
+    if not parts:
+        raise ValueError(f"{name!r} is not of the form projects/…/{kind}/…, nor a name without /")
+    project, id = parts.groups()
     if not PROJECT_ID.fullmatch(project):
         raise ValueError(
             f"{name}: {project!r} is no id of a project, which has at least 6 lower-case letters, "
@@ -174,14 +229,23 @@ def _as_pubsub_has_them(name: str) -> str:
             f"{name}: {id!r} is no name of a {kind.removesuffix('s')}, which has 3 to 255 letters, "
             "digits and -_.~+%, and begins with a letter, but not with goog: correct it"
         )
-    return name
 
 
-Topic = Annotated[str, Field(pattern=TOPIC), AfterValidator(_as_pubsub_has_them)]
-Subscription = Annotated[str, Field(pattern=SUBSCRIPTION), AfterValidator(_as_pubsub_has_them)]
+def _pattern(kind: str) -> dict[str, Any]:
+    return {"pattern": f"^([^/]+|projects/[^/]+/{kind}/[^/]+)$"}
 
 
-class PubSubEvents(Section):
+Topic = Annotated[
+    str, AfterValidator(_full_name("topics")), Field(json_schema_extra=_pattern("topics"))
+]
+Subscription = Annotated[
+    str,
+    AfterValidator(_full_name("subscriptions")),
+    Field(json_schema_extra=_pattern("subscriptions")),
+]
+
+
+class PubSubEvents(NamedSection):
     """Each message of a subscription is an event. A topic alone is given one of its own."""
 
     type: Literal["pubsub"]
@@ -216,7 +280,7 @@ class StreamingSettings(Section):
     )
 
 
-class CustomEvents(Section):
+class CustomEvents(NamedSection):
     """Events that code of the user's own reads, and gives to `build`; with keys of its own."""
 
     model_config = ConfigDict(extra="allow")
@@ -236,20 +300,11 @@ EventInput = Annotated[
     | PubSubEvents
     | CustomEvents,
     Field(discriminator="type"),
+    BeforeValidator(with_small_type),
 ]
-EVENT_INPUTS = (
-    FileEvents,
-    FolderEvents,
-    GlobEvents,
-    RecordingEvents,
-    BigQueryEvents,
-    AvroEvents,
-    PubSubEvents,
-    CustomEvents,
-)
 
 
-class ShardedOutput(Section):
+class ShardedOutput(NamedSection):
     """Files with names `PREFIX-00000-of-00001SUFFIX`: shards of the elements."""
 
     file_name_suffix: str = ""
@@ -313,6 +368,20 @@ class FileEventOutput(ShardedOutput):
         return self.location
 
 
+def parsed_json(text: str) -> Any:
+    """What a JSON text says.
+
+    Raises
+    ------
+    ValueError
+        it is no JSON
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{text!r} is no JSON: {error}") from error
+
+
 class BigQueryEventOutput(BigQueryTable):
     """A row for each recording: the message's payload, as far as the table has such columns."""
 
@@ -326,15 +395,19 @@ class BigQueryEventOutput(BigQueryTable):
     write_disposition: Literal["WRITE_EMPTY", "WRITE_APPEND", "WRITE_TRUNCATE"] = "WRITE_EMPTY"
     skip_klio_write: bool = False
 
-    @field_validator("schema_", mode="before")
+    @field_validator("schema_", mode="before", json_schema_input_type=dict[str, Any] | str | None)
     @classmethod
     def _as_fields(cls, schema: Any) -> Any:
-        if isinstance(schema, str):
-            columns = [COLUMN.fullmatch(each) for each in schema.split(",")]
-            if not all(columns):
-                raise ValueError(f"{schema!r}: write it as name:TYPE,name:TYPE")
-            return {"fields": [column.groupdict() for column in columns if column]}
-        return schema
+        if not isinstance(schema, str):
+            return schema
+        if schema.lstrip().startswith("{"):
+            return parsed_json(schema)
+        columns = [COLUMN.fullmatch(each) for each in schema.split(",")]
+        if not all(columns):
+            raise ValueError(
+                f"{schema!r}: write it as name:TYPE,name:TYPE, or as the JSON of fields"
+            )
+        return {"fields": [column.groupdict() for column in columns if column]}
 
     @field_validator("schema_")
     @classmethod
@@ -381,7 +454,7 @@ class AvroEventOutput(ShardedOutput):
         return _joined(self.location, self.file_path_prefix)
 
 
-class PubSubEventOutput(Section):
+class PubSubEventOutput(NamedSection):
     """Messages of finished recordings are published to a topic."""
 
     type: Literal["pubsub"]
@@ -395,7 +468,7 @@ class PubSubEventOutput(Section):
         return self.topic
 
 
-class CustomEventOutput(Section):
+class CustomEventOutput(NamedSection):
     """Code of the user's own writes the messages that `build` gives; with keys of its own."""
 
     model_config = ConfigDict(extra="allow")
@@ -408,11 +481,5 @@ class CustomEventOutput(Section):
 EventOutput = Annotated[
     FileEventOutput | BigQueryEventOutput | AvroEventOutput | PubSubEventOutput | CustomEventOutput,
     Field(discriminator="type"),
+    BeforeValidator(with_small_type),
 ]
-EVENT_OUTPUTS = (
-    FileEventOutput,
-    BigQueryEventOutput,
-    AvroEventOutput,
-    PubSubEventOutput,
-    CustomEventOutput,
-)

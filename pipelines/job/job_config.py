@@ -1,17 +1,27 @@
 """Job files: Klio's `klio-job.yaml` version 2, with typed sections for what Beamsplitter adds."""
 
-import difflib
 import functools
 import json
+import logging
 import os
 import re
 import string
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ...errors import BeamsplitterError
 from ...models.separators.by_name import is_package
@@ -26,50 +36,87 @@ from ...storage import (
     absolute,
     scheme_of,
 )
-from ...transforms.settings import (
-    LimitSettings,
-    PlotSettings,
-    Section,
-    SeparationSettings,
-    SplitSettings,
-    StemSettings,
-    StorageSettings,
-)
+from ...transforms.settings import LimitSettings, Section, SplitSettings, StorageSettings
 from .event_config import (
-    EVENT_INPUTS,
-    EVENT_OUTPUTS,
     EventInput,
     EventOutput,
+    NamedSection,
     StreamingSettings,
     Topic,
+    parsed_json,
+    require_different_names,
+    with_small_type,
 )
+from .hints import advice, keys_at, require_no_misspelt
 from .locations import Location
 
 EXCERPT_LIMIT_S = 60.0
 TEMPLATE_NAME = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+INPUTS_AND_OUTPUTS = tuple(
+    ("job_config", section, list_name)
+    for section in ("events", "data")
+    for list_name in ("inputs", "outputs")
+)
+AUTOMATIC_NAME = re.compile(r"([a-z]+)([0-9]+)")
 KLIO_IMAGE = "worker_harness_container_image"
+# What Klio's version 1 had in one entry with the location of data, and Klio passes over.
+BESIDE_KLIO_DATA = ("topic", "subscription", "data_location")
+Runner = Literal["DirectRunner", "FnApiRunner", "DataflowRunner", "PortableRunner"]
+RUNNERS = {name.lower(): name for name in get_args(Runner)}
+DISK_TYPES = ("local-ssd", "pd-ssd", "pd-standard")
+DISK_TYPE_ADDRESS = re.compile(
+    r"compute\.googleapis\.com/projects/(?P<project>[^/]*)/(?P<kind>zones|regions)/"
+    r"(?P<place>[^/]*)/diskTypes/[a-z][-a-z0-9]*"
+)
+TimerUnit = Literal["ns", "nanoseconds", "us", "microseconds", "ms", "milliseconds", "s", "seconds"]
 
 
 class JobFileError(BeamsplitterError, ValueError):
     """A job file that can't be used; the message names file, place in it, and the fix."""
 
 
-class FileData(Section):
+class DataFolder(NamedSection):
     """A folder that recordings are read from, or results are written to."""
 
     type: Literal["file", "gcs"]
     location: Location
     file_suffix: str = ""
     skip_klio_existence_check: bool = False
-    ping: bool = False
-    force: bool = False
-    replace: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_klio_passes_over(cls, plain: Any) -> Any:
+        plain = with_small_type(plain)
+        if not isinstance(plain, dict) or plain.get("type") != "gcs":
+            return plain
+        rest = {key: value for key, value in plain.items() if key not in BESIDE_KLIO_DATA}
+        if plain.get("data_location"):
+            rest.setdefault("location", plain["data_location"])
+        return rest
 
     @model_validator(mode="after")
-    def _gcs_means_a_bucket(self) -> "FileData":
-        if self.type == "gcs" and not self.location.startswith(GCS_SCHEME):
-            raise ValueError(f"location of type gcs: {self.location!r} does not begin with gs://")
+    def _gcs_means_a_bucket(self) -> "DataFolder":
+        # Klio takes any path. A full one can't be meant for a bucket whose gs:// was forgotten.
+        is_bucket = self.location.startswith(GCS_SCHEME)
+        if self.type == "gcs" and not is_bucket and not os.path.isabs(self.location):
+            raise ValueError(
+                f"location of type gcs: {self.location!r} does not begin with gs://: write "
+                "gs://BUCKET/FOLDER, or type: file"
+            )
         return self
+
+
+class DataInput(DataFolder):
+    """The folder that the recordings lie in."""
+
+    ping: bool = False
+
+
+class DataOutput(DataFolder):
+    """The folder of the results."""
+
+    force: bool = False
+    replace: bool = False
 
 
 class UpstreamJob(Section):
@@ -83,15 +130,82 @@ class UpstreamJob(Section):
 class Events(Section):
     """Where the events come from, and where those of finished recordings go."""
 
-    inputs: list[EventInput] = Field(default_factory=list)
-    outputs: list[EventOutput] = Field(default_factory=list)
+    inputs: Annotated[list[EventInput], AfterValidator(require_different_names)] = Field(
+        default_factory=list
+    )
+    outputs: Annotated[list[EventOutput], AfterValidator(require_different_names)] = Field(
+        default_factory=list
+    )
 
 
 class Data(Section):
     """Where the recordings lie, and where the results go."""
 
-    inputs: list[FileData] = Field(default_factory=list, max_length=1)
-    outputs: list[FileData] = Field(default_factory=list, max_length=1)
+    inputs: list[DataInput] = Field(default_factory=list, max_length=1)
+    outputs: list[DataOutput] = Field(default_factory=list, max_length=1)
+
+
+def _log_level(level: str) -> str:
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise ValueError(
+            f"there is no log level {level!r}: it is debug, info, warning, error or critical"
+        )
+    return level
+
+
+def _options_of_client(value: Any) -> Any:
+    """Klio turns a client of metrics off with `false`; `true` is one with its defaults."""
+    if isinstance(value, bool):
+        return {} if value else None
+    return value
+
+
+class NativeMetrics(Section):
+    """Beam's own metrics, which are always there."""
+
+    timer_unit: TimerUnit = Field("ms", description="of timers that name none")
+
+
+class LoggedMetrics(Section):
+    """Each change of a metric is logged."""
+
+    level: Annotated[str, AfterValidator(_log_level)] = "debug"
+    timer_unit: TimerUnit | None = Field(None, description="in the log; default that of native")
+
+
+class ShumwayMetrics(Section):
+    """Klio's client for FFWD agents: checked, but there is none here."""
+
+    key: str | None = None
+    ffwd_addr: str | None = None
+    timer_unit: TimerUnit | None = None
+
+
+class MetricsSection(BaseModel):
+    """Klio's clients of metrics. Those of plug-ins are kept; one that looks misspelt is refused."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    native: Annotated[
+        NativeMetrics,
+        BeforeValidator(
+            lambda value: {} if isinstance(value, bool) else value,
+            json_schema_input_type=NativeMetrics | bool,
+        ),
+    ] = NativeMetrics()
+    logger: Annotated[
+        LoggedMetrics | None,
+        BeforeValidator(_options_of_client, json_schema_input_type=LoggedMetrics | bool | None),
+    ] = None
+    shumway: Annotated[
+        ShumwayMetrics | None,
+        BeforeValidator(_options_of_client, json_schema_input_type=ShumwayMetrics | bool | None),
+    ] = None
+
+    @model_validator(mode="after")
+    def _other_clients_are_not_misspelt(self) -> "MetricsSection":
+        require_no_misspelt(self)
+        return self
 
 
 class JobSection(BaseModel):
@@ -102,17 +216,14 @@ class JobSection(BaseModel):
     allow_non_klio_messages: bool = False
     blocking: bool = False
     wait_for_pipeline_running: bool = False
-    metrics: dict[str, Any] = Field(default_factory=dict)
+    metrics: MetricsSection = MetricsSection()
     events: Events = Events()
     data: Data = Data()
     upstream: UpstreamJob | None = None
 
     @model_validator(mode="after")
     def _extra_keys_are_not_misspelt(self) -> "JobSection":
-        for key in self.model_extra or {}:
-            near = difflib.get_close_matches(key, type(self).model_fields, 1, cutoff=0.8)
-            if near:
-                raise ValueError(f"unknown key {key!r}: did you mean {near[0]!r}?")
+        require_no_misspelt(self)
         return self
 
 
@@ -124,9 +235,7 @@ class PipelineSettings(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    runner: Literal["DirectRunner", "FnApiRunner", "DataflowRunner", "PortableRunner"] = (
-        "DataflowRunner"
-    )
+    runner: Runner = "DataflowRunner"
     streaming: bool = True
     direct_num_workers: int | None = Field(
         None, ge=1, description="worker processes on this machine; default one for each core"
@@ -142,6 +251,8 @@ class PipelineSettings(BaseModel):
 
     project: str | None = None
     region: str | None = None
+    worker_region: str | None = None
+    worker_zone: str | None = None
     temp_location: str | None = None
     staging_location: str | None = None
     template_location: str | None = None
@@ -194,24 +305,99 @@ class PipelineSettings(BaseModel):
             )
         return {**rest, "sdk_container_image": image}
 
-    @field_validator("labels", "experiments", "dataflow_service_options", mode="before")
+    @model_validator(mode="before")
+    @classmethod
+    def _klio_may_name_one_label_apart(cls, plain: Any) -> Any:
+        if not isinstance(plain, dict) or "label" not in plain:
+            return plain
+        rest = {name: value for name, value in plain.items() if name != "label"}
+        labels, label = _listed(rest.get("labels")) or [], _listed(plain["label"]) or []
+        if not isinstance(labels, list) or not isinstance(label, list):
+            raise ValueError("labels: is a list of name=value; label: is one of them")
+        return {**rest, "labels": [*labels, *(each for each in label if each not in labels)]}
+
+    @field_validator("runner", mode="before")
+    @classmethod
+    def _in_any_letters(cls, runner: Any) -> Any:
+        """As Beam has it: in small or capital letters, with or without `Runner`."""
+        if not isinstance(runner, str):
+            return runner
+        small = runner.lower()
+        return RUNNERS.get(small) or RUNNERS.get(f"{small}runner", runner)
+
+    @field_validator(
+        "labels",
+        "experiments",
+        "dataflow_service_options",
+        mode="before",
+        json_schema_input_type=list[str] | dict[str, Any] | str | None,
+    )
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            return [f"{name}={each}" for name, each in value.items()]
-        return value.split(",") if isinstance(value, str) else value
+        return _listed(value)
+
+    @field_validator(
+        "transform_name_mapping", mode="before", json_schema_input_type=dict[str, str] | str | None
+    )
+    @classmethod
+    def _maybe_as_json(cls, mapping: Any) -> Any:
+        return parsed_json(mapping) if isinstance(mapping, str) else mapping
+
+    @field_validator("worker_disk_type")
+    @classmethod
+    def _is_a_disk_type(cls, disk_type: str | None) -> str | None:
+        if disk_type in (None, *DISK_TYPES) or DISK_TYPE_ADDRESS.fullmatch(disk_type or ""):
+            return disk_type
+        raise ValueError(
+            f"{disk_type!r} is no type of disk: write {', '.join(DISK_TYPES)}, or an address, "
+            "compute.googleapis.com/projects/PROJECT/zones/ZONE/diskTypes/TYPE"
+        )
+
+    @model_validator(mode="after")
+    def _disk_is_where_the_workers_are(self) -> "PipelineSettings":
+        address = DISK_TYPE_ADDRESS.fullmatch(self.worker_disk_type or "")
+        if not address:
+            return self
+        project, kind, place = address["project"], address["kind"], address["place"]
+        if project and self.project and project != self.project:
+            raise ValueError(f"worker_disk_type: is one of {project}, project is {self.project}")
+        region = place.rpartition("-")[0] if kind == "zones" else place
+        if place and self.workers_region and region != self.workers_region:
+            raise ValueError(
+                f"worker_disk_type: is one of {place}, the workers are in {self.workers_region}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _beam_knows_the_other_options(self) -> "PipelineSettings":
-        others = self.model_extra or {}
+        # An option without a value sets nothing: Klio writes its own so when it saves a file.
+        others = [name for name, value in (self.model_extra or {}).items() if value is not None]
         known = beam_option_names() if others else frozenset()
         for name in others:
             if name not in known:
-                names = sorted({*known, *type(self).model_fields})
-                near = difflib.get_close_matches(name, names, 1)
-                hint = f": did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"{name!r} is no pipeline option of Beam{hint}")
+                hint = advice(name, sorted({*known, *type(self).model_fields}), JobConfig)
+                said = f"{name!r} is no pipeline option of Beam"
+                raise ValueError(f"{said}: {hint}" if hint else said)
         return self
+
+    @property
+    def workers_region(self) -> str | None:
+        """Where the workers are, as far as the options say it."""
+        if self.worker_zone:
+            return self.worker_zone.rpartition("-")[0]
+        return self.worker_region or self.region
+
+    @property
+    def full_disk_type(self) -> str | None:
+        """The address of the workers' type of disk; the name alone where their place is not said.
+
+        That of a region is the form that Klio sends to Dataflow.
+        """
+        disk_type, region, project = self.worker_disk_type, self.workers_region, self.project
+        if disk_type not in DISK_TYPES or not project or not region:
+            return disk_type
+        place = f"zones/{self.worker_zone}" if self.worker_zone else f"regions/{region}"
+        return f"compute.googleapis.com/projects/{project}/{place}/diskTypes/{disk_type}"
 
     @property
     def fused_stage_hints(self) -> dict[str, str]:
@@ -225,7 +411,16 @@ class PipelineSettings(BaseModel):
         options = self.model_dump(exclude={"accelerator"}, exclude_none=True)
         if isinstance(self.environment_config, dict):
             options["environment_config"] = json.dumps(self.environment_config)
+        if self.worker_disk_type is not None:
+            options["worker_disk_type"] = self.full_disk_type
         return {"save_main_session": False, **options}
+
+
+def _listed(value: Any) -> Any:
+    """The list that a text with commas, or names with values, stand for."""
+    if isinstance(value, dict):
+        return [f"{name}={each}" for name, each in value.items()]
+    return value.split(",") if isinstance(value, str) else value
 
 
 @functools.cache
@@ -461,8 +656,11 @@ def parse_job(
     JobFileError
         one line for each place that does not fit
     """
+    options = plain.get("pipeline_options")
+    # The project of topics and subscriptions that are named without one.
+    context = {"project": options.get("project") if isinstance(options, dict) else None}
     try:
-        return JobConfig.model_validate(plain)
+        return JobConfig.model_validate(plain, context=context)
     except ValidationError as error:
         lines = [_explain(problem, flags or {}) for problem in error.errors()]
         begin = f"{source}: " if source else ""
@@ -520,8 +718,9 @@ def change_value(plain: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise JobFileError(f"-O {override}: the value is no YAML: {error}") from error
     holder: Any = plain
-    for key in keys[:-1]:
-        holder = _step_into(holder, key, override)
+    for depth, key in enumerate(keys[:-1], 1):
+        empty: Any = [] if tuple(keys[:depth]) in INPUTS_AND_OUTPUTS else {}
+        holder = _step_into(holder, key, override, empty)
     if isinstance(holder, list):
         index = _find_in_list(holder, keys[-1], override)
         holder[index] = value
@@ -529,24 +728,50 @@ def change_value(plain: dict[str, Any], override: str) -> None:
         holder[keys[-1]] = value
 
 
-def _step_into(holder: Any, key: str, override: str) -> Any:
+def _step_into(holder: Any, key: str, override: str, empty: Any) -> Any:
     if isinstance(holder, list):
         return holder[_find_in_list(holder, key, override)]
     if holder.get(key) is None:
-        holder[key] = {}
+        holder[key] = empty
     if not isinstance(holder[key], dict | list):
         raise JobFileError(f"-O {override}: {key!r} holds a value, not keys")
     return holder[key]
 
 
 def _find_in_list(holder: list[Any], key: str, override: str) -> int:
-    """Klio addresses list items by index, or by the `name` that an item gives itself."""
+    """The index of an item by its own name, its number, or the name that Klio gives it.
+
+    The name that Klio would give to one item more adds it.
+    """
+    own = [item.get("name") if isinstance(item, dict) else None for item in holder]
+    if key in own:
+        return own.index(key)
     if key.isdigit() and int(key) < len(holder):
         return int(key)
-    for index, item in enumerate(holder):
-        if isinstance(item, dict) and item.get("name") == key:
-            return index
-    raise JobFileError(f"-O {override}: the list has no item {key!r}; items are numbered from 0")
+    automatic = _automatic_names(holder)
+    if key.lower() in automatic:
+        return automatic.index(key.lower())
+    new = AUTOMATIC_NAME.fullmatch(key.lower())
+    if new and _automatic_names([*holder, {"type": new[1]}])[-1] == key.lower():
+        holder.append({"type": new[1]})
+        return len(holder) - 1
+    names = [str(each) for pair in zip(own, automatic, strict=True) for each in pair if each]
+    raise JobFileError(
+        f"-O {override}: the list has no item {key!r}; items are numbered from 0"
+        + (f", and called {', '.join(names)}" if names else "")
+    )
+
+
+def _automatic_names(items: list[Any]) -> list[str | None]:
+    """Klio's names of items that have none: the type, and a number among those of the type."""
+    counts: Counter[str] = Counter()
+    names: list[str | None] = []
+    for item in items:
+        kind = item.get("type") if isinstance(item, dict) and not item.get("name") else None
+        names.append(f"{kind.lower()}{counts[kind.lower()]}" if isinstance(kind, str) else None)
+        if isinstance(kind, str):
+            counts[kind.lower()] += 1
+    return names
 
 
 def _explain(problem: Any, flags: Mapping[str, str]) -> str:
@@ -557,8 +782,9 @@ def _explain(problem: Any, flags: Mapping[str, str]) -> str:
     place = _named(".".join(map(str, keys)), flags)
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(keys[-1]), _known_keys(), 1)
-        message = f"unknown key; did you mean {near[0]!r}?" if near else "unknown key"
+        *section, key = problem["loc"]
+        hint = advice(str(key), keys_at(JobConfig, section), JobConfig)
+        message = f"unknown key; {hint}" if hint else "unknown key"
     elif problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
         message = "write keys below it"
     elif problem["type"] == "string_pattern_mismatch":
@@ -580,11 +806,3 @@ def _form_of(pattern: str) -> str:
     """A regular expression of this schema as people write what it means."""
     form = re.sub(r"\[\^.\]\+", "…", pattern.strip("^$"))
     return form.replace("[1-9][0-9]*", "N").replace("(;…)*", "")
-
-
-def _known_keys() -> set[str]:
-    sections = (JobConfig, JobSection, PipelineSettings, Events, Data, FileData, UpstreamJob)
-    settings = (SeparationSettings, StemSettings, PlotSettings, StreamingSettings, StorageSettings)
-    events = (*EVENT_INPUTS, *EVENT_OUTPUTS)
-    fields = [section.model_fields for section in (*sections, *settings, LimitSettings, *events)]
-    return {field.alias or name for each in fields for name, field in each.items()}

@@ -65,9 +65,9 @@ def places_of(job: JobConfig) -> list[NamedPlace]:
     for index, folder in enumerate(data.inputs):
         key = f"job_config.data.inputs.{index}.location"
         places.append(NamedPlace(key, folder.location, "recordings", "read", "folder"))
-    for index, folder in enumerate(data.outputs):
+    for index, results in enumerate(data.outputs):
         key = f"job_config.data.outputs.{index}.location"
-        places.append(NamedPlace(key, folder.location, "results", "write", "nothing"))
+        places.append(NamedPlace(key, results.location, "results", "write", "nothing"))
     for name in ("temp_location", "staging_location"):
         location = getattr(settings, name)
         if location:

@@ -20,7 +20,7 @@ from ...storage.file_facts import GCS_SCHEME
 from ..events.elements import require_events
 from ..events.outputs import prepare_outputs
 from ..job.event_config import FolderEvents, GlobEvents, RecordingEvents
-from ..job.job_config import JobConfig, JobFileError, PipelineSettings
+from ..job.job_config import DISK_TYPES, JobConfig, JobFileError, PipelineSettings
 from ..job.resources import places_of
 from .dataflow_jobs import DataflowJobs, explained
 from .submission import build_for_service, parse_options, write_summary
@@ -235,6 +235,11 @@ def _problems_of_options(job: JobConfig) -> Iterator[str]:
         )
     if not settings.project:
         yield "pipeline_options.project: name the Google Cloud project"
+    if settings.worker_disk_type in DISK_TYPES and not settings.workers_region:
+        yield (
+            "pipeline_options.region: name it, or worker_zone: what Dataflow calls "
+            f"{settings.worker_disk_type} says where the workers are"
+        )
     if not settings.sdk_container_image and not settings.setup_file:
         yield f"pipeline_options.sdk_container_image: {NO_IMAGE}"
     for name in ("setup_file", "requirements_file"):

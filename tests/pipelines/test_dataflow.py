@@ -97,7 +97,10 @@ def test_a_batch_job_says_what_its_file_says() -> None:
     assert description.job["type"] == "JOB_TYPE_BATCH"
     assert description.job["labels"] == {"team": "audio", "stage": "test"}
     assert pool["machineType"] == "n2-standard-4"
-    assert (pool["diskSizeGb"], pool["diskType"]) == (50, "pd-ssd")
+    assert pool["diskSizeGb"] == 50
+    assert pool["diskType"] == (
+        "compute.googleapis.com/projects/my-project/regions/europe-west4/diskTypes/pd-ssd"
+    )
     assert pool["numThreadsPerWorker"] == 3
     assert pool["autoscalingSettings"]["maxNumWorkers"] == 7
     assert pool["ipConfiguration"] == "WORKER_IP_PRIVATE"
@@ -255,6 +258,7 @@ def test_wrong_options_are_refused_when_the_file_is_read(
     ("options", "facts"),
     [
         ({"project": None}, ["project"]),
+        ({"worker_disk_type": "pd-ssd", "region": None}, ["region", "worker_zone", "pd-ssd"]),
         ({"temp_location": None}, ["temp_location", "gs://"]),
         ({"temp_location": "temp"}, ["temp_location: temp"]),
         ({"staging_location": "x"}, ["staging_location: x"]),

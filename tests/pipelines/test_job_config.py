@@ -99,7 +99,7 @@ def test_a_klio_v2_file_loads_unchanged(tmp_path: Path) -> None:
         ),
         (
             {"job_config": {"events": {"outputs": [{"type": "pubsub", "topic": "finished"}]}}},
-            ["events.outputs.0.topic:", "'finished'", "projects/…/topics/…"],
+            ["events.outputs.0.topic:", "'finished'", "pipeline_options.project"],
         ),
         (
             {"storage": {"kms_key": "mine"}},

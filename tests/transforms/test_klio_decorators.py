@@ -598,15 +598,45 @@ class TestMetrics:
             context.metrics.gauge("level").set(7)
             context.metrics.timer("work", transform="Step").record(3_000_000)
         logged = [(record.levelname, record.getMessage()) for record in caplog.records]
-        if logger == {}:
-            assert logged == []
-            return
         level = str((logger if logger is not True else {}).get("level", "debug")).upper()
         assert logged == [
             (level, "[metric] counter Step/songs: 2"),
             (level, "[metric] gauge klio/level: 7"),
-            (level, "[metric] timer Step/work: 3"),
+            (level, "[metric] timer Step/work: 3 ms"),
         ]
+
+    @pytest.mark.parametrize(
+        ("metrics", "given", "recorded", "logged"),
+        [
+            ({}, None, 3, None),
+            ({"native": {"timer_unit": "us"}}, None, 3_000, None),
+            ({"native": {"timer_unit": "microseconds"}}, "nanoseconds", 3_000_000, None),
+            ({"native": {"timer_unit": "us"}, "logger": True}, None, 3_000, "3000 us"),
+            ({"logger": {"timer_unit": "ns"}}, None, 3, "3000000 ns"),
+            ({"logger": {"timer_unit": "seconds"}}, "us", 3_000, "3000 us"),
+            ({"shumway": {"timer_unit": "ns"}}, None, 3, None),
+        ],
+    )
+    def test_the_configuration_decides_on_units(self, metrics, given, recorded, logged, caplog):
+        """A timer's own unit goes first; the log has one of its own."""
+        context = KlioContext(config={"job_config": {"metrics": metrics}})
+
+        def work(_):
+            context.metrics.timer("work", transform="Step", timer_unit=given).record(3_000_000)
+
+        pipeline = beam.Pipeline(options=run_options())
+        with caplog.at_level(logging.DEBUG, logger="klio"), pipeline:
+            pipeline | beam.Create([1]) | beam.Map(work)
+        found = pipeline.result.metrics().query(beam.metrics.MetricsFilter().with_namespace("Step"))
+        assert [each.committed.sum for each in found["distributions"]] == [recorded]
+        lines = [record.getMessage() for record in caplog.records if record.name == "klio"]
+        assert lines == ([f"[metric] timer Step/work: {logged}"] if logged else [])
+
+    @pytest.mark.parametrize("client", ["native", "logger"])
+    def test_a_unit_that_is_none(self, client):
+        config = {"job_config": {"metrics": {client: {"timer_unit": "minutes"}}}}
+        with pytest.raises(ValueError, match=f"metrics.{client}: .*'minutes'"):
+            KlioContext(config=config)
 
     def test_a_log_level_that_is_none(self):
         config = {"job_config": {"metrics": {"logger": {"level": "loud"}}}}

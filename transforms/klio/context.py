@@ -20,7 +20,7 @@ import inspect
 import logging
 import time
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self, TypeVar
 
 import apache_beam as beam
@@ -30,21 +30,47 @@ from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from .message import KlioJob
 
 _NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
+_LONG_UNITS = {"nanoseconds": "ns", "microseconds": "us", "milliseconds": "ms", "seconds": "s"}
 
 Bindable = TypeVar("Bindable")
+
+
+def _short_unit(unit: Any) -> str:
+    """A unit of time by its short name: `ns`, `us`, `ms` or `s`.
+
+    Raises
+    ------
+    ValueError
+        it is no such unit.
+    """
+    short = _LONG_UNITS.get(unit, unit)
+    if short not in _NANOSECONDS:
+        raise ValueError(f"timer_unit is one of {', '.join(_NANOSECONDS)}, not {unit!r}.")
+    return str(short)
 
 
 class KlioTimer:
     """Measures wall time into a Beam distribution; made anew for each use, not for sharing.
 
     Use it in a `with` block, by `start` and `stop`, or `record` a time measured elsewhere.
+
+    Parameters
+    ----------
+    unit
+        of the whole numbers in the distribution: `ns`, `us`, `ms`, `s`, or their full names.
+    logged
+        told of each time, in nanoseconds, too.
     """
 
-    def __init__(self, distribution: Any, unit: str = "ms") -> None:
-        if unit not in _NANOSECONDS:
-            raise ValueError(f"timer_unit is one of {', '.join(_NANOSECONDS)}, not {unit!r}.")
+    def __init__(
+        self,
+        distribution: Any,
+        unit: str = "ms",
+        logged: Callable[[int], None] | None = None,
+    ) -> None:
         self._distribution = distribution
-        self._unit = unit
+        self._unit = _short_unit(unit)
+        self._logged = logged
         self._began: int | None = None
 
     def start(self) -> None:
@@ -59,6 +85,8 @@ class KlioTimer:
 
     def record(self, nanoseconds: int) -> None:
         self._distribution.update(round(nanoseconds / _NANOSECONDS[self._unit]))
+        if self._logged is not None:
+            self._logged(nanoseconds)
 
     def __enter__(self) -> Self:
         self.start()
@@ -77,24 +105,20 @@ class _LoggedMetric:
 
     def inc(self, n: int = 1) -> None:
         self.metric.inc(n)
-        self._log("counter", n)
+        self.log("counter", n)
 
     def dec(self, n: int = 1) -> None:
         self.metric.dec(n)
-        self._log("counter", -n)
+        self.log("counter", -n)
 
     def set(self, value: int) -> None:
         self.metric.set(value)
-        self._log("gauge", value)
+        self.log("gauge", value)
 
-    def update(self, value: int) -> None:
-        self.metric.update(value)
-        self._log("timer", value)
-
-    def _log(self, kind: str, value: int) -> None:
+    def log(self, kind: str, value: object) -> None:
         name = self.metric.metric_name
         logging.getLogger("klio").log(
-            self.log_level, "[metric] %s %s/%s: %d", kind, name.namespace, name.name, value
+            self.log_level, "[metric] %s %s/%s: %s", kind, name.namespace, name.name, value
         )
 
 
@@ -108,27 +132,49 @@ class KlioMetrics:
         the namespace of metrics that name none.
     log_level
         log each change at this level, to the logger "klio", too.
+    timer_unit
+        of timers that name none: `ns`, `us`, `ms`, `s`, or their full names.
+    log_timer_unit
+        of such timers in the log; default `timer_unit`.
     """
 
     default_transform: str = "klio"
     log_level: int | None = None
+    timer_unit: str = "ms"
+    log_timer_unit: str | None = None
 
     @classmethod
     def of_config(cls, config: Any) -> "KlioMetrics":
-        """As `job_config.metrics.logger` of a configuration says: `false`, or `{level: debug}`.
+        """As `job_config.metrics` of a configuration says.
+
+        `native: {timer_unit: s}`; `logger: {level: debug, timer_unit: ns}`, or `true` or `false`.
 
         Raises
         ------
         ValueError
-            there is no such log level.
+            there is no such log level, or unit of time.
         """
-        options = _get(_get(_get(config, "job_config"), "metrics"), "logger")
-        if not options:
-            return cls()
-        level = str((_get(options, "level") if options is not True else None) or "debug").upper()
+        metrics = _get(_get(config, "job_config"), "metrics")
+        native, logger = _get(metrics, "native"), _get(metrics, "logger")
+        unit = cls._unit(native, "native") or cls.timer_unit
+        if logger is None or logger is False:
+            return cls(timer_unit=unit)
+        level = str(_get(logger, "level") or "debug").upper()
         if level not in logging.getLevelNamesMapping():
             raise ValueError(f"job_config.metrics.logger.level: there is no log level {level!r}.")
-        return cls(log_level=logging.getLevelNamesMapping()[level])
+        return cls(
+            log_level=logging.getLevelNamesMapping()[level],
+            timer_unit=unit,
+            log_timer_unit=cls._unit(logger, "logger"),
+        )
+
+    @staticmethod
+    def _unit(client: Any, name: str) -> str | None:
+        unit = _get(client, "timer_unit")
+        try:
+            return None if unit is None else _short_unit(unit)
+        except ValueError as error:
+            raise ValueError(f"job_config.metrics.{name}: {error}") from error
 
     def counter(self, name: str, transform: str | None = None) -> Any:
         """A counter with `inc(n=1)` and `dec(n=1)`."""
@@ -138,10 +184,21 @@ class KlioMetrics:
         """A gauge with `set(value)`, a whole number."""
         return self._logged(Metrics.gauge(transform or self.default_transform, name))
 
-    def timer(self, name: str, transform: str | None = None, timer_unit: str = "ms") -> KlioTimer:
-        """A new timer, in whole `ns`, `us`, `ms` or `s`."""
+    def timer(
+        self, name: str, transform: str | None = None, timer_unit: str | None = None
+    ) -> KlioTimer:
+        """A new timer, in whole `ns`, `us`, `ms` or `s`; without a unit, in that of the job."""
         distribution = Metrics.distribution(transform or self.default_transform, name)
-        return KlioTimer(self._logged(distribution), timer_unit)
+        unit = _short_unit(timer_unit or self.timer_unit)
+        if self.log_level is None:
+            return KlioTimer(distribution, unit)
+        metric = _LoggedMetric(distribution, self.log_level)
+        shown = _short_unit(timer_unit or self.log_timer_unit or unit)
+
+        def log(nanoseconds: int) -> None:
+            metric.log("timer", f"{round(nanoseconds / _NANOSECONDS[shown])} {shown}")
+
+        return KlioTimer(distribution, unit, log)
 
     def _logged(self, metric: Any) -> Any:
         return metric if self.log_level is None else _LoggedMetric(metric, self.log_level)
