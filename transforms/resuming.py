@@ -1,12 +1,13 @@
 """What of a recording is done already, and what is still to do. No Beam: launchers ask, too."""
 
 import dataclasses
+import errno
 import os
 from collections.abc import Sequence
 
 from ..audio.extensions import has_audio_extension
 from ..errors import BeamsplitterError
-from ..storage import FileStat, OutputTree, Storage
+from ..storage import FileStat, OutputTree, Storage, StorageError
 from .manifest import (
     FoundManifest,
     differences,
@@ -84,19 +85,21 @@ class Resumption:
         Raises
         ------
         StorageError
-            the recording is not there, or can't be accessed
+            the recording is not there, and was not finished before, or can't be accessed
         OtherResultsError
             what would be replaced may not be
         """
         element, uri = self.place_of(element)
-        found = self.tree.storage.stat(uri)
         name = element if self.roots is None else name_below(uri, self.roots)
+        try:
+            found = self.tree.storage.stat(uri)
+        except StorageError as error:
+            finished_before = None if force else self._receipt_without(element, name, uri, message)
+            if error.errno != errno.ENOENT or finished_before is None:
+                raise
+            return finished_before
         folder, manifest = self._folder_of(name, uri)
-        if (
-            self.finished_suffix
-            and not force
-            and self.tree.is_there(element + self.finished_suffix)
-        ):
+        if not force and self._is_finished_as_klio_has_it(element):
             return Receipt(element, folder, 0.0, (), skipped=True, message=message)
         is_same = manifest is not None and self._is_same(manifest, found, uri)
         todo = tuple(self.digests)
@@ -106,15 +109,7 @@ class Resumption:
             if not todo:
                 if renew:
                     self._renew(manifest, folder, found, uri)
-                content = manifest.content
-                return Receipt(
-                    element,
-                    folder,
-                    content.input.duration_s,
-                    content.files,
-                    skipped=True,
-                    message=message,
-                )
+                return _receipt_of(element, folder, manifest, message)
         kept: set[str] = set()
         if manifest:
             self._require_replaceable(manifest, todo, folder, uri, is_same=is_same)
@@ -133,6 +128,22 @@ class Resumption:
             stale=tuple(file.name for file in files if file.branch not in kept),
             message=message,
         )
+
+    def _is_finished_as_klio_has_it(self, element: str) -> bool:
+        return bool(self.finished_suffix) and self.tree.is_there(element + self.finished_suffix)
+
+    def _receipt_without(self, element: str, name: str, uri: str, message: bytes) -> Receipt | None:
+        """The receipt of a recording that was finished before it went away; None if it was not."""
+        folders = dict.fromkeys((without_extension(name), name))
+        for folder in folders if has_audio_extension(name) else (name,):
+            manifest = read_manifest(self.tree, folder)
+            if manifest and manifest.content.input.uri == uri:
+                finished = finished_branches(manifest, self.tree, folder, self.digests)
+                if not self._todo_after(finished):
+                    return _receipt_of(element, folder, manifest, message)
+        if self._is_finished_as_klio_has_it(element):
+            return Receipt(element, without_extension(name), 0.0, (), skipped=True, message=message)
+        return None
 
     def place_of(self, element: str) -> tuple[str, str]:
         """The path below the location, and the whole path, of an element that is either.
@@ -229,6 +240,14 @@ class Resumption:
         if finished_branches(manifest, self.tree, folder, digests) == set(digests):
             renewed = dataclasses.replace(content.input, generation=found.generation, uri=uri)
             write_manifest(dataclasses.replace(content, input=renewed), self.tree, folder)
+
+
+def _receipt_of(element: str, folder: str, manifest: FoundManifest, message: bytes) -> Receipt:
+    """The receipt of a recording that its manifest shows as finished."""
+    content = manifest.content
+    return Receipt(
+        element, folder, content.input.duration_s, content.files, skipped=True, message=message
+    )
 
 
 def shares_name(uri: str, storage: Storage) -> bool:

@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from ...audio.extensions import AUDIO_EXTENSIONS
 from ...errors import BeamsplitterError
 from ...models.separators.by_name import is_package
 from ...models.separators.recipes import NearestNeighborRecipe, recipe_of
@@ -59,6 +60,11 @@ INPUTS_AND_OUTPUTS = tuple(
 )
 AUTOMATIC_NAME = re.compile(r"([a-z]+)([0-9]+)")
 KLIO_IMAGE = "worker_harness_container_image"
+DECIDED_HERE = {
+    "job_name": "the name at the top of the file counts",
+    "direct_running_mode": "workers on this machine are processes",
+    "save_main_session": "steps are found by their modules",
+}
 # What Klio's version 1 had in one entry with the location of data, and Klio passes over.
 BESIDE_KLIO_DATA = ("topic", "subscription", "data_location")
 Runner = Literal["DirectRunner", "FnApiRunner", "DataflowRunner", "PortableRunner"]
@@ -93,6 +99,14 @@ class DataFolder(NamedSection):
         if plain.get("data_location"):
             rest.setdefault("location", plain["data_location"])
         return rest
+
+    @field_validator("file_suffix")
+    @classmethod
+    def _has_its_dot(cls, suffix: str) -> str:
+        """Klio adds one, but only where it loads recordings."""
+        if f".{suffix}" in AUDIO_EXTENSIONS:
+            raise ValueError(f"{suffix!r} is added to elements as it is: write '.{suffix}'")
+        return suffix
 
     @model_validator(mode="after")
     def _gcs_means_a_bucket(self) -> "DataFolder":
@@ -323,6 +337,10 @@ class PipelineSettings(BaseModel):
         if not isinstance(runner, str):
             return runner
         small = runner.lower()
+        if small == "directgkerunner":
+            raise ValueError(
+                "DirectGKERunner: here DirectRunner runs streams in any pod, see docs/pubsub.md"
+            )
         return RUNNERS.get(small) or RUNNERS.get(f"{small}runner", runner)
 
     @field_validator(
@@ -368,10 +386,28 @@ class PipelineSettings(BaseModel):
             )
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _others_have_a_value(cls, plain: Any) -> Any:
+        """Klio writes all its options into files that it saves, those without a value as null."""
+        if not isinstance(plain, dict):
+            return plain
+        return {
+            name: value
+            for name, value in plain.items()
+            if value is not None or name in cls.model_fields
+        }
+
+    @model_validator(mode="after")
+    def _others_are_not_decided_here(self) -> "PipelineSettings":
+        for name in self.model_extra or {}:
+            if name in DECIDED_HERE:
+                raise ValueError(f"{name}: leave it out: {DECIDED_HERE[name]}")
+        return self
+
     @model_validator(mode="after")
     def _beam_knows_the_other_options(self) -> "PipelineSettings":
-        # An option without a value sets nothing: Klio writes its own so when it saves a file.
-        others = [name for name, value in (self.model_extra or {}).items() if value is not None]
+        others = self.model_extra or {}
         known = beam_option_names() if others else frozenset()
         for name in others:
             if name not in known:
@@ -452,6 +488,16 @@ class JobConfig(SplitSettings):
     streaming: StreamingSettings = StreamingSettings()
     storage: StorageSettings = StorageSettings()
     limits: LimitSettings = LimitSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_may_stand_twice(cls, plain: Any) -> Any:
+        """Klio writes it into the pipeline options, too, of files that it saves."""
+        options = plain.get("pipeline_options") if isinstance(plain, dict) else None
+        if not isinstance(options, dict) or options.get("job_name") != plain.get("job_name"):
+            return plain
+        rest = {name: value for name, value in options.items() if name != "job_name"}
+        return {**plain, "pipeline_options": rest}
 
     @model_validator(mode="after")
     def _literal_graph_is_for_excerpts(self) -> "JobConfig":
@@ -674,7 +720,7 @@ class _Unfilled(str):
 def _filled(value: Any) -> Any:
     """The same value, each `${NAME}` in its texts filled from the environment."""
     if isinstance(value, dict):
-        return {key: _filled(each) for key, each in value.items()}
+        return {_filled(key): _filled(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_filled(each) for each in value]
     if not isinstance(value, str):
@@ -685,7 +731,7 @@ def _filled(value: Any) -> Any:
 
 
 def _require_filled(value: Any, source: str) -> None:
-    for each in value.values() if isinstance(value, dict) else value:
+    for each in [*value, *value.values()] if isinstance(value, dict) else value:
         if isinstance(each, dict | list):
             _require_filled(each, source)
         elif isinstance(each, _Unfilled):
@@ -793,6 +839,11 @@ def _explain(problem: Any, flags: Mapping[str, str]) -> str:
         message = f"unknown type {context['tag']!r}: it is one of {context['expected_tags']}"
     elif problem["type"] == "union_tag_not_found":
         message = "name its type"
+    elif problem["type"] == "too_long":
+        message = (
+            f"a job has {context['max_length']}, not {context['actual_length']}: leave the others "
+            "out, or use them in a graph of your own (docs/porting-from-klio.md)"
+        )
     return f"{place}: {message}" if place else message
 
 

@@ -10,6 +10,7 @@ import yaml
 from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
     PipelineOptions,
+    ProfilingOptions,
     StandardOptions,
     WorkerOptions,
 )
@@ -19,6 +20,7 @@ from google.cloud.bigquery import SchemaField
 
 from beamsplitter.pipelines.commands.schema import schema_of
 from beamsplitter.pipelines.job.job_config import (
+    DECIDED_HERE,
     DISK_TYPES,
     RUNNERS,
     JobConfig,
@@ -27,6 +29,7 @@ from beamsplitter.pipelines.job.job_config import (
     load_job,
     parse_job,
 )
+from beamsplitter.pipelines.local.engine import local_options
 from beamsplitter.pipelines.services.submission import parse_options
 from beamsplitter.transforms.klio.context import KlioContext, KlioTimer
 
@@ -470,3 +473,46 @@ def test_clients_of_metrics(metrics: dict[str, Any], logged: bool) -> None:
 )
 def test_bogus_metrics_are_named(metrics: Any, facts: list[str]) -> None:
     assert_names(refused(job_config={"metrics": metrics}), "job.yaml: ", *facts)
+
+
+# What is decided here -----------------------------------------------------------------------------
+
+
+def test_what_klio_saves_into_pipeline_options_is_no_option_twice() -> None:
+    """`klio job config set` writes all that it knows, the name of the job, too."""
+    job = job_of(options={**BATCH, "job_name": "j", "gke_namespace": None, "profile_cpu": True})
+    options = local_options(job, workers=2)
+    assert options.view_as(GoogleCloudOptions).job_name == "j"
+    assert options.view_as(ProfilingOptions).profile_cpu
+
+
+@pytest.mark.parametrize("name", DECIDED_HERE)
+def test_options_that_are_decided_here_are_refused(name: str) -> None:
+    message = refused(pipeline_options={**BATCH, name: "something"})
+    assert_names(message, "job.yaml: pipeline_options", name, DECIDED_HERE[name])
+
+
+def test_the_runner_for_kubernetes_has_an_heir() -> None:
+    assert_names(refused(pipeline_options={"runner": "DirectGKERunner"}), "DirectRunner", "pubsub.md")
+
+
+def test_several_folders_of_recordings_are_for_graphs_of_ones_own() -> None:
+    folders = [{"type": "file", "location": name} for name in ("a", "b")]
+    message = refused(job_config={"data": {"inputs": folders}})
+    assert_names(message, "job_config.data.inputs", "has 1, not 2", "porting-from-klio.md")
+
+
+def test_a_suffix_without_its_dot_is_refused() -> None:
+    """Klio adds one where it loads recordings, but not where it asks whether they are there."""
+    folder = {"type": "file", "location": "in", "file_suffix": "ogg"}
+    message = refused(job_config={"data": {"inputs": [folder]}})
+    assert_names(message, "job_config.data.inputs.0.file_suffix", "'ogg'", "'.ogg'")
+
+
+def test_keys_of_a_template_are_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("job_name: j\njob_config: {'${MY_KEY}': 1}\n")
+    with pytest.raises(JobFileError, match=r"\$\{MY_KEY\} is not filled"):
+        load_job(str(path))
+    monkeypatch.setenv("MY_KEY", "my_key")
+    assert load_job(str(path)).job_config.model_extra == {"my_key": 1}

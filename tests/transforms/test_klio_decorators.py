@@ -583,6 +583,34 @@ class TestMetrics:
             thread.join()
         assert [round(n / 1e9, 1) for n in sorted(recorded)] == [0.1, 0.1, 0.3]
 
+    def test_a_timer_of_a_step_may_be_used_by_several_threads(self, monkeypatch):
+        """Klio's way is to make it in `__init__`; a stop by another thread lost the message."""
+        recorded = []
+        timer = pickle.loads(pickle.dumps(KlioMetrics().timer("work")))
+        monkeypatch.setattr(KlioTimer, "record", lambda self, time_ns: recorded.append(time_ns))
+        barrier = threading.Barrier(2)
+
+        def work(seconds):
+            timer.start()
+            barrier.wait()
+            time.sleep(seconds)
+            timer.stop()
+
+        threads = [threading.Thread(target=work, args=[seconds]) for seconds in (0.05, 0.3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(recorded) == 2
+        assert recorded[1] - recorded[0] > 0.2e9
+
+    def test_a_step_without_a_job_says_that_it_is_not_bound(self):
+        context = pickle.loads(pickle.dumps(KlioContext()))
+        assert context == KlioContext()
+        assert not context.allow_non_klio_messages
+        with pytest.raises(AttributeError, match=r"job_config.*bind_context"):
+            context.config.job_config.my_key  # noqa: B018
+
     def test_timer(self):
         timer = KlioMetrics().timer("t")
         with pytest.raises(RuntimeError, match="not started"):
@@ -595,13 +623,13 @@ class TestMetrics:
         context = KlioContext(config={"job_config": {"metrics": {"logger": logger}}})
         with caplog.at_level(logging.DEBUG, logger="klio"):
             context.metrics.counter("songs", transform="Step").inc(2)
-            context.metrics.gauge("level").set(7)
+            context.metrics.gauge("level", tags={"song": "a"}).set(7)
             context.metrics.timer("work", transform="Step").record(3_000_000)
         logged = [(record.levelname, record.getMessage()) for record in caplog.records]
         level = str((logger if logger is not True else {}).get("level", "debug")).upper()
         assert logged == [
             (level, "[metric] counter Step/songs: 2"),
-            (level, "[metric] gauge klio/level: 7"),
+            (level, "[metric] gauge klio/level: 7 {'song': 'a'}"),
             (level, "[metric] timer Step/work: 3 ms"),
         ]
 

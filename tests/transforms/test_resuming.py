@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from beamsplitter.audio.decoding.audio_reader import AudioInfo
-from beamsplitter.storage import OutputTree, Storage
+from beamsplitter.storage import OutputTree, Storage, StorageError
 from beamsplitter.transforms.manifest import (
     differences,
     manifest_of,
@@ -122,6 +122,29 @@ def test_what_comes_or_goes_beside_a_recording_moves_and_redoes_nothing(world: W
     assert world.finish("a.flac") == "a.flac"
     (world.music / "a.mp3").unlink()
     assert world.is_done("a.flac")
+
+
+def test_what_was_finished_before_its_recording_went_stays_finished(world: World) -> None:
+    """Klio passes on what is there, even if what it was made of is gone."""
+    world.write("a.wav")
+    world.write("b.wav")
+    world.finish("a.wav")
+    for name in ("a.wav", "b.wav"):
+        (world.music / name).unlink()
+    receipt = world.ask("a.wav")
+    assert isinstance(receipt, Receipt)
+    assert (receipt.folder, receipt.skipped) == ("a", True)
+    assert receipt.files
+    for name, more in (
+        ("b.wav", {}),  # was not finished
+        ("a.wav", {"force": True}),
+        ("a.wav", {"settings": SplitSettings(stems={"format": "wav"})}),
+    ):
+        with pytest.raises(StorageError, match="is not there"):
+            world.ask(name, **more)
+    world.tree.write(b"", "b.wav.png")
+    klio = world.resumption(finished_suffix=".png")
+    assert isinstance(klio.pending_or_receipt("b.wav", force=False), Receipt)
 
 
 def test_names_are_those_below_the_input_that_means_a_recording(world: World) -> None:

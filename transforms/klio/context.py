@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import inspect
 import logging
+import threading
 import time
 import types
 from collections.abc import Callable, Mapping
@@ -50,9 +51,10 @@ def _short_unit(unit: Any) -> str:
 
 
 class KlioTimer:
-    """Measures wall time into a Beam distribution; made anew for each use, not for sharing.
+    """Measures wall time into a Beam distribution.
 
-    Use it in a `with` block, by `start` and `stop`, or `record` a time measured elsewhere.
+    Use it in a `with` block, by `start` and `stop`, or `record` a time measured elsewhere. Threads
+    may share one: each measures its own time.
 
     Parameters
     ----------
@@ -71,17 +73,17 @@ class KlioTimer:
         self._distribution = distribution
         self._unit = _short_unit(unit)
         self._logged = logged
-        self._began: int | None = None
+        self._began: dict[int, int] = {}  # by thread
 
     def start(self) -> None:
-        self._began = time.perf_counter_ns()
+        self._began[threading.get_ident()] = time.perf_counter_ns()
 
     def stop(self) -> None:
         """Records the time since `start`."""
-        if self._began is None:
+        began = self._began.pop(threading.get_ident(), None)
+        if began is None:
             raise RuntimeError("This timer was not started.")
-        self.record(time.perf_counter_ns() - self._began)
-        self._began = None
+        self.record(time.perf_counter_ns() - began)
 
     def record(self, nanoseconds: int) -> None:
         self._distribution.update(round(nanoseconds / _NANOSECONDS[self._unit]))
@@ -102,6 +104,7 @@ class _LoggedMetric:
 
     metric: Any
     log_level: int
+    tags: Mapping[str, Any] | None = None
 
     def inc(self, n: int = 1) -> None:
         self.metric.inc(n)
@@ -117,14 +120,17 @@ class _LoggedMetric:
 
     def log(self, kind: str, value: object) -> None:
         name = self.metric.metric_name
+        tags = f" {dict(self.tags)}" if self.tags else ""
         logging.getLogger("klio").log(
-            self.log_level, "[metric] %s %s/%s: %s", kind, name.namespace, name.name, value
+            self.log_level, "[metric] %s %s/%s: %s%s", kind, name.namespace, name.name, value, tags
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class KlioMetrics:
     """Beam's own metrics by Klio's names; `transform` is Beam's namespace.
+
+    Beam's have no tags: those that are given stand in the log's lines only, as in Klio.
 
     Parameters
     ----------
@@ -176,23 +182,31 @@ class KlioMetrics:
         except ValueError as error:
             raise ValueError(f"job_config.metrics.{name}: {error}") from error
 
-    def counter(self, name: str, transform: str | None = None) -> Any:
+    def counter(
+        self, name: str, transform: str | None = None, tags: Mapping[str, Any] | None = None
+    ) -> Any:
         """A counter with `inc(n=1)` and `dec(n=1)`."""
-        return self._logged(Metrics.counter(transform or self.default_transform, name))
+        return self._logged(Metrics.counter(transform or self.default_transform, name), tags)
 
-    def gauge(self, name: str, transform: str | None = None) -> Any:
+    def gauge(
+        self, name: str, transform: str | None = None, tags: Mapping[str, Any] | None = None
+    ) -> Any:
         """A gauge with `set(value)`, a whole number."""
-        return self._logged(Metrics.gauge(transform or self.default_transform, name))
+        return self._logged(Metrics.gauge(transform or self.default_transform, name), tags)
 
     def timer(
-        self, name: str, transform: str | None = None, timer_unit: str | None = None
+        self,
+        name: str,
+        transform: str | None = None,
+        timer_unit: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> KlioTimer:
         """A new timer, in whole `ns`, `us`, `ms` or `s`; without a unit, in that of the job."""
         distribution = Metrics.distribution(transform or self.default_transform, name)
         unit = _short_unit(timer_unit or self.timer_unit)
         if self.log_level is None:
             return KlioTimer(distribution, unit)
-        metric = _LoggedMetric(distribution, self.log_level)
+        metric = _LoggedMetric(distribution, self.log_level, tags)
         shown = _short_unit(timer_unit or self.log_timer_unit or unit)
 
         def log(nanoseconds: int) -> None:
@@ -200,8 +214,24 @@ class KlioMetrics:
 
         return KlioTimer(distribution, unit, log)
 
-    def _logged(self, metric: Any) -> Any:
-        return metric if self.log_level is None else _LoggedMetric(metric, self.log_level)
+    def _logged(self, metric: Any, tags: Mapping[str, Any] | None) -> Any:
+        return metric if self.log_level is None else _LoggedMetric(metric, self.log_level, tags)
+
+
+class NoConfig:
+    """The configuration of steps that were not bound to a job: it has nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"This step has no configuration, so no {name}: bind it, by "
+            "bind_context(pipeline, KlioContext(config=job)), or a composite before it is applied."
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NoConfig)
+
+    def __hash__(self) -> int:
+        return hash(NoConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +250,7 @@ class KlioContext:
         counters, gauges and timers; by default as the configuration says.
     """
 
-    config: Any = dataclasses.field(default_factory=dict)
+    config: Any = dataclasses.field(default_factory=NoConfig)
     job: KlioJob = dataclasses.field(default_factory=lambda: KlioJob(job_name="job"))
     logger: logging.Logger = dataclasses.field(default_factory=lambda: logging.getLogger("klio"))
     metrics: KlioMetrics = None  # type: ignore[assignment]

@@ -148,7 +148,7 @@ class KlioTriggerUpstream(_MessageDoFn):
     Raises
     ------
     ValueError
-        there is no such log level.
+        there is no such log level, or the project is a topic, as Klio has it there.
     """
 
     def __init__(
@@ -157,6 +157,11 @@ class KlioTriggerUpstream(_MessageDoFn):
         upstream_project: str,
         log_level: str | int | None = "INFO",
     ) -> None:
+        if "/" in upstream_project:
+            raise ValueError(
+                f"upstream_project is the id of a project, not {upstream_project!r}: a topic is "
+                "given to the WriteToPubSub behind this step."
+            )
         self.upstream_job = KlioJob(job_name=upstream_job_name, gcp_project=upstream_project)
         self.log_level = None if log_level is None else _log_level(log_level)
 
