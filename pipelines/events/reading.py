@@ -185,8 +185,9 @@ def _records(path: str, storage: Storage) -> Iterator[Any]:
 def rows_of(each: BigQueryEvents) -> Iterator[str]:
     """The rows of a table or query, page by page, in the order that BigQuery gives them.
 
-    A row of one column is that column's value: text and bytes as they are, other types as JSON. A
-    row of several columns is a JSON object with its keys in order of name.
+    Where the events name one column of a table, an element is that column's value: text and bytes
+    as they are, other types as JSON. Everywhere else it is the row as a JSON object, with its
+    columns in their order, as Klio writes it.
 
     In JSON values are as BigQuery exports them: numbers as numbers, but those of arbitrary
     precision (NUMERIC) as text, times as `2024-01-31 12:00:00 UTC`, dates and times without a zone
@@ -195,8 +196,8 @@ def rows_of(each: BigQueryEvents) -> Iterator[str]:
     Raises
     ------
     InputError
-        the table or a column is not there, the query is wrong, or a row's one value is
-        NULL
+        the table or a column is not there, the query is wrong, or the value of the one
+        column is NULL
     StorageError
         there are no credentials, or they don't suffice
     UnusableStorageError
@@ -204,10 +205,11 @@ def rows_of(each: BigQueryEvents) -> Iterator[str]:
     """
     from .bigquery import explained
 
+    takes_value = each.columns is not None and len(each.columns) == 1
     rows = _rows(each)
     with explained(each):
         for number, row in enumerate(rows):
-            if len(rows.schema) > 1:
+            if not takes_value:
                 yield _json(dict(row.items()))
                 continue
             if row[0] is None:
@@ -296,7 +298,8 @@ def _selected(each: BigQueryEvents, table: "bigquery.Table") -> list["bigquery.S
 
 
 def _json(record: Any) -> str:
-    return json.dumps(_plain(record), sort_keys=True, ensure_ascii=False)
+    # Without options, as Klio has it: jobs of both give the same element.
+    return json.dumps(_plain(record))
 
 
 def _text(value: Any) -> str:
