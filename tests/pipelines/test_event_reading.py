@@ -429,6 +429,14 @@ def test_a_query_in_either_dialect(songs: BigQueryServer, query: str, standard: 
     assert run["destinationEncryptionConfiguration"] == {"kmsKeyName": "k"}
 
 
+def test_columns_of_a_query(songs: BigQueryServer) -> None:
+    query = "SELECT id, name, live FROM [music.songs] WHERE id < 2"
+    assert rows(query=query, columns=["Name"]) == ["0.wav", "1.wav"]
+    assert rows(query=query, columns=["live", "id"])[1] == json.dumps({"id": 1, "live": False})
+    with pytest.raises(InputError, match=r"column titel; its columns are id, name, live"):
+        rows(query=query, columns=["titel"])
+
+
 def test_a_view_is_queried(songs: BigQueryServer) -> None:
     songs.table("live", "name:STRING,id:INTEGER")
     resource = songs.tables["test-project.music.live"].resource
