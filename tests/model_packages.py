@@ -116,14 +116,17 @@ class Loudness(torch.nn.Module):
         return (power > 0.1).long(), torch.stack([start, start + 0.1], dim=1)
 
 
-def write_package(folder, model, how="script", **changes):
-    """A package of a wrapped model; "pt2" exports it with a dynamic length."""
+def write_package(folder, model, how="script", samples=4000, **changes):
+    """A package of a wrapped model; "pt2" exports it with a dynamic length.
+
+    `samples` are those of what it is traced or exported with.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {**METADATA, **changes}
     (folder / "metadata.json").write_text(json.dumps(metadata))
     labels = metadata["effect_type"] == "waveform-to-labels"
     wrapped = (LabelWrapper if labels else Wrapper)(model)
-    example = torch.randn(2 if metadata["multichannel"] else 1, 4000)
+    example = torch.randn(2 if metadata["multichannel"] else 1, samples)
     if how == "pt2":
         export(folder / "model.pt2", model, example)
     else:

@@ -115,7 +115,10 @@ class AcceptMessages(Step):
             self.count("kmsg-skip-ping")
             return TaggedOutput(PASS_THROUGH, settled)
         if not message.data.element:
-            raise KlioMessageError("The message has no element: it doesn't say what to work on.")
+            raise KlioMessageError(
+                "The message has no element: it doesn't say what to work on. Publish one that "
+                "names a recording, as `beamsplitter publish` does."
+            )
         self.count("kmsg-process-ping")
         return settled
 

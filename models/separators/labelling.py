@@ -3,7 +3,7 @@
 import numpy as np
 
 from .mixing import resample, resampled_length
-from .model_package import Label, Labeler
+from .model_package import Label, Labeler, until
 
 
 def label_part(
@@ -50,8 +50,8 @@ def label_part(
     begin = position * rate // sample_rate
     mixture = resample(samples, sample_rate, rate)[:, first - begin : stop - begin]
     offset_s, end_s = first / rate, total_samples / sample_rate
-    return [
-        Label(offset_s + label.start_s, min(offset_s + label.end_s, end_s), label.text)
+    found = [
+        Label(offset_s + label.start_s, offset_s + label.end_s, label.text)
         for label in labeler.labels_of(mixture)
-        if offset_s + label.start_s < end_s
     ]
+    return until(end_s, found)

@@ -9,8 +9,8 @@ import hashlib
 import re
 import unicodedata
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,8 +230,14 @@ class PackageSeparator(TorchSeparator):
     def _rows(self, block: "torch.Tensor") -> "torch.Tensor":
         """The stems of a block `(channels, samples)`: `(stems, 1, samples)`."""
         rows = _run(self.module, block, self.name)
-        if not _is_tensor(rows, axes=2) or not rows.is_floating_point():
+        if not _is_tensor(rows, axes=2):
             raise ModelError(f"{self.name}: its model gave {_kind_of(rows)}, not (stems, samples)")
+        if not rows.is_floating_point():
+            raise ModelError(
+                f"{self.name}: its model gave {_kind_of(rows)} and {_dtype_of(rows)}; stems are "
+                "waveforms of float32, or another real floating-point type, with 1 as full scale: "
+                "convert them in the model, and export it again"
+            )
         if rows.shape[0] < len(self.stems):
             raise ModelError(
                 f"{self.name}: its model gave {rows.shape[0]} stems, and its metadata names "
@@ -287,7 +293,9 @@ class Labeler:
 
         Returns
         -------
-        Labels in the order of the blocks; the last ones may reach a little beyond the end
+        Labels in the order of the blocks. Zeros make the last block a whole one where it is
+        shorter, and labels then end with the recording; where it is not, as they may do in any
+        block, they reach a little beyond its end if the model says so.
 
         Raises
         ------
@@ -302,9 +310,10 @@ class Labeler:
         found: list[Label] = []
         for start in range(0, length, self.block_samples):
             block = samples[:, start : start + self.block_samples]
-            missing = max(0, SHORTEST_BLOCK - block.shape[1])
+            missing = self.block_samples - block.shape[1]
             found += self._labels_of_block(np.pad(block, ((0, 0), (0, missing))), start)
-        return found
+        is_padded = length % self.block_samples > 0
+        return until(length / self.sample_rate, found) if is_padded else found
 
     def _labels_of_block(self, block: np.ndarray, start: int) -> list[Label]:
         import torch
@@ -334,6 +343,11 @@ class Labeler:
                 f"{self.name}: its model gave {_kind_of(classes)} as labels and {_kind_of(times)} "
                 "as times, not (labels,) and (labels, 2)"
             )
+        if classes.is_complex() or times.is_complex():
+            raise ModelError(
+                f"{self.name}: its model gave labels of {_dtype_of(classes)} and times of "
+                f"{_dtype_of(times)}; labels are whole numbers (int64), and times seconds (float32)"
+            )
         indices, times_s = classes.double().cpu().numpy(), times.double().cpu().numpy()
         if times_s.shape != (len(indices), 2):
             raise ModelError(
@@ -353,6 +367,13 @@ class Labeler:
                 f"{block_s:g} s"
             )
         return indices.astype(int).tolist(), times_s.tolist()
+
+
+def until(end_s: float, labels: Iterable[Label]) -> list[Label]:
+    """Labels without what lies beyond the end of a recording."""
+    return [
+        replace(label, end_s=min(label.end_s, end_s)) for label in labels if label.start_s < end_s
+    ]
 
 
 def stem_names(labels: Sequence[str]) -> tuple[str, ...]:
@@ -468,6 +489,10 @@ def _is_tensor(value: Any, *, axes: int) -> bool:
     import torch
 
     return isinstance(value, torch.Tensor) and value.ndim == axes
+
+
+def _dtype_of(tensor: "torch.Tensor") -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _kind_of(value: Any) -> str:

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...storage import Storage, StorageError, UnusableStorageError, scheme_of
@@ -185,8 +185,9 @@ def _records(path: str, storage: Storage) -> Iterator[Any]:
 def rows_of(each: BigQueryEvents) -> Iterator[str]:
     """The rows of a table or query, page by page, in the order that BigQuery gives them.
 
-    A row of one column is that column's value: text and bytes as they are, other types as JSON. A
-    row of several columns is a JSON object with its keys in order of name.
+    Where the events name one column, an element is that column's value: text and bytes
+    as they are, other types as JSON. Everywhere else it is the row as a JSON object, with its
+    columns in their order, as Klio writes it.
 
     In JSON values are as BigQuery exports them: numbers as numbers, but those of arbitrary
     precision (NUMERIC) as text, times as `2024-01-31 12:00:00 UTC`, dates and times without a zone
@@ -195,8 +196,8 @@ def rows_of(each: BigQueryEvents) -> Iterator[str]:
     Raises
     ------
     InputError
-        the table or a column is not there, the query is wrong, or a row's one value is
-        NULL
+        the table or a column is not there, the query is wrong, or the value of the one
+        column is NULL
     StorageError
         there are no credentials, or they don't suffice
     UnusableStorageError
@@ -204,18 +205,22 @@ def rows_of(each: BigQueryEvents) -> Iterator[str]:
     """
     from .bigquery import explained
 
+    takes_value = each.columns is not None and len(each.columns) == 1
     rows = _rows(each)
+    # The result of a query may have more.
+    wanted = [field.name for field in _selected(each, rows.schema)]
     with explained(each):
         for number, row in enumerate(rows):
-            if len(rows.schema) > 1:
-                yield _json(dict(row.items()))
+            if not takes_value:
+                yield _json({name: row[name] for name in wanted})
                 continue
-            if row[0] is None:
+            (name,) = wanted
+            value = row[name]
+            if value is None:
                 raise InputError(
-                    f"BigQuery {each.location}: row {number} of the result has no "
-                    f"{rows.schema[0].name}: leave out such rows with a query"
+                    f"BigQuery {each.location}: row {number} of the result has no {name}: leave "
+                    "out such rows with a query"
                 )
-            value = row[0]
             yield os.fsdecode(value) if isinstance(value, str | bytes) else _text(value)
 
 
@@ -226,7 +231,7 @@ def _rows(each: BigQueryEvents) -> Any:
     client, query, is_standard = client_of(each), each.query, each.use_standard_sql
     if query is None:
         table = _table(each)
-        fields = _selected(each, table)
+        fields = _selected(each, table.schema)
         if table.table_type == "TABLE":
             with explained(each):
                 return client.list_rows(
@@ -256,7 +261,7 @@ def _require_rows(each: BigQueryEvents) -> None:
     from .bigquery import RETRY, client_of, explained
 
     if each.query is None:
-        _selected(each, _table(each))
+        _selected(each, _table(each).schema)
         return
     config = _query_config(each, is_standard=each.use_standard_sql)
     config.dry_run = True
@@ -279,24 +284,27 @@ def _table(each: BigQueryEvents) -> "bigquery.Table":
             ) from error
 
 
-def _selected(each: BigQueryEvents, table: "bigquery.Table") -> list["bigquery.SchemaField"]:
-    """The fields of a table's columns that are wanted, in their order in the table."""
-    names = {field.name.lower() for field in table.schema}
+def _selected(
+    each: BigQueryEvents, schema: Sequence["bigquery.SchemaField"]
+) -> list["bigquery.SchemaField"]:
+    """The fields of the columns that are wanted, in their order in a table or result."""
+    names = {field.name.lower() for field in schema}
     wanted = {name.lower() for name in each.columns or names}
     missing = sorted(wanted - names)
     if missing:
         raise InputError(
             f"BigQuery {each.location}: has no column {', '.join(missing)}; "
-            f"its columns are {', '.join(field.name for field in table.schema)}"
+            f"its columns are {', '.join(field.name for field in schema)}"
         )
-    return [field for field in table.schema if field.name.lower() in wanted]
+    return [field for field in schema if field.name.lower() in wanted]
 
 
 # JSON ---------------------------------------------------------------------------------------------
 
 
 def _json(record: Any) -> str:
-    return json.dumps(_plain(record), sort_keys=True, ensure_ascii=False)
+    # Without options, as Klio has it: jobs of both give the same element.
+    return json.dumps(_plain(record))
 
 
 def _text(value: Any) -> str:

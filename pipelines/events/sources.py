@@ -4,31 +4,42 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
+from apache_beam.metrics import Metrics
 
 from ...transforms.klio.message import new_message
 from ..job.event_config import EventInput, PubSubEvents
 from ..job.job_config import JobConfig
+from .counting import READ, READ_EVENTS, CountMessages, namespace_read
 from .elements import NamesInTree, elements_of, inputs_to_read, require_one_folder
 from .listing import RecordingInput
 
 
 class CreateEvents(beam.PTransform):
-    """Elements that were listed before, as the bytes of a `KlioMessage` each."""
+    """Elements that were listed before, as the bytes of a `KlioMessage` each.
 
-    def __init__(self, elements: Iterable[str]) -> None:
+    Parameters
+    ----------
+    namespace
+        where they are counted, as `kmsg-read`
+    """
+
+    def __init__(self, elements: Iterable[str], namespace: str = READ_EVENTS) -> None:
         super().__init__()
         self.elements = [os.fsencode(element) for element in elements]
+        self.namespace = namespace
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         """Elements to messages."""
-        return pipeline | beam.Create(self.elements) | ToMessages()
+        elements = pipeline | beam.Create(self.elements)
+        return elements | CountMessages(self.namespace, READ) | ToMessages()
 
 
 class ReadEvents(beam.PTransform):
     """The events of a job's inputs, read where the graph runs, as the bytes of a message each.
 
-    No process holds more of them than a page of a listing. What is named more than once, by a list
-    or by several inputs, is taken once.
+    No process holds more of them than a page of a listing. What each input gives is counted as
+    `kmsg-read`, see `namespace_read`. What is named more than once, by a list or by several inputs,
+    is taken once.
     """
 
     def __init__(self, job: JobConfig) -> None:
@@ -40,7 +51,9 @@ class ReadEvents(beam.PTransform):
         inputs = inputs_to_read(self.job)
         if self.job.pipeline_options.streaming:
             streams = [
-                pipeline | f"Stream-{index}" >> _pubsub(each)
+                pipeline
+                | f"Stream-{index}" >> _pubsub(each)
+                | f"Count-{index}" >> CountMessages(namespace_read(each.type), READ)
                 for index, each in enumerate(inputs)
                 if isinstance(each, PubSubEvents)
             ]
@@ -67,7 +80,9 @@ class _ListInput(beam.DoFn):
         self.inputs = inputs
 
     def process(self, index: int) -> Iterator[bytes]:
+        count = Metrics.counter(namespace_read(self.inputs[index].type), READ)
         for element in elements_of(self.inputs[index], self.job):
+            count.inc()
             yield os.fsencode(element)
 
 

@@ -4,14 +4,11 @@ import os
 
 import apache_beam as beam
 
-from ...storage import Storage
 from ...transforms.klio.context import KlioContext, bind_context
 from ...transforms.klio.helpers import KlioTriggerUpstream
 from ...transforms.klio.message import KlioJob, parse_message
 from ...transforms.records import Failure
-from ..job.event_config import PubSubEventOutput
 from ..job.job_config import UpstreamJob
-from .writing import WriteEvents
 
 
 class TriggerUpstream(beam.PTransform):
@@ -31,10 +28,8 @@ class TriggerUpstream(beam.PTransform):
         bind_context(trigger, KlioContext(job=self.job))
         asked = messages | "Address" >> beam.ParDo(trigger).with_outputs("drop", main="main")
         asked.main.element_type = bytes
-        topic = PubSubEventOutput(type="pubsub", topic=self.upstream.topic)
-        unwritten = asked.main | "Ask" >> WriteEvents([topic], Storage())
-        refused = asked["drop"] | "Refuse" >> beam.Map(self.refuse).with_output_types(Failure)
-        return (unwritten, refused) | beam.Flatten()
+        asked.main | "Ask" >> beam.io.WriteToPubSub(self.upstream.topic)
+        return asked["drop"] | "Refuse" >> beam.Map(self.refuse).with_output_types(Failure)
 
     def refuse(self, encoded: bytes) -> Failure:
         """The dead letter of a message that can't ask for its recording."""

@@ -26,11 +26,13 @@ from ...transforms.records import Failure
 from ..job.event_config import (
     AvroEventOutput,
     BigQueryEventOutput,
+    CustomEventOutput,
     EventOutput,
     FileEventOutput,
     PubSubEventOutput,
 )
 from .compression import compressed, kind_of
+from .counting import WRITTEN, CountMessages, namespace_written
 from .outputs import AVRO_SCHEMA, folder_of, written
 
 ROWS_A_REQUEST = 500
@@ -44,6 +46,7 @@ SYNC_MARKER = hashlib.sha256(b"beamsplitter").digest()[:16]
 class WriteEvents(beam.PTransform):
     """Bytes of finished messages to each output; gives the failures, for the dead letters.
 
+    What goes to an output is counted as `kmsg-write`, in the namespace of Klio's step for it.
     Outputs with `skip_klio_write` are left out. `prepare_outputs` comes before.
 
     Parameters
@@ -65,12 +68,17 @@ class WriteEvents(beam.PTransform):
         failures = [messages | "NoFailure" >> beam.FlatMap(lambda _: ()).with_output_types(Failure)]
         for index, output in enumerate(written(self.outputs)):
             label = f"Write-{index}-{output.type}"
+            if isinstance(output, CustomEventOutput):
+                continue
+            counted = messages | f"Count-{index}" >> CountMessages(
+                namespace_written(output.type), WRITTEN
+            )
             if isinstance(output, FileEventOutput | AvroEventOutput):
-                messages | label >> WriteShards(output, self.storage)
+                counted | label >> WriteShards(output, self.storage)
             elif isinstance(output, PubSubEventOutput):
-                messages | label >> beam.io.WriteToPubSub(output.topic)
+                counted | label >> beam.io.WriteToPubSub(output.topic)
             elif isinstance(output, BigQueryEventOutput):
-                failures.append(messages | label >> WriteRows(output))
+                failures.append(counted | label >> WriteRows(output))
         return failures | beam.Flatten()
 
 

@@ -131,7 +131,7 @@ class BigQueryTable(NamedSection):
 class BigQueryEvents(BigQueryTable):
     """Each row of a table, or of a query, is an element.
 
-    One column: its value. Several: the row as JSON.
+    With one column in `columns`: its value. Else the row as JSON.
     """
 
     type: Literal["bq", "bigquery"]
@@ -155,8 +155,6 @@ class BigQueryEvents(BigQueryTable):
     def _table_or_query(self) -> "BigQueryEvents":
         if (self.query is None) == (self.table is None):
             raise ValueError("name either a table (project, dataset, table) or a query")
-        if self.query and self.columns:
-            raise ValueError("a query names its columns itself: leave columns out")
         if self.query and not self.use_standard_sql and not self.flatten_results:
             raise ValueError(
                 "flatten_results: legacy SQL keeps results nested in a table of their own only: "

@@ -24,6 +24,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from ...models.separators.base import ModelError, UnusableModelError
 from ...storage import DEAD_LETTERS, StorageError
 from ...transforms.whereabouts import tell_whereabouts
+from ..events.counting import common_namespace_read
 from ..events.sources import CreateEvents
 from ..job.job_config import JobConfig, parse_job
 from ..outcomes.step_metrics import metrics_by_step
@@ -43,9 +44,10 @@ PARENT_POLL_S = 0.2
 def run(spec: EngineSpec, job: JobConfig) -> dict[str, Any]:
     """Run the graph; gives the metrics by step."""
     pipeline = beam.Pipeline(options=local_options(job, workers=spec.workers))
+    namespace = common_namespace_read(job.job_config.events.inputs)
     build(
         job,
-        pipeline | "ReadEvents" >> CreateEvents(spec.elements),
+        pipeline | "ReadEvents" >> CreateEvents(spec.elements, namespace),
         local_workers=spec.workers,
         model_threads=threads_of(spec.workers),
         progress_path=spec.progress_path,

@@ -30,6 +30,7 @@ from ...models.separators.base import UnusableModelError
 from ...storage import RUN_IDENTITY_VARIABLE
 from ...transforms.planning import GivenUp
 from ...transforms.whereabouts import tell_whereabouts
+from ..events.counting import READ, CountMessages, namespace_read
 from ..job.job_config import JobConfig, parse_job
 from ..local.cores import threads_of
 from ..local.engine import end_group, end_with, local_options, preload_models
@@ -92,6 +93,7 @@ class EventsOfBatch(beam.PTransform):
             pipeline
             | beam.Impulse()
             | beam.FlatMap(events_of_batch).with_output_types(PubsubMessage)
+            | CountMessages(namespace_read("pubsub"), READ)
         )
 
 

@@ -282,6 +282,61 @@ def test_parts_have_the_labels_of_the_whole_which_end_with_the_recording(tmp_pat
     assert joined == whole
 
 
+class SecondOfLoudness(torch.nn.Module):
+    """Takes one second, neither more nor less, as a model that was traced on one may do."""
+
+    def forward(self, x: torch.Tensor):
+        power = x[0].reshape(10, 800).pow(2).mean(dim=1)
+        start = torch.arange(10) * 0.1
+        return (power > 0.1).long(), torch.stack([start, start + 0.1], dim=1)
+
+
+@pytest.mark.parametrize("how", ["trace", "script"])
+@pytest.mark.parametrize("seconds", [0.01, 0.25, 1, 3.25])
+def test_the_last_block_is_a_whole_one_whose_labels_end_with_the_recording(tmp_path, how, seconds):
+    labels = {"labels": ["quiet", "loud"], "effect_type": "waveform-to-labels"}
+    labeler = load_labeler(
+        write_package(tmp_path, SecondOfLoudness(), how, RATE, **labels), {"block_seconds": 1}
+    )
+    samples = np.full((1, round(seconds * RATE)), 0.8, np.float32)
+    found = labeler.labels_of(samples)
+    starts = np.arange(0, seconds - 1e-6, 0.1)
+    np.testing.assert_allclose([each.start_s for each in found], starts, atol=1e-6)
+    ends = np.minimum(starts + 0.1, seconds)
+    np.testing.assert_allclose([each.end_s for each in found], ends, atol=1e-6)
+    assert found[-1].end_s <= seconds
+    # The last label is of sound and of the zeros after it.
+    assert {each.text for each in found[:-1]} <= {"loud"}
+    total = samples.shape[1]
+    part = label_part(samples, RATE, labeler, position=0, total_samples=total, core=(0, total))
+    assert part == found
+
+
+def test_labels_of_the_block_before_end_with_the_recording_too(tmp_path):
+    package = write_labeler(tmp_path, Fixed([0], [[0.5, 1.9]]))
+    labeler = load_labeler(package, {"block_seconds": 1})
+    times = [(each.start_s, each.end_s) for each in labeler.labels_of(noise(1, RATE * 5 // 4))]
+    np.testing.assert_allclose(times, [(0.5, 1.25)], atol=1e-6)
+    (over_a_whole_block,) = labeler.labels_of(noise(1, RATE))
+    assert over_a_whole_block.end_s == pytest.approx(1.9)
+
+
+class SecondOfVolume(torch.nn.Module):
+    """Takes one second, neither more nor less."""
+
+    def forward(self, x: torch.Tensor):
+        return (2 * x.reshape(10, 800)).reshape(1, 8000)
+
+
+@pytest.mark.parametrize("samples", [1, 100, RATE - 1, RATE, 3 * RATE + 123])
+def test_stems_of_a_model_that_takes_whole_blocks_only(tmp_path, samples):
+    package = write_package(tmp_path, SecondOfVolume(), "trace", RATE, labels=["louder"])
+    mixture = noise(1, samples)
+    stems = separate(package, mixture, block_seconds=1)
+    assert stems["louder"].shape == (1, samples)
+    np.testing.assert_allclose(stems["louder"], 2 * mixture, atol=1e-6)
+
+
 def test_silence_of_no_length_has_no_labels(tmp_path):
     package = write_labeler(tmp_path, Loudness())
     assert load_labeler(package, {}).labels_of(np.zeros((1, 0), np.float32)) == []
@@ -334,6 +389,8 @@ class Fixed(torch.nn.Module):
         ([0], [[float("nan"), 0.1]], "no stretch"),
         ([0], [[0.0, 0.1, 0.2]], "times of shape"),
         ([[0, 1, 0]], [[0.0, 0.1]], "not \\(labels,\\)"),
+        ([0j], [[0.0, 0.1]], "labels of complex64 and times of float32; .*int64"),
+        ([0], [[0j, 0.1 + 0j]], "labels of int64 and times of complex64; .*seconds"),
     ],
 )
 def test_impossible_labels_are_refused(tmp_path, classes, times, message):
@@ -377,13 +434,19 @@ class Whole(torch.nn.Module):
         return x.long()
 
 
+class Spectrum(torch.nn.Module):
+    def forward(self, x: torch.Tensor):
+        return torch.fft.fft(x)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
         (Row(), "\\(4000,\\).*\\(stems, samples\\)"),
         (Shorter(), "turned 4000 samples into 3993"),
         (Pair(), "gave a tuple"),
-        (Whole(), "not \\(stems, samples\\)"),
+        (Whole(), "\\(1, 4000\\) and int64; .*float32"),
+        (Spectrum(), "\\(1, 4000\\) and complex64; .*float32"),
     ],
 )
 def test_wrong_outputs_are_refused(tmp_path, model, message):

@@ -248,7 +248,7 @@ def test_inputs_and_outputs_of_all_types_in_one_job(
                             {"type": "glob", "location": f"{music}/match*.wav"},
                             {"type": "recording", "location": f"{music}/named.wav"},
                             {"type": "file", "location": f"{tmp_path}/lines.txt"},
-                            {"type": "bq", "table": table},
+                            {"type": "bq", "table": table, "columns": ["name"]},
                             {"type": "avro", "file_pattern": f"{tmp_path}/*.avro"},
                         ],
                         "outputs": [

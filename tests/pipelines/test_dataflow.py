@@ -639,7 +639,7 @@ def test_dataflow_reads_pubsub_itself(events: dict[str, Any], field: str, name: 
 def test_a_stream_has_one_source_and_no_listing() -> None:
     description = described_stream()
     reads = [step for step in description.steps if step.startswith("ReadEvents/")]
-    assert {step.split("/")[1] for step in reads} == {"Stream-0"}
+    assert {step.split("/")[1] for step in reads} == {"Stream-0", "Count-0"}
     collections = description.pipeline.components.pcollections.values()
     assert beam_runner_api_pb2.IsBounded.UNBOUNDED in {each.is_bounded for each in collections}
 

@@ -191,7 +191,6 @@ def test_names_of_shards(options: dict[str, Any], names: list[str]) -> None:
         ("{type: bq}", ["table", "dataset", "query"]),
         ("{type: bq, dataset: d, table: t, query: SELECT 1}", ["table", "query"]),
         ("{type: bq, table: t}", ["dataset"]),
-        ("{type: bq, query: SELECT 1, columns: [a]}", ["columns"]),
         ("{type: bq, query: SELECT 1, flatten_results: false}", ["use_standard_sql: true"]),
         ("{type: bq, dataset: d, table: t, coder: my.Coder}", ["coder"]),
         ("{type: bq, dataset: d, table: t, column: [a]}", ["column:"]),

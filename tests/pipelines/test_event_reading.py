@@ -252,7 +252,17 @@ def test_other_records_are_json(tmp_path: Path) -> None:
         "tags": ["a"],
         "element": None,
     }
-    assert element.index('"bytes"') < element.index('"name"') < element.index('"when"')
+    # Where every type is one that Klio can write, the element is the same as Klio's.
+    plain = {"title": "Öl", "artist": "a", "seconds": 1.5, "live": True, "label": None}
+    types = {
+        "title": "string",
+        "artist": "string",
+        "seconds": "double",
+        "live": "boolean",
+        "label": ["null", "string"],
+    }
+    write_avro(path, [{"name": name, "type": kind} for name, kind in types.items()], [plain])
+    assert records_of(location=str(path)) == [json.dumps(plain)]
 
 
 def test_avro_files_of_a_bucket(gcs: StorageServer, tmp_path: Path) -> None:
@@ -321,7 +331,7 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("beamsplitter.pipelines.events.reading.ROWS_A_PAGE", 10)
 
 
-def test_one_column_is_its_value(songs: BigQueryServer) -> None:
+def test_one_column_that_is_named_is_its_value(songs: BigQueryServer) -> None:
     names = [f"{number}.wav" for number in range(25)]
     assert rows(**SONGS, columns=["name"]) == names
     assert rows(**SONGS, columns=["Name"], project="test-project") == names
@@ -333,8 +343,25 @@ def test_one_column_is_its_value(songs: BigQueryServer) -> None:
     assert rows(**SONGS, columns=["live"])[:2] == ["true", "false"]
 
 
-def test_several_columns_are_json(songs: BigQueryServer) -> None:
-    assert rows(**SONGS, columns=["name", "id"])[3] == '{"id": 3, "name": "3.wav"}'
+def test_other_rows_are_the_json_that_klio_writes(bigquery: BigQueryServer) -> None:
+    """In Klio an element is `json.dumps` of the row, unless one column is named."""
+    songs = [{"title": "Öl", "id": 1}, {"title": "b", "id": 2}]
+    bigquery.table("titles", "title:STRING,id:INTEGER", songs)
+    bigquery.table("ids", "entity_id:INTEGER", [{"entity_id": 1}, {"entity_id": None}])
+    titles, ids = ({"dataset": "music", "table": name} for name in ("titles", "ids"))
+    expected = [json.dumps(song) for song in songs]
+    assert expected[0] == '{"title": "\\u00d6l", "id": 1}'
+    assert rows(**titles) == rows(**titles, columns=["id", "title"]) == expected
+    assert rows(**titles, columns=[]) == expected
+    assert rows(**ids) == ['{"entity_id": 1}', '{"entity_id": null}']
+    assert rows(**ids, columns=["entity_id", "entity_id"]) == rows(**ids)
+    assert rows(query="SELECT id, title FROM [music.titles]") == [
+        json.dumps({"id": song["id"], "title": song["title"]}) for song in songs
+    ]
+    assert rows(query="SELECT entity_id FROM [music.ids] WHERE entity_id = 1") == rows(**ids)[:1]
+
+
+def test_values_in_json(songs: BigQueryServer) -> None:
     (first, *others) = rows(**SONGS)
     assert len(others) == 24
     assert json.loads(first) == {
@@ -393,12 +420,21 @@ def test_rows_are_fetched_page_by_page(songs: BigQueryServer) -> None:
 def test_a_query_in_either_dialect(songs: BigQueryServer, query: str, standard: bool) -> None:
     events = BigQueryEvents(type="bq", query=query, use_standard_sql=standard, kms_key="k")
     require_readable(events, Storage())
-    assert list(rows_of(events)) == [f"{number}.wav" for number in range(13, 25)]
+    found = [json.loads(element) for element in rows_of(events)]
+    assert found == [{"name": f"{number}.wav"} for number in range(13, 25)]
     checked, run = songs.configurations
     assert checked["dryRun"] and not run["dryRun"]
     assert run["useLegacySql"] is not standard
     assert run.get("flattenResults") is (None if standard else True)
     assert run["destinationEncryptionConfiguration"] == {"kmsKeyName": "k"}
+
+
+def test_columns_of_a_query(songs: BigQueryServer) -> None:
+    query = "SELECT id, name, live FROM [music.songs] WHERE id < 2"
+    assert rows(query=query, columns=["Name"]) == ["0.wav", "1.wav"]
+    assert rows(query=query, columns=["live", "id"])[1] == json.dumps({"id": 1, "live": False})
+    with pytest.raises(InputError, match=r"column titel; its columns are id, name, live"):
+        rows(query=query, columns=["titel"])
 
 
 def test_a_view_is_queried(songs: BigQueryServer) -> None:
@@ -411,7 +447,7 @@ def test_a_view_is_queried(songs: BigQueryServer) -> None:
 
 def test_a_row_without_a_value_is_named(bigquery: BigQueryServer) -> None:
     bigquery.table("gap", "name:STRING", [{"name": "a"}, {"name": None}])
-    found = rows_of(BigQueryEvents(type="bq", dataset="music", table="gap"))
+    found = rows_of(BigQueryEvents(type="bq", dataset="music", table="gap", columns=["name"]))
     assert next(found) == "a"
     with pytest.raises(InputError, match=r"BigQuery music\.gap: row 1 .*name"):
         next(found)
@@ -488,12 +524,13 @@ def test_a_job_takes_all_its_inputs_once(songs: BigQueryServer, tmp_path: Path) 
         job_of(
             tmp_path,
             {"type": "file", "location": str(tmp_path / "names.txt")},
-            {"type": "bq", "query": "SELECT name FROM [music.songs] WHERE id < 2"},
+            {"type": "bq", **SONGS, "columns": ["name"]},
             {"type": "avro", "location": str(tmp_path), "file_pattern": "*.avro"},
         ),
         source="job",
     )
-    assert list_events(job) == ("0.wav", "x.wav", "1.wav", "y.wav")
+    found = ["0.wav", "x.wav", *(f"{number}.wav" for number in range(1, 25)), "y.wav"]
+    assert list_events(job) == tuple(found)
     songs.table("none", "name:STRING")
     none = {"type": "bigquery", "dataset": "music", "table": "none"}
     with pytest.raises(InputError, match=r"music\.none"):

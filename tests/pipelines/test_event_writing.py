@@ -462,7 +462,7 @@ def test_a_job_reads_and_writes_events(
     bigquery.table("asked", "name:STRING", names)
     bigquery.table("done", "element:STRING,duration_s:FLOAT")
     events = {
-        "inputs": [{"type": "bq", "dataset": "music", "table": "asked"}],
+        "inputs": [{"type": "bq", "dataset": "music", "table": "asked", "columns": ["name"]}],
         "outputs": [table_output(), file_output(tmp_path / "done")],
     }
     data = {

@@ -266,7 +266,9 @@ def test_events_are_published_as_a_batch_would_and_acknowledged(
         assert run.end() == 0
     assert job.server.is_empty(job.subscription)
     assert counts(job)["finished"] == counts(job)["total"] == 3
-    assert read_json(job.out / "run.json")["steps"]["PublishTrack"]["out"] == 3
+    steps = read_json(job.out / "run.json")["steps"]
+    assert steps["PublishTrack"]["out"] == 3
+    assert steps["KlioReadFromPubSub"] == {"kmsg-read": 3}
     assert not (job.out / ".beamsplitter").exists()
     assert recordings_of(job.out) == job.batch(command)
 

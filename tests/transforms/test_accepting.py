@@ -10,6 +10,7 @@ import pytest
 from apache_beam.io.gcp.pubsub import PubsubMessage
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.testing.util import assert_that, equal_to
+from facts import assert_names
 
 from beamsplitter.transforms.accepting import (
     NOT_FOR_US,
@@ -316,11 +317,16 @@ class TestDeadLetters:
         assert len(failure.element) == 200
         assert len(failure.message) < 500
 
+    @pytest.mark.parametrize("allow", [False, True])
     @pytest.mark.parametrize("event", [b"", new_message("").SerializeToString()])
-    def test_no_element(self, event: bytes) -> None:
-        tag, failure = output_of(event, allow_non_klio_messages=True)
-        assert tag == FAILURES
-        assert "no element" in failure.message
+    def test_no_element(self, event: bytes, allow: bool) -> None:
+        tag, failure = output_of(event, allow_non_klio_messages=allow)
+        assert (tag, failure.element) == (FAILURES, "")
+        assert failure.traceback is None
+        assert_names(failure.message, "no element", "beamsplitter publish")
+
+    def test_no_element_of_a_ping(self) -> None:
+        assert output_of(b"", ping=True)[0] == PASS_THROUGH
 
     def test_no_element_for_others(self) -> None:
         message = new_message("", recipients=[OTHER]).SerializeToString()

@@ -11,6 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import AsList, TaggedOutput
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, GlobalWindow, TimestampedValue
+from facts import assert_names
 
 from beamsplitter.transforms.klio.context import (
     KlioContext,
@@ -19,7 +20,6 @@ from beamsplitter.transforms.klio.context import (
     default_context,
 )
 from beamsplitter.transforms.klio.decorators import (
-    ThreadLimiter,
     handle_binary,
     handle_klio,
     inject_klio_context,
@@ -33,6 +33,7 @@ from beamsplitter.transforms.klio.message import (
     new_message,
     parse_message,
 )
+from beamsplitter.transforms.klio.utils import ThreadLimit, ThreadLimiter
 
 ARRAY = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -212,7 +213,7 @@ class TestFailures:
         assert payloads([first]) == [b"in"]
         assert (dropped.tag, dropped.value) == ("drop", encoded("bad"))
 
-    @pytest.mark.parametrize("raw", [b"song.wav", b"", "text"])
+    @pytest.mark.parametrize("raw", [b"song.wav", b"\xff", "text"])
     def test_undecodable(self, raw, caplog):
         [dropped] = Upper().process(raw)
         assert (dropped.tag, dropped.value) == ("drop", raw)
@@ -220,6 +221,19 @@ class TestFailures:
         [dropped] = twice(raw)
         assert dropped.value == raw
         assert len(caplog.records) == 3
+
+    def test_a_message_of_no_bytes_is_one_without_an_element(self):
+        """As in Klio: version 1, whose payload never changes."""
+        seen = []
+
+        @handle_klio
+        def step(ctx, item):
+            seen.append((item.element, item.payload))
+            return b"new"
+
+        out = parse_message(step(b""))
+        assert seen == [(b"", b"")]
+        assert (out.version, out.data.payload) == (1, b"")
 
     @pytest.mark.parametrize("value", [{"a": 1}, [b"a list"], iter([b"x"]), 1.5])
     def test_not_a_payload(self, value, caplog):
@@ -703,8 +717,12 @@ class TestThreadLimit:
         threading.Thread(target=run, daemon=True).start()
         assert done.wait(30)
 
-    @pytest.mark.parametrize("count", [1, 2, lambda: 2])
-    def test_limits(self, count):
+    @pytest.mark.parametrize(
+        ("count", "limit"),
+        [(1, 1), (2, 2), (lambda: 2, 2), (ThreadLimit.DEFAULT, 3), (None, 3)],
+    )
+    def test_limits(self, count, limit, monkeypatch):
+        monkeypatch.setattr("os.cpu_count", lambda: 3)
         running, most = [], []
 
         class Step(beam.DoFn):
@@ -724,8 +742,45 @@ class TestThreadLimit:
             thread.start()
         for thread in threads:
             thread.join()
-        assert max(most) == (count if isinstance(count, int) else 2)
+        assert max(most) == limit
         assert len(most) == 10
+
+    def test_no_limit(self, monkeypatch):
+        monkeypatch.setattr("os.cpu_count", lambda: 1)
+        all_of_them = threading.Barrier(5)
+
+        @handle_klio(max_thread_count=ThreadLimit.NONE)
+        def meet(ctx, item):
+            all_of_them.wait(30)
+            return b"met"
+
+        met = []
+        threads = [
+            threading.Thread(target=lambda: met.extend(payloads([meet(encoded())])))
+            for _ in range(5)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert met == [b"met"] * 5
+
+    def test_each_function_has_a_limit_of_its_own(self):
+        limited = handle_klio(max_thread_count=1)
+
+        @limited
+        def inner(ctx, item):
+            return b"inner"
+
+        @limited
+        def outer(ctx, item):
+            return payloads([inner(encoded())])[0]
+
+        done = []
+        thread = threading.Thread(target=lambda: done.append(outer(encoded())), daemon=True)
+        thread.start()
+        thread.join(30)
+        assert payloads(done) == [b"inner"]
 
     def test_is_free_after_failures_and_while_suspended(self):
         list(twice_limited(encoded("bad")))
@@ -738,16 +793,67 @@ class TestThreadLimit:
         limiter = ThreadLimiter(1)
         copy = pickle.loads(pickle.dumps(limiter))
         with limiter:
-            assert not copy._semaphore().acquire(blocking=False)
+            assert not copy.semaphore().acquire(blocking=False)
         with copy:
             pass
 
-    def test_bad_options(self):
-        for count in 0, -1:
-            with pytest.raises(ValueError, match="at least 1"):
-                handle_klio(max_thread_count=count)
-        with pytest.raises(ValueError, match="not both"):
-            handle_klio(max_thread_count=1, thread_limiter=SHARED_LIMITER)
+    @pytest.mark.parametrize("count", [2, lambda: 2, ThreadLimit.NONE, ThreadLimit.DEFAULT])
+    def test_places_are_taken_by_hand_too(self, count, monkeypatch):
+        monkeypatch.setattr("os.cpu_count", lambda: 2)
+        limiter = ThreadLimiter(max_thread_count=count, name="loaders")
+        assert "loaders" in repr(limiter)
+        limiter.acquire()
+        with limiter:
+            if count is not ThreadLimit.NONE:
+                assert not limiter.semaphore().acquire(blocking=False)
+        limiter.release()
+        if count is not ThreadLimit.NONE:
+            with pytest.raises(ValueError):
+                limiter.release()
+
+    @pytest.mark.parametrize(
+        ("options", "error", "said"),
+        [
+            ({"max_thread_count": 0}, ValueError, ["at least 1", "not 0", "ThreadLimit.NONE"]),
+            ({"max_thread_count": -1}, ValueError, ["at least 1", "not -1"]),
+            ({"max_thread_count": True}, TypeError, ["whole number", "not True"]),
+            ({"max_thread_count": 2.0}, TypeError, ["whole number", "not 2.0"]),
+            ({"max_thread_count": "2"}, TypeError, ["whole number", "not '2'", "a function"]),
+            (
+                {"max_thread_count": ThreadLimiter(2)},
+                TypeError,
+                ["number", "ThreadLimiter(2"],
+            ),
+            ({"thread_limiter": "2"}, TypeError, ["ThreadLimiter(2)", "not '2'"]),
+            ({"thread_limiter": 2}, TypeError, ["not 2;", "max_thread_count"]),
+            ({"thread_limiter": ThreadLimiter}, TypeError, ["ThreadLimiter(2)"]),
+            ({"thread_limiter": threading.Semaphore()}, TypeError, ["ThreadLimiter(2)"]),
+            (
+                {"max_thread_count": 1, "thread_limiter": SHARED_LIMITER},
+                ValueError,
+                ["max_thread_count or thread_limiter"],
+            ),
+        ],
+    )
+    def test_what_can_be_no_limit_is_refused_where_it_is_written(self, options, error, said):
+        with pytest.raises(error) as raised:
+
+            @handle_klio(**options)
+            def step(ctx, item):
+                return None
+
+        assert_names(str(raised.value), *said)
+
+    @pytest.mark.parametrize(
+        ("given", "error"), [("2", TypeError), (None, TypeError), (0, ValueError)]
+    )
+    def test_a_function_that_gives_no_number_drops_no_message(self, given, error):
+        @handle_klio(max_thread_count=lambda: given)
+        def step(ctx, item):
+            return b"out"
+
+        with pytest.raises(error, match=f"step.*its function gives .* not {given!r}"):
+            step(encoded())
 
 
 @handle_klio(max_thread_count=1)

@@ -116,6 +116,15 @@ class TestVersion:
     def test_neither_but_metadata(self):
         assert parse_message(field(1, ANYONE)).version == Version.V1
 
+    # The last one sets the version to what it is anyway.
+    @pytest.mark.parametrize("data", [b"", field(2, b""), flag(3, 0)])
+    @pytest.mark.parametrize("allow", [False, True])
+    def test_with_nothing_set(self, data, allow):
+        message = parse_message(data, allow_non_klio=allow)
+        assert message.version == Version.V1
+        assert message.data.element == b""
+        assert not message.metadata.HasField("intended_recipients")
+
     def test_version_1_gets_an_element(self):
         message = parse_message(field(2, field(1, "ü".encode())) + flag(3, 1))
         assert message.version == Version.V1
@@ -146,7 +155,6 @@ class TestNotAMessage:
     @pytest.mark.parametrize(
         "data",
         [
-            b"",
             b"hi",
             b"01",
             b"song.wav",
@@ -160,11 +168,11 @@ class TestNotAMessage:
         with pytest.raises(KlioMessageError, match="allow_non_klio_messages"):
             parse_message(data)
 
-    @pytest.mark.parametrize("data", [b"", b"hi", b"song.wav", b"\xff\xff"])
+    @pytest.mark.parametrize("data", [b"hi", b"song.wav", b"\xff\xff"])
     def test_is_taken_for_an_element(self, data):
         assert parse_message(data, allow_non_klio=True) == new_message(data)
 
-    @given(st.text(st.characters(exclude_categories=["Cc", "Cs"])))
+    @given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1))
     @example("hi")
     @example("81")
     def test_no_text_is_taken_for_a_message(self, text):

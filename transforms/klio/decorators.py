@@ -32,12 +32,10 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-import threading
 import time
 import types
-import uuid
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -53,40 +51,7 @@ from .message import (
     parse_message,
     with_payload,
 )
-
-_SEMAPHORES: dict[str, threading.BoundedSemaphore] = {}  # of this process, by ThreadLimiter
-
-
-class ThreadLimiter:
-    """Lets so many threads of one worker process run the user code of the steps that share it.
-
-    Parameters
-    ----------
-    max_thread_count
-        at least 1, or a function that says so on the worker, such as
-        `os.cpu_count`.
-    """
-
-    def __init__(self, max_thread_count: int | Callable[[], int]) -> None:
-        if not callable(max_thread_count) and max_thread_count < 1:
-            raise ValueError(f"max_thread_count is at least 1, not {max_thread_count}.")
-        self.max_thread_count = max_thread_count
-        # A semaphore can't be pickled: copies of this limiter find theirs by the key.
-        self._key = uuid.uuid4().hex
-
-    def _semaphore(self) -> threading.BoundedSemaphore:
-        if self._key not in _SEMAPHORES:
-            count = self.max_thread_count
-            semaphore = threading.BoundedSemaphore(count() if callable(count) else count)
-            return _SEMAPHORES.setdefault(self._key, semaphore)
-        return _SEMAPHORES[self._key]
-
-    def __enter__(self) -> Self:
-        self._semaphore().acquire()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._semaphore().release()
+from .utils import ThreadLimit, ThreadLimiter
 
 
 @dataclasses.dataclass(eq=False)
@@ -100,7 +65,7 @@ class BinaryItem:
 def handle_klio(
     function: Callable[..., Any] | None = None,
     *,
-    max_thread_count: int | Callable[[], int] | None = None,
+    max_thread_count: int | Callable[[], int] | ThreadLimit | None = None,
     thread_limiter: ThreadLimiter | None = None,
 ) -> Any:
     """Makes a Beam step, messages in and out, of user code that takes the message's data.
@@ -111,23 +76,38 @@ def handle_klio(
     Parameters
     ----------
     max_thread_count
-        how many threads of a worker process may run this code at once; None for
-        no limit. It holds for the user code alone: while steps further down work on what was
-        yielded, the place is free.
+        how many threads of a worker process may run this code at once: a number, a function
+        that gives it on the worker, `ThreadLimit.NONE` for no limit, or, by default as in Klio,
+        `ThreadLimit.DEFAULT`, as many as there are processors. It holds for the user code alone:
+        while steps further down work on what was yielded, the place is free.
     thread_limiter
         instead, a limiter to share with other steps.
+
+    Raises
+    ------
+    TypeError
+        `max_thread_count` or `thread_limiter` is anything else
+    ValueError
+        both are given, or `max_thread_count` is below 1
+
+    A function that gives no such number fails the bundle, not the message.
     """
     if max_thread_count is not None and thread_limiter is not None:
         raise ValueError("Give max_thread_count or thread_limiter, not both.")
-    if max_thread_count is not None:
-        thread_limiter = ThreadLimiter(max_thread_count)
+    if thread_limiter is not None and not isinstance(thread_limiter, ThreadLimiter):
+        raise TypeError(
+            f"thread_limiter is a ThreadLimiter, such as ThreadLimiter(2), not {thread_limiter!r}; "
+            "a number goes into max_thread_count."
+        )
+    count = ThreadLimit.DEFAULT if max_thread_count is None else max_thread_count
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        limiter = thread_limiter or ThreadLimiter(count, function.__qualname__)
         if not _is_method(function):
-            return inject_klio_context(_serialize(function, thread_limiter))
+            return inject_klio_context(_serialize(function, limiter))
         if function.__name__ == "expand":
             return set_klio_context(function)
-        return set_klio_context(_serialize(function, thread_limiter))
+        return set_klio_context(_serialize(function, limiter))
 
     return decorate if function is None else decorate(function)
 
@@ -165,7 +145,7 @@ def serialize_klio_message(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Goes below `set_klio_context` or `inject_klio_context`.
     """
-    return _serialize(function, None)
+    return _serialize(function, ThreadLimiter(ThreadLimit.NONE))
 
 
 def handle_binary(
@@ -235,9 +215,7 @@ def _dump_array(value: Any) -> bytes:
     return array_to_bytes(np.asarray(value))
 
 
-def _serialize(
-    function: Callable[..., Any], thread_limiter: ThreadLimiter | None
-) -> Callable[..., Any]:
+def _serialize(function: Callable[..., Any], thread_limiter: ThreadLimiter) -> Callable[..., Any]:
     """Wraps `function(self or ctx, data, …)` into one that takes and gives bytes."""
     place = _ElementPlace(function)
     gives_many = _gives_many(function)
@@ -258,7 +236,7 @@ def _serialize(
 def _outputs(
     function: Callable[..., Any],
     place: "_ElementPlace",
-    thread_limiter: ThreadLimiter | None,
+    thread_limiter: ThreadLimiter,
     gives_many: bool,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -292,8 +270,8 @@ def _outputs(
 class _UserCode:
     """Runs the user code on one message, limited and timed, but not what is done downstream."""
 
-    def __init__(self, thread_limiter: ThreadLimiter | None) -> None:
-        self._thread_limiter = thread_limiter or contextlib.nullcontext()
+    def __init__(self, thread_limiter: ThreadLimiter) -> None:
+        self._places = thread_limiter.semaphore() or contextlib.nullcontext()
         self.nanoseconds = 0
 
     def values(self, call: Callable[[], Any], gives_many: bool) -> Iterator[Any]:
@@ -308,7 +286,7 @@ class _UserCode:
             yield value
 
     def _run(self, call: Callable[[], Any]) -> Any:
-        with self._thread_limiter:
+        with self._places:
             began = time.perf_counter_ns()
             try:
                 return call()

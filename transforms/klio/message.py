@@ -185,7 +185,8 @@ def parse_message(data: bytes, *, allow_non_klio: bool = False) -> KlioMessage:
     """The message that `data` encodes, with its version settled as Klio does.
 
     A message without a version becomes V2 if it has an element, V1 if it has an `entity_id` (which
-    is copied to the element) or neither; with both it stays UNKNOWN and counts as V1.
+    is copied to the element) or neither; with both it stays UNKNOWN and counts as V1. No bytes at
+    all are a message with nothing set, so V1 without an element, whatever else is allowed.
 
     Parameters
     ----------
@@ -217,10 +218,8 @@ def _decode(data: bytes) -> KlioMessage:
     except DecodeError as error:
         raise _not_a_message(data, str(error)) from error
     # Protobuf keeps what it does not know, so that much text parses: "hi" is field 13 with value
-    # 105. Text without control characters can't name the fields 1 to 3. Unknown fields can only
-    # come from a later Klio, which sets the version too.
-    if not message.ListFields():
-        raise _not_a_message(data, "no field of a Klio message is set")
+    # 105. Text without control characters can't name the fields 1 to 3, so all of it is unknown
+    # fields. Those of a message come from a later Klio, which sets the version too.
     if message.version not in tuple(Version):
         raise _not_a_message(data, f"version {message.version} is not known")
     if message.version == Version.UNKNOWN and _has_unknown_fields(message):
