@@ -90,15 +90,9 @@ def build(
     tree, settings = job.output_tree, job.settings
     failures: list[beam.PCollection] = []
     report = Reporter(progress_path)
-    klio_job = KlioJob(job_name=job.job_name, gcp_project=job.pipeline_options.project)
-
-    accept = AcceptMessages(
-        klio_job.SerializeToString(),
-        allow_non_klio_messages=job.job_config.allow_non_klio_messages,
-        ping=job.ping,
-        force=job.force,
+    accepted = run_step(
+        messages, accept_messages(job), bytes, failures, tags=(PASS_THROUGH, NOT_FOR_US)
     )
-    accepted = run_step(messages, accept, bytes, failures, tags=(PASS_THROUGH, NOT_FOR_US))
     upstream = job.job_config.upstream
     skip = SkipFinished(
         resumption_of(job),
@@ -114,7 +108,7 @@ def build(
     untouched = [accepted[PASS_THROUGH], accepted[NOT_FOR_US], pending[RESULTS], pending[UPSTREAM]]
     report_each(untouched, "passed", report)
     if upstream:
-        failures.append(pending[UPSTREAM] | TriggerUpstream(upstream, klio_job))
+        failures.append(pending[UPSTREAM] | TriggerUpstream(upstream, klio_job_of(job)))
 
     to_plan = report(pending.main, "opened")
     if attempts:
@@ -152,6 +146,21 @@ def build(
     dead_letters = report_each(failures, "failed", report)
     dead_letters | WriteDeadLetters(tree, is_stream=job.pipeline_options.streaming)
     return {"receipts": receipts, "messages": outgoing, "failures": dead_letters}
+
+
+def klio_job_of(job: JobConfig) -> KlioJob:
+    """What messages call a job."""
+    return KlioJob(job_name=job.job_name, gcp_project=job.pipeline_options.project)
+
+
+def accept_messages(job: JobConfig) -> AcceptMessages:
+    """The step that finds out which messages a job processes; for graphs of one's own, too."""
+    return AcceptMessages(
+        klio_job_of(job).SerializeToString(),
+        allow_non_klio_messages=job.job_config.allow_non_klio_messages,
+        ping=job.ping,
+        force=job.force,
+    )
 
 
 def loaded(

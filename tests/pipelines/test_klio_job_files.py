@@ -311,7 +311,7 @@ def test_a_file_that_klio_has_saved_loads() -> None:
     plain = yaml.safe_load(SAVED_BY_KLIO)
     job = parse_job(plain, source="saved.yaml")
     assert job.pipeline_options.labels == ["team=audio", "stage=test"]
-    options = beam_options(**plain["pipeline_options"])
+    options = parse_options(job.pipeline_options.beam_options())
     assert options.view_as(WorkerOptions).disk_type == plain["pipeline_options"]["worker_disk_type"]
 
 
@@ -333,7 +333,7 @@ def test_runners_are_in_any_letters(runner: str, spell: Any) -> None:
         assert type(create_runner(spell(runner))) is type(create_runner(runner))
 
 
-@pytest.mark.parametrize("runner", ["DirectGKERunner", "dirrect", "", 3])
+@pytest.mark.parametrize("runner", ["DaskRunner", "dirrect", "", 3])
 def test_other_runners_are_refused(runner: object) -> None:
     message = refused(pipeline_options={"runner": runner})
     assert_names(message, "pipeline_options.runner: ", "'DirectRunner'", "'DataflowRunner'")
@@ -493,7 +493,9 @@ def test_options_that_are_decided_here_are_refused(name: str) -> None:
 
 
 def test_the_runner_for_kubernetes_has_an_heir() -> None:
-    assert_names(refused(pipeline_options={"runner": "DirectGKERunner"}), "DirectRunner", "pubsub.md")
+    assert_names(
+        refused(pipeline_options={"runner": "DirectGKERunner"}), "DirectRunner", "pubsub.md"
+    )
 
 
 def test_several_folders_of_recordings_are_for_graphs_of_ones_own() -> None:

@@ -241,7 +241,9 @@ def step(**options: bool) -> AcceptMessages:
 
 def output_of(event: object, **options: bool) -> tuple[str, Any]:
     """Tag and value of the only output of one event."""
-    [output] = step(**options).process(event)
+    accept = step(**options)
+    accept.has_dead_letters = True
+    [output] = accept.process(event)
     if isinstance(output, TaggedOutput):
         return output.tag, output.value
     return "main", output

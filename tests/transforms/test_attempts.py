@@ -29,6 +29,7 @@ def pending(name: str, generation: str = "1") -> PendingRecording:
 def count(tmp_path: Path) -> Iterator[CountAttempts]:
     """A step with notes of its own."""
     step = CountAttempts(OutputTree(str(tmp_path / "out")), new_attempts(), reason="it crashed")
+    step.has_dead_letters = True
     yield step
     step.teardown()
 
@@ -134,6 +135,7 @@ def test_a_note_that_could_not_be_removed_is_no_crash(
 
 def test_in_a_bucket_a_try_takes_two_reads_and_one_write(gcs: StorageServer) -> None:
     step = CountAttempts(OutputTree(f"gs://{BUCKET}/out"), new_attempts(), reason="it crashed")
+    step.has_dead_letters = True
     gcs.requests.clear()
     assert worked(step, pending("a")) == [pending("a")]
     of_objects = (request.split() for request in gcs.requests)

@@ -433,7 +433,6 @@ class TestContext:
     def test_default(self):
         assert payloads(Named().process(encoded())) == [b"job"]
         assert payloads([name_of_job(encoded())]) == [b"job"]
-        assert default_context().config == {}
         assert not default_context().allow_non_klio_messages
 
     def test_bound(self):
@@ -601,7 +600,7 @@ class TestMetrics:
         """Klio's way is to make it in `__init__`; a stop by another thread lost the message."""
         recorded = []
         timer = pickle.loads(pickle.dumps(KlioMetrics().timer("work")))
-        monkeypatch.setattr(KlioTimer, "record", lambda self, time_ns: recorded.append(time_ns))
+        monkeypatch.setattr(type(timer), "record", lambda _, time_ns: recorded.append(time_ns))
         barrier = threading.Barrier(2)
 
         def work(seconds):

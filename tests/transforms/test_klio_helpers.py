@@ -79,6 +79,11 @@ class TestTriggerUpstream:
         [dropped] = KlioTriggerUpstream("upstream-job", "upstream-project").process(message)
         assert (dropped.tag, dropped.value) == ("drop", message)
 
+    def test_a_topic_is_no_project(self) -> None:
+        """Klio's own step is given one in this place, and publishes itself."""
+        with pytest.raises(ValueError, match=r"projects/p/topics/t.*WriteToPubSub"):
+            KlioTriggerUpstream("upstream-job", "projects/p/topics/t")
+
     @pytest.mark.parametrize("level", ["LOUD", ""])
     def test_unknown_log_level(self, level: str) -> None:
         with pytest.raises(ValueError, match=r"log_level is one of .*INFO"):
