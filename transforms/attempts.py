@@ -54,6 +54,7 @@ class CountAttempts(Step):
         self.folder = folder
         self.reason = reason
         self.begun: list[str] = []  # notes about what is at work, that of this try last
+        self.worker_thread = 0  # that works on it
 
     def process(self, record: PendingRecording | PartReference) -> Iterable[Any]:
         """Beam's entry."""
@@ -69,6 +70,7 @@ class CountAttempts(Step):
         if begun == names:
             raise GivenUpError(self.reason, None)
         name = names[len(begun)]
+        self.worker_thread = threading.get_ident()
         _turns.enter(alone=bool(begun))
         self.begun = [*begun, name]
         _ended.discard(name)
@@ -92,7 +94,8 @@ class CountAttempts(Step):
         """What is at work, if anything, has ended, and the tries with these notes have."""
         if not self.begun:
             return
-        _turns.leave()
+        # What an exception has ended may be told by the next bundle, in another thread.
+        _turns.leave(self.worker_thread)
         _ended.update(names)
         self.begun = []
         # Storage that is away does not undo what is done: the notes go when other work ends.
@@ -129,12 +132,11 @@ class _Turns:
                 self.changed.wait_for(lambda: {*self.at_work} <= {me}, ALONE_TIMEOUT_S)
             self.at_work[me] += 1
 
-    def leave(self) -> None:
-        """Work of this thread is over."""
-        me = threading.get_ident()
+    def leave(self, thread: int) -> None:
+        """Work of a thread is over."""
         with self.changed:
-            self.at_work -= Counter([me])
-            if self.alone == me and me not in self.at_work:
+            self.at_work -= Counter([thread])
+            if self.alone == thread and thread not in self.at_work:
                 self.alone = None
             self.changed.notify_all()
 

@@ -25,6 +25,13 @@ def pending(name: str, generation: str = "1") -> PendingRecording:
     )
 
 
+@pytest.fixture(autouse=True)
+def new_process() -> None:
+    """Tests of graphs that end in the middle of their work leave it begun, in this process."""
+    attempts._turns.__init__()
+    attempts._ended.clear()
+
+
 @pytest.fixture
 def count(tmp_path: Path) -> Iterator[CountAttempts]:
     """A step with notes of its own."""
@@ -157,6 +164,37 @@ def test_the_notes_are_scratch_files_of_this_run(count: CountAttempts) -> None:
 def beside(count: CountAttempts) -> CountAttempts:
     """The same step in another thread's bundle."""
     return CountAttempts(count.tree, count.folder, reason="it crashed")
+
+
+def test_what_another_thread_ends_holds_up_nobody(
+    count: CountAttempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception ends a bundle; the thread of the next one is the first to be told."""
+    monkeypatch.setattr(attempts, "ALONE_TIMEOUT_S", 5)
+    begun(count, pending("suspect"))
+    threads: list[threading.Thread] = []
+
+    def in_thread(work: Callable[[], Any]) -> None:
+        threads.append(threading.Thread(target=work))
+        threads[-1].start()
+
+    ready, go_on = threading.Event(), threading.Event()
+
+    def abandon() -> None:
+        next(iter(count.process(pending("suspect"))))
+        ready.set()
+        go_on.wait(5)  # it stays, so that its number is not given to another
+
+    in_thread(abandon)
+    assert ready.wait(5)
+    count.start_bundle()
+    work = beside(count)
+    done = threading.Event()
+    in_thread(lambda: (list(work.process(pending("next"))), done.set()))
+    assert done.wait(2)
+    go_on.set()
+    for thread in threads:
+        thread.join()
 
 
 def test_a_second_try_has_its_process_to_itself(count: CountAttempts) -> None:
