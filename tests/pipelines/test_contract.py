@@ -194,7 +194,7 @@ def test_the_graph_of_ones_own_in_the_docs_runs(
     music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     docs = Path(__file__).parents[2] / "docs" / "porting-from-klio.md"
-    (code,) = (each for each in docs.read_text().split("```") if "ReadEvents(job)" in each)
+    (code,) = (each for each in docs.read_text().split("```") if "built = build(job" in each)
     noted = """
     next_messages | "Note" >> beam.Map(lambda message: open("noted", "ab").write(message))
 """

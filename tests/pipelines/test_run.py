@@ -174,9 +174,9 @@ def test_the_literal_fan_out_draws_the_masked_spectra(folder: Path, tmp_path: Pa
     run_graph(job)
     track = next(iter(LoadAudio(duration=2).process(_loaded(folder / "one.wav"))))
     recipe = job.nearest_neighbors
-    magnitude = magnitude_and_phase(stft(track.samples, n_fft=1024, hop_length=256))[0]
-    nearest = filter_nearest(magnitude, recipe, sample_rate=16000, hop_length=256)
-    grid = spectrogram_grid(grid_of(track.recording, job.plots), n_fft=1024, hop_length=256)
+    magnitude = magnitude_and_phase(stft(track.samples, n_fft=2048, hop_length=512))[0]
+    nearest = filter_nearest(magnitude, recipe, sample_rate=16000, hop_length=512)
+    grid = spectrogram_grid(grid_of(track.recording, job.plots), n_fft=2048, hop_length=512)
     for stem in ("background", "foreground"):
         options = mask_options(recipe, stem)
         mask = stem_mask(stem, magnitude, nearest, sample_rate=16000, **options)
