@@ -200,6 +200,9 @@ class MetricsSection(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
+    timer_unit: TimerUnit | None = Field(
+        None, description="of kmsg-timer, the time of each step; default that of native"
+    )
     native: Annotated[
         NativeMetrics,
         BeforeValidator(

@@ -461,6 +461,7 @@ def test_clients_of_metrics(metrics: dict[str, Any], logged: bool) -> None:
 @pytest.mark.parametrize(
     ("metrics", "facts"),
     [
+        ({"timer_unit": "minutes"}, ["metrics.timer_unit: ", "'ms'"]),
         ({"native": {"timer_unit": "minutes"}}, ["metrics.native.timer_unit: ", "'ms'"]),
         ({"logger": {"timer_unit": "S"}}, ["metrics.logger.timer_unit: ", "'seconds'"]),
         ({"shumway": {"timer_unit": 3}}, ["metrics.shumway.timer_unit: ", "'ns'"]),

@@ -575,6 +575,25 @@ class TestMetrics:
         assert timer.committed.count == 1
         assert 40 <= timer.committed.sum < 200
 
+    @pytest.mark.parametrize(
+        ("metrics", "unit"),
+        [
+            ({}, "ms"),
+            ({"native": {"timer_unit": "us"}}, "us"),
+            ({"timer_unit": "seconds", "native": {"timer_unit": "us"}}, "s"),
+            ({"timer_unit": "ns", "logger": {"timer_unit": "s"}}, "ns"),
+        ],
+    )
+    def test_the_job_says_in_which_unit_steps_are_timed(self, metrics, unit, monkeypatch):
+        told = []
+        monkeypatch.setattr(
+            "beamsplitter.transforms.klio.context.KlioTimer.record",
+            lambda self, nanoseconds: told.append(self._unit),
+        )
+        config = {"job_config": {"metrics": metrics}}
+        list(bind_context(Named(), KlioContext(config=config)).process(encoded()))
+        assert told == [unit]
+
     def test_timers_are_not_shared(self, monkeypatch):
         """Klio had one timer for all threads: a step of 1 s reported 0.3 s."""
         recorded = []

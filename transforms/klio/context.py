@@ -142,18 +142,22 @@ class KlioMetrics:
         of timers that name none: `ns`, `us`, `ms`, `s`, or their full names.
     log_timer_unit
         of such timers in the log; default `timer_unit`.
+    step_timer_unit
+        of the time that decorated steps take themselves; default `timer_unit`.
     """
 
     default_transform: str = "klio"
     log_level: int | None = None
     timer_unit: str = "ms"
     log_timer_unit: str | None = None
+    step_timer_unit: str | None = None
 
     @classmethod
     def of_config(cls, config: Any) -> "KlioMetrics":
         """As `job_config.metrics` of a configuration says.
 
-        `native: {timer_unit: s}`; `logger: {level: debug, timer_unit: ns}`, or `true` or `false`.
+        `native: {timer_unit: s}`; `logger: {level: debug, timer_unit: ns}`, or `true` or `false`;
+        `timer_unit: s`, of the time that steps take.
 
         Raises
         ------
@@ -163,8 +167,9 @@ class KlioMetrics:
         metrics = _get(_get(config, "job_config"), "metrics")
         native, logger = _get(metrics, "native"), _get(metrics, "logger")
         unit = cls._unit(native, "native") or cls.timer_unit
+        of_steps = cls._unit(metrics)
         if logger is None or logger is False:
-            return cls(timer_unit=unit)
+            return cls(timer_unit=unit, step_timer_unit=of_steps)
         level = str(_get(logger, "level") or "debug").upper()
         if level not in logging.getLevelNamesMapping():
             raise ValueError(f"job_config.metrics.logger.level: there is no log level {level!r}.")
@@ -172,15 +177,16 @@ class KlioMetrics:
             log_level=logging.getLevelNamesMapping()[level],
             timer_unit=unit,
             log_timer_unit=cls._unit(logger, "logger"),
+            step_timer_unit=of_steps,
         )
 
     @staticmethod
-    def _unit(client: Any, name: str) -> str | None:
+    def _unit(client: Any, *names: str) -> str | None:
         unit = _get(client, "timer_unit")
         try:
             return None if unit is None else _short_unit(unit)
         except ValueError as error:
-            raise ValueError(f"job_config.metrics.{name}: {error}") from error
+            raise ValueError(f"{'.'.join(('job_config.metrics', *names))}: {error}") from error
 
     def counter(
         self, name: str, transform: str | None = None, tags: Mapping[str, Any] | None = None

@@ -21,7 +21,7 @@ element stay. Yielded `TaggedOutput`s keep their tag, `TimestampedValue`s their 
 An exception in the user code costs that message only: it goes, as it came, to the output tagged
 "drop", is logged as an error with its traceback, and counted. Each step counts `kmsg-received`,
 `kmsg-success` (messages out), `kmsg-drop-error`, and takes the time of the user code in
-`kmsg-timer` (ms), in the namespace of its class or function.
+`kmsg-timer` (ms, or as the job's `metrics` have it), in the namespace of its class or function.
 
 A function whose first parameter is called `self` is taken for a method. A generator, and any
 method called `process`, gives its outputs one after the other (beam.ParDo, beam.FlatMap); any other
@@ -264,7 +264,8 @@ def _outputs(
         context.logger.exception("%s drops the message %r", name, element[:200])
         yield TaggedOutput("drop", encoded)
     finally:
-        metrics.timer("kmsg-timer", transform=name).record(user_code.nanoseconds)
+        timer = metrics.timer("kmsg-timer", transform=name, timer_unit=metrics.step_timer_unit)
+        timer.record(user_code.nanoseconds)
 
 
 class _UserCode:
