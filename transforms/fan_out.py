@@ -141,7 +141,7 @@ class CoGroupTracks(beam.PTransform):
     An event that comes twice gives as many tracks in each branch, which hold the same.
     """
 
-    def expand(self, branches: dict[str, beam.PCollection]) -> beam.PCollection:
+    def expand(self, branches: Any) -> beam.PCollection:
         """One track with the arrays of all."""
         keyed = {
             name: branch
@@ -190,7 +190,7 @@ class WithPlots(beam.PTransform):
         super().__init__()
         self.count = count
 
-    def expand(self, branches: dict[str, beam.PCollection]) -> beam.PCollection:
+    def expand(self, branches: Any) -> beam.PCollection:
         """Tracks with all files."""
         keyed = {
             name: branches[name]
