@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -69,6 +69,33 @@ def with_small_type(plain: Any) -> Any:
     return plain
 
 
+# Of Klio's files of events, and why they are not here.
+GONE_OF_INPUTS = {
+    "min_bundle_size": "files are read whole",
+    "strip_trailing_newlines": "line ends are never part of an element",
+    "validate": "the files must be there when the job starts",
+    "coder": "elements are bytes, as they stand there",
+}
+GONE_OF_OUTPUTS = {
+    "coder": "elements are bytes, as they are written",
+    "footer": "a reader would take it for an element",
+}
+
+
+def without_gone(plain: Any, gone: Mapping[str, str]) -> Any:
+    """The same input or output, if it has none of the options that are gone.
+
+    Raises
+    ------
+    ValueError
+        it has one
+    """
+    for name in plain if isinstance(plain, dict) else ():
+        if name in gone:
+            raise ValueError(f"{name}: leave it out: {gone[name]}")
+    return plain
+
+
 class FolderEvents(NamedSection):
     """Each audio file in a folder, and in the folders below it."""
 
@@ -103,6 +130,11 @@ class FileEvents(NamedSection):
     compression_type: Compression = "auto"
     skip_header_lines: int = Field(0, ge=0)
     skip_klio_read: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_is_gone(cls, plain: Any) -> Any:
+        return without_gone(plain, GONE_OF_INPUTS)
 
 
 class BigQueryTable(NamedSection):
@@ -359,6 +391,11 @@ class FileEventOutput(ShardedOutput):
     append_trailing_newlines: bool = True
     compression_type: Compression = "auto"
     header: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_is_gone(cls, plain: Any) -> Any:
+        return without_gone(plain, GONE_OF_OUTPUTS)
 
     @property
     def prefix(self) -> str:

@@ -19,6 +19,7 @@ from facts import assert_names
 from google.cloud.bigquery import SchemaField
 
 from beamsplitter.pipelines.commands.schema import schema_of
+from beamsplitter.pipelines.job.event_config import GONE_OF_INPUTS, GONE_OF_OUTPUTS
 from beamsplitter.pipelines.job.job_config import (
     DECIDED_HERE,
     DISK_TYPES,
@@ -510,6 +511,21 @@ def test_a_suffix_without_its_dot_is_refused() -> None:
     folder = {"type": "file", "location": "in", "file_suffix": "ogg"}
     message = refused(job_config={"data": {"inputs": [folder]}})
     assert_names(message, "job_config.data.inputs.0.file_suffix", "'ogg'", "'.ogg'")
+
+
+@pytest.mark.parametrize(
+    ("places", "name", "reason"),
+    [
+        *(("inputs", *each) for each in GONE_OF_INPUTS.items()),
+        *(("outputs", *each) for each in GONE_OF_OUTPUTS.items()),
+    ],
+)
+def test_options_of_files_that_are_gone_say_why(places: str, name: str, reason: str) -> None:
+    """They belong to events of other types, too, but no one who has them here meant those."""
+    events = {places: [{"type": "file", "location": "a", name: "x"}]}
+    message = refused(job_config={"events": events})
+    assert_names(message, f"job_config.events.{places}.0", name, reason)
+    assert "belongs" not in message
 
 
 def test_keys_of_a_template_are_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
