@@ -1,0 +1,1 @@
+"""Folders of stems, and which excerpts of them a training sees."""
