@@ -16,6 +16,7 @@ import yaml
 from ..audio.stem_format import Container
 from ..storage import Access, OutputTree, Storage, absolute
 from .commands import one_file
+from .commands.dataset_command import dataset_app
 from .commands.models_command import models_app
 from .commands.running import INTERRUPTED, require_output, run_batch, run_job
 from .commands.told_errors import Commands
@@ -35,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(models_app)
+app.add_typer(dataset_app)
 USAGE_ERROR = 2
 # What the options of `separate` fill of a job, as messages call it.
 FLAGS = {
