@@ -1,0 +1,1 @@
+"""Training of separators: losses, networks, and what they learn from."""
