@@ -71,12 +71,12 @@ class LoadBinary(Step):
         require_unchanged(recording, self.storage)
         if not record.part.is_whole or recording.size_bytes > BINARY_LIMIT_BYTES:
             return [Track(record)]
-        return [self._with_binary(Track(record))]
+        return [self._with_binary(Track(record), self.storage.read(recording.uri))]
 
-    def _with_binary(self, track: Track) -> Track:
-        track.binary = self.storage.read(track.recording.uri)
-        track.source_sha256 = hashlib.sha256(track.binary).hexdigest()
-        self.count("bytes", len(track.binary))
+    def _with_binary(self, track: Track, binary: bytes) -> Track:
+        track.binary = binary
+        track.source_sha256 = hashlib.sha256(binary).hexdigest()
+        self.count("bytes", len(binary))
         return track
 
     def _track_of(self, record: bytes | str) -> Track:
@@ -97,10 +97,7 @@ class LoadBinary(Step):
         )
         if found.size_bytes <= BINARY_LIMIT_BYTES:
             binary = self.storage.read(uri)
-            self.count("bytes", len(binary))
-            track = _whole_track(pending, io.BytesIO(binary))
-            track.binary, track.source_sha256 = binary, hashlib.sha256(binary).hexdigest()
-            return track
+            return self._with_binary(_whole_track(pending, io.BytesIO(binary)), binary)
         with self.storage.reading(uri) as file:
             return _whole_track(pending, file)
 

@@ -15,15 +15,10 @@ from rich.text import Text
 
 from ...models.datasets.checking import TrackReport, check_tracks, usual_stems
 from ...models.datasets.stem_folders import StemTrack, find_tracks
-from .told_errors import Commands
+from .told_errors import command_group
 
-dataset_app = typer.Typer(
-    name="dataset",
-    cls=Commands,
-    help="Folders of tracks with their stems, to train separators on.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
+dataset_app = command_group(
+    "dataset", help="Folders of tracks with their stems, to train separators on."
 )
 FAILED = 1
 PLAIN_WIDTH = 200

@@ -22,15 +22,10 @@ from rich.text import Text
 from ...models.model_registry import ModelEntry, find_entry, list_entries
 from ...models.separators.base import ModelError
 from ...models.separators.by_name import SeparatorName, describe, require_installed, require_usable
-from .told_errors import Commands, failing_with
+from .told_errors import command_group, failing_with
 
-models_app = typer.Typer(
-    name="models",
-    cls=Commands,
-    help="Known models: list them, fetch their files into the cache, and check those.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
+models_app = command_group(
+    "models", help="Known models: list them, fetch their files into the cache, and check those."
 )
 FAILED = 1
 PLAIN_WIDTH = 200

@@ -25,6 +25,18 @@ class Commands(TyperGroup):
             raise typer.Exit(getattr(error, "exit_code", BeamsplitterError.exit_code)) from error
 
 
+def command_group(name: str, *, help: str) -> typer.Typer:
+    """A group of commands below `beamsplitter`."""
+    return typer.Typer(
+        name=name,
+        cls=Commands,
+        help=help,
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+    )
+
+
 @contextlib.contextmanager
 def failing_with(exit_code: int) -> Iterator[None]:
     """Errors in here end the command with another exit code than theirs."""
