@@ -1,7 +1,8 @@
 """Model packages: any third-party model that is packed for Audacity.
 
 A package is a folder with `metadata.json` and `model.pt` (TorchScript), or `model.pt2`
-(torch.export) beside it. Its model is given one block at a time, `(channels, samples)`.
+(torch.export) beside it. Its model is given one block at a time, `(channels, samples)`. What was
+trained here has `model.json` and `model.safetensors` instead, see `packages.trained`.
 """
 
 import functools
@@ -18,13 +19,21 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..packages.metadata import FILE_NAME, PackageMetadata, read_metadata
+from ..packages.trained import (
+    NETWORK_FILE,
+    WEIGHTS_FILE,
+    is_safetensors,
+    load_trained,
+    read_network,
+)
 from .base import RESIDUAL, Description, Member, ModelError, TorchSeparator, alone
 from .options import parse_options
+from .trained import Trained, TrainedOptions, resolved
 
 if TYPE_CHECKING:
     import torch
 
-MODEL_FILES = ("model.pt2", "model.pt")
+MODEL_FILES = (WEIGHTS_FILE, "model.pt2", "model.pt")
 # What the job itself writes beside the stems.
 TAKEN_NAMES = {"manifest", "spectrogram", RESIDUAL}
 LONGEST_NAME = 80
@@ -81,7 +90,7 @@ def describe(address: str, options: Mapping[str, object]) -> Description:
     address
         a folder, or its address at gs:// or https://
     options
-        see `PackageOptions`
+        see `PackageOptions`; of what was trained here, `TrainedOptions`
 
     Raises
     ------
@@ -90,8 +99,10 @@ def describe(address: str, options: Mapping[str, object]) -> Description:
     ValueError
         an option is
     """
-    settings = parse_options(PackageOptions, options)
     folder = fetch_package(address)
+    if (folder / WEIGHTS_FILE).is_file():
+        return _describe_trained(folder, address, options)
+    settings = parse_options(PackageOptions, options)
     metadata = read_metadata(folder / FILE_NAME, address)
     gives_stems = metadata.effect_type == "waveform-to-waveform"
     return Description(
@@ -102,6 +113,20 @@ def describe(address: str, options: Mapping[str, object]) -> Description:
         uses_device=True,
         resolved_options=settings.model_dump_json(),
         sha256=_sha256_of(folder / FILE_NAME, _model_file_of(folder, address)),
+    )
+
+
+def _describe_trained(folder: Path, address: str, options: Mapping[str, object]) -> Description:
+    network = read_network(folder, address)
+    settings = resolved(parse_options(TrainedOptions, options), network)
+    files = (FILE_NAME, NETWORK_FILE, WEIGHTS_FILE)
+    return Description(
+        stems=stem_names(network.targets),
+        sample_rates=(network.sample_rate,),
+        context_s=settings.block_seconds or 0.0,
+        uses_device=True,
+        resolved_options=settings.model_dump_json(),
+        sha256=_sha256_of(*(folder / name for name in files)),
     )
 
 
@@ -120,6 +145,12 @@ def load(address: str, options: Mapping[str, object]) -> tuple[Member, ...]:
     ValueError
         an option is wrong
     """
+    folder = fetch_package(address)
+    if (folder / WEIGHTS_FILE).is_file():
+        trained_options = parse_options(TrainedOptions, options)
+        model = load_trained(folder, address)
+        stems = stem_names(model.settings.targets)
+        return alone(Trained(address, model, trained_options, stems))
     settings = parse_options(PackageOptions, options)
     metadata, module = _load_model(address)
     if metadata.effect_type != "waveform-to-waveform":
@@ -414,7 +445,8 @@ def fetch_package(address: str) -> Path:
     """
     from ..model_cache import ModelCache
 
-    return ModelCache().fetch_folder(address, required=[FILE_NAME], optional=MODEL_FILES)
+    optional = (*MODEL_FILES, NETWORK_FILE)
+    return ModelCache().fetch_folder(address, required=[FILE_NAME], optional=optional)
 
 
 def _model_file_of(folder: Path, address: str) -> Path:
@@ -433,7 +465,8 @@ def require_model_file(address: str) -> None:
         it is
     """
     path = _model_file_of(fetch_package(address), address)
-    if not zipfile.is_zipfile(path):
+    is_whole = is_safetensors if path.suffix == ".safetensors" else zipfile.is_zipfile
+    if not is_whole(path):
         raise ModelError(
             f"{address}: {path.name} is not a whole model file: export it again, or fetch it anew"
         )

@@ -1,0 +1,72 @@
+"""Separators that were trained here: networks of ours between a spectrogram and its inverse."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..networks.settings import NetworkSettings
+from .base import TorchSeparator
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..networks.mask_model import MaskModel
+
+
+class TrainedOptions(BaseModel):
+    """`separation.options` of a job file for a trained separator."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    block_seconds: float | None = Field(
+        None, ge=0.1, le=600, description="what the network is given; default: as in training"
+    )
+    context_seconds: float = Field(0.0, ge=0, description="dropped at either end of a block")
+
+    @model_validator(mode="after")
+    def _something_is_left_of_a_block(self) -> "TrainedOptions":
+        if self.block_seconds is not None and 4 * self.context_seconds > self.block_seconds:
+            raise ValueError("context_seconds can be at most a quarter of block_seconds")
+        return self
+
+
+def resolved(options: TrainedOptions, network: NetworkSettings) -> TrainedOptions:
+    """The options with those of the network in place of what is left open."""
+    return options.model_copy(
+        update={"block_seconds": options.block_seconds or network.sample_length}
+    )
+
+
+class Trained(TorchSeparator):
+    """A trained network.
+
+    Parameters
+    ----------
+    name
+        in messages
+    model
+        the network
+    options
+        how it is used
+    stems
+        names of its targets
+    """
+
+    def __init__(
+        self, name: str, model: "MaskModel", options: TrainedOptions, stems: tuple[str, ...]
+    ) -> None:
+        super().__init__(model)
+        settings: NetworkSettings = model.settings
+        self.name = name
+        self.stems = stems
+        self.sample_rate = settings.sample_rate
+        self.channels = settings.num_channels
+        self.block_samples = round(
+            (resolved(options, settings).block_seconds or 0) * settings.sample_rate
+        )
+        self.context_samples = round(options.context_seconds * settings.sample_rate)
+
+    def forward(self, blocks: "torch.Tensor") -> "torch.Tensor":
+        """The stems of a batch: `(batch, stems, channels, samples)`."""
+        stems: torch.Tensor = self.module(blocks)
+        return stems

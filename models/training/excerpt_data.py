@@ -1,0 +1,171 @@
+"""The excerpts of a training, batch by batch."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+from torch.utils.data import DataLoader
+
+from ..datasets.excerpt_dataset import ExcerptDataset
+from ..datasets.excerpts import Batch, ExcerptGrid, ExcerptSampler, TrackLength
+from ..datasets.sources import StemSource, open_source
+from ..datasets.stem_folders import DatasetError
+from ..networks.settings import NetworkSettings
+from .settings import TrainerSettings
+
+TRAINING_FOLDER = "train"
+VALIDATION_FOLDERS = ("val", "valid")
+
+
+class EpochBatches:
+    """Excerpts of the batches of an epoch, from where the training is.
+
+    Parameters
+    ----------
+    sampler
+        of the excerpts
+    most
+        batches in an epoch
+    batches_done
+        says how many this process has seen, over all epochs
+    """
+
+    def __init__(self, sampler: ExcerptSampler, most: int, batches_done: Callable[[], int]) -> None:
+        self._sampler = sampler
+        self._length = min(len(sampler), most)
+        self._batches_done = batches_done
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, first = divmod(self._batches_done(), self._length)
+        left = self._sampler.batches(epoch, first=first)
+        yield from itertools.islice(left, self._length - first)
+
+
+class ExcerptData(pl.LightningDataModule):
+    """Excerpts to train on, and to validate by.
+
+    Parameters
+    ----------
+    folder
+        with `train`, and `val` or `valid`; or one of tracks or shards, of which some are kept apart
+        to validate by
+    network
+        what it takes
+    settings
+        of the training
+
+    Raises
+    ------
+    DatasetError
+        there are not enough tracks, or they are not as the network needs them
+    """
+
+    def __init__(self, folder: Path, network: NetworkSettings, settings: TrainerSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.network = network
+        training = folder / TRAINING_FOLDER
+        self.training_source = self._source(training if training.is_dir() else folder)
+        validation = _validation_folder(folder) if training.is_dir() else None
+        if validation is None:
+            self.validation_source = self.training_source
+            kept, apart = self._split(self.training_source.tracks)
+        else:
+            self.validation_source = self._source(validation)
+            kept, apart = self.training_source.tracks, self.validation_source.tracks
+        if settings.max_tracks is not None:
+            kept = _some(kept, settings.max_tracks, settings.seed)
+        self.training_grid = self._grid(kept, settings.hop_length_s)
+        grid = self._grid(apart, None)
+        # As many as a training epoch has at most, from all over the tracks.
+        sparse = -(-grid.count // settings.max_samples)
+        self.validation_grid = self._grid(apart, sparse * network.sample_length)
+
+    def _source(self, folder: Path) -> StemSource:
+        return open_source(
+            folder,
+            targets=self.network.targets,
+            sample_rate=self.network.sample_rate,
+            channels=self.network.num_channels,
+        )
+
+    def _split(
+        self, tracks: Sequence[TrackLength]
+    ) -> tuple[Sequence[TrackLength], Sequence[TrackLength]]:
+        if len(tracks) < 2:
+            raise DatasetError(
+                "there is one track, and one to validate by is needed beside it: add tracks, or "
+                f"put them into {TRAINING_FOLDER} and {VALIDATION_FOLDERS[0]}"
+            )
+        count = max(1, round(self.settings.val_split * len(tracks)))
+        apart = set(_some(tracks, count, self.settings.seed))
+        return [each for each in tracks if each not in apart], [
+            each for each in tracks if each in apart
+        ]
+
+    def _grid(self, tracks: Sequence[TrackLength], hop_s: float | None) -> ExcerptGrid:
+        try:
+            return ExcerptGrid(tracks, excerpt_s=self.network.sample_length, hop_s=hop_s)
+        except ValueError as error:
+            raise DatasetError(f"{error}: a shorter --sample-length may do") from error
+
+    def train_dataloader(self) -> "DataLoader[np.ndarray]":
+        """The batches of a training epoch."""
+        trainer = self._trainer
+        settings = self.settings
+        sampler = ExcerptSampler(
+            self.training_grid,
+            settings.sampling,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            rank=trainer.global_rank,
+            ranks=trainer.world_size,
+        )
+        most = -(-settings.max_samples // (settings.batch_size * trainer.world_size))
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        batches = EpochBatches(sampler, most, lambda: progress.total.processed)
+        return self._loader(self.training_source, batches)
+
+    def val_dataloader(self) -> "DataLoader[np.ndarray]":
+        """The batches of a validation, always the same."""
+        sampler = ExcerptSampler(
+            self.validation_grid,
+            "chain",
+            batch_size=self.settings.batch_size,
+            rank=self._trainer.global_rank,
+            ranks=self._trainer.world_size,
+        )
+        return self._loader(self.validation_source, list(sampler.batches(0)))
+
+    @property
+    def _trainer(self) -> pl.Trainer:
+        assert self.trainer is not None
+        return self.trainer
+
+    def _loader(
+        self, source: StemSource, batches: "EpochBatches | list[Batch]"
+    ) -> "DataLoader[np.ndarray]":
+        workers = self.settings.num_workers
+        return DataLoader(
+            ExcerptDataset(source),
+            batch_sampler=batches,  # type: ignore[arg-type]
+            num_workers=workers,
+            persistent_workers=self.settings.persistent_workers and workers > 0,
+            pin_memory=self.settings.pin_memory,
+            prefetch_factor=self.settings.pre_fetch if workers else None,
+        )
+
+
+def _validation_folder(folder: Path) -> Path | None:
+    return next((folder / name for name in VALIDATION_FOLDERS if (folder / name).is_dir()), None)
+
+
+def _some(tracks: Sequence[TrackLength], count: int, seed: int) -> list[TrackLength]:
+    """So many of the tracks, drawn by a seed, in their order."""
+    chosen = np.random.default_rng(seed).permutation(len(tracks))[:count]
+    return [tracks[index] for index in sorted(chosen)]

@@ -1,0 +1,227 @@
+"""Training a separator: from a folder with the description of a network to one with its weights."""
+
+import contextlib
+import logging
+import signal
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins import MixedPrecision
+
+from ..datasets.stem_folders import ExcerptError
+from ..networks.by_settings import make_model
+from ..packages.trained import read_network, write_json
+from .excerpt_data import ExcerptData
+from .keeping import CHECKPOINT_FILE, TRAINER_FILE, KeepTraining, training_record
+from .observing import Observe
+from .separator_training import SeparatorTraining, TrainingError
+from .settings import TrainerSettings, trainer_settings
+from .telling import Tell, TellProgress
+
+RUNS_FOLDER = "runs"
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What a training runs on, as Lightning calls it.
+
+    Attributes
+    ----------
+    accelerator
+        "auto", "cpu", "gpu", "mps" …
+    devices
+        how many, or which: "auto", "2", "0,1"
+    num_nodes
+        machines
+    strategy
+        "auto", "ddp", "ddp_spawn" …
+    """
+
+    accelerator: str = "auto"
+    devices: str = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What is about to be trained, before anything is."""
+
+    folder: Path
+    settings: TrainerSettings
+    data: ExcerptData
+    training: SeparatorTraining
+    devices: Devices = field(default_factory=Devices)
+    resumes: bool = False
+
+
+def plan_training(
+    folder: Path,
+    data_folder: Path,
+    values: Mapping[str, object],
+    *,
+    resume: bool = False,
+    devices: Devices | None = None,
+) -> TrainingPlan:
+    """See whether all is there that a training needs; nothing is written.
+
+    Parameters
+    ----------
+    folder
+        with `model.json`
+    data_folder
+        see `ExcerptData`
+    values
+        settings that differ from those of the folder's `trainer.json`, if it resumes, else from the
+        defaults
+    resume
+        whether to go on from the folder's checkpoint, if there is one
+
+    Raises
+    ------
+    BeamsplitterError
+        it can't be trained
+    """
+    network = read_network(folder, str(folder))
+    resumes = (folder / CHECKPOINT_FILE).exists()
+    if resumes and not resume:
+        raise TrainingError(
+            f"{folder}: holds a training already: --resume goes on with it; or make another folder "
+            "by `beamsplitter config`"
+        )
+    kept = _kept_settings(folder) if resumes else {}
+    try:
+        settings = trainer_settings(network, {**kept, **values})
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
+    data = ExcerptData(data_folder, network, settings)
+    torch.manual_seed(settings.seed)
+    training = SeparatorTraining(make_model(network), settings)
+    return TrainingPlan(folder, settings, data, training, devices or Devices(), resumes)
+
+
+def _kept_settings(folder: Path) -> dict[str, Any]:
+    import json
+
+    try:
+        values = json.loads((folder / TRAINER_FILE).read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise TrainingError(f"{folder / TRAINER_FILE} is no JSON: {error}") from error
+    return dict(values)
+
+
+def run_training(plan: TrainingPlan, tell: Tell) -> dict[str, Any]:
+    """Train, and leave the best network in the folder.
+
+    Returns
+    -------
+    The training record, see `keeping.training_record`
+
+    Raises
+    ------
+    BeamsplitterError
+        the data can't be read, or the loss is no number
+    KeyboardInterrupt
+        it was interrupted; a training that resumes goes on from the last checkpoint
+    """
+    folder, settings = plan.folder, plan.settings
+    write_json(folder / TRAINER_FILE, settings.model_dump())
+    progress = TellProgress(tell)
+    logger = _tensorboard(folder, settings)
+    images = Path(settings.image_dir) if settings.image_dir else None
+    callbacks: list[pl.Callback] = [
+        progress,
+        Observe(settings, logger.experiment if logger else None, images),
+        KeepTraining(folder, plan.data),
+    ]
+    with _quiet():
+        trainer = _trainer(plan, callbacks)
+        checkpoint = folder / CHECKPOINT_FILE if plan.resumes else None
+        try:
+            with _interrupts():
+                trainer.fit(
+                    plan.training, datamodule=plan.data, ckpt_path=checkpoint, weights_only=True
+                )
+        except ExcerptError as error:
+            # A reading process hands on its trace in the message.
+            reason = str(error).rpartition(f"{ExcerptError.__name__}: ")[2].strip()
+            raise TrainingError(f"{reason}; `beamsplitter dataset check` finds all such") from error
+    record = training_record(plan.training, plan.data)
+    return {**record, "waited_share": progress.waited_share}
+
+
+def _trainer(plan: TrainingPlan, callbacks: list[pl.Callback]) -> pl.Trainer:
+    settings, devices = plan.settings, plan.devices
+    return pl.Trainer(
+        accelerator=devices.accelerator,
+        devices=devices.devices,
+        num_nodes=devices.num_nodes,
+        strategy=devices.strategy,
+        max_epochs=settings.max_epochs,
+        gradient_clip_val=settings.max_grad_norm if settings.clip_grad else None,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=True,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        **_precision(settings),
+    )
+
+
+def _precision(settings: TrainerSettings) -> dict[str, Any]:
+    """bfloat16, which needs no scaling; or float16 with scaled gradients, which GPUs can do."""
+    if not settings.use_amp:
+        return {"precision": "32-true"}
+    if not settings.scale_grad:
+        return {"precision": "bf16-mixed"}
+    if not torch.cuda.is_available():
+        raise TrainingError(
+            "--scale-grad: is for float16 on a CUDA GPU, and there is none: leave it out, and "
+            "--use-amp takes bfloat16"
+        )
+    scaler = torch.amp.GradScaler("cuda", init_scale=settings.init_scale)
+    return {"plugins": [MixedPrecision("16-mixed", "cuda", scaler)]}
+
+
+def _tensorboard(folder: Path, settings: TrainerSettings) -> TensorBoardLogger | None:
+    if not settings.tensorboard:
+        return None
+    return TensorBoardLogger(Path(settings.logging_dir or folder / RUNS_FOLDER), name=None)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's talk: what its users should know is told by ours."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[None]:
+    """Lightning ends the process at an interrupt, and leaves later ones ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, handler)
