@@ -48,6 +48,11 @@ class NetworkSettings(BaseModel):
         """Of an excerpt."""
         return round(self.sample_length * self.sample_rate)
 
+    @property
+    def excerpt_frames(self) -> int:
+        """Of the spectrogram of an excerpt."""
+        return -(-self.excerpt_samples // self.hop_length) + 1
+
 
 class SpectrogramNetSettings(NetworkSettings):
     """A U-Net of convolutions that estimates a mask of magnitudes."""
