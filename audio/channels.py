@@ -69,3 +69,28 @@ def fold_down(samples: np.ndarray) -> np.ndarray:
     for index, channel in enumerate(samples):
         folded += matrix[:, index : index + 1].astype(np.float32) * channel
     return folded
+
+
+def can_become(channels: int, wanted: int) -> bool:
+    """Whether `as_many` makes a number of channels of another."""
+    return channels == wanted or 1 in (channels, wanted)
+
+
+def as_many(samples: np.ndarray, channels: int) -> np.ndarray:
+    """Samples with another number of channels: one is the mean of all, many are copies of one.
+
+    Parameters
+    ----------
+    samples : np.ndarray, shape (channels, frames), float32
+    channels : int
+        Those wanted; see `can_become`.
+
+    Returns
+    -------
+    np.ndarray, shape (channels, frames), float32
+    """
+    if len(samples) == channels:
+        return samples
+    if channels == 1:
+        return samples.mean(axis=0, keepdims=True)
+    return np.repeat(samples, channels, axis=0)

@@ -1,9 +1,13 @@
 """Resampling block by block, by soxr, to an exact length."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import soxr
+
+# How far soxr's filter reaches, in samples at the lower of two rates, with room to spare.
+_REACH_SAMPLES = 500
 
 
 def rounded_length(samples: int, sample_rate: int, rate: int) -> int:
@@ -45,3 +49,45 @@ def resampled(blocks: Iterable[np.ndarray], sample_rate: int, rate: int) -> Iter
     # soxr rounds the length, too, but a half another way.
     missing = rounded_length(taken, sample_rate, rate) - given
     yield np.pad(rest, ((0, 0), (0, max(0, missing - rest.shape[1]))))[:, :missing]
+
+
+def resampled_range(
+    read: Callable[[int, int], np.ndarray],
+    *,
+    samples: int,
+    sample_rate: int,
+    rate: int,
+    start_sample: int,
+    stop_sample: int,
+) -> np.ndarray:
+    """A range of a resampled signal, of which no more is read than that takes.
+
+    It begins and ends where samples of both rates coincide, so that they are those of the whole
+    signal resampled: to 1e-5, and mostly bit for bit.
+
+    Parameters
+    ----------
+    read
+        gives float32 `(channels, samples)` of the signal from one of its samples up to another
+    samples
+        how many the signal has
+    sample_rate, rate
+        Hz, from and to
+    start_sample, stop_sample
+        the range at `rate`, of `rounded_length` samples
+
+    Returns
+    -------
+    np.ndarray, shape (channels, stop_sample - start_sample), float32
+    """
+    if rate == sample_rate:
+        return read(start_sample, stop_sample)
+    divisor = math.gcd(sample_rate, rate)
+    step, read_step = rate // divisor, sample_rate // divisor
+    margin = math.ceil(_REACH_SAMPLES * rate / min(rate, sample_rate))
+    first_step = max(0, start_sample - margin) // step
+    last_step = -(-(stop_sample + margin) // step)
+    block = read(first_step * read_step, min(samples, last_step * read_step))
+    made = np.concatenate([*resampled([block], sample_rate, rate)], axis=1)
+    first = start_sample - first_step * step
+    return made[:, first : first + stop_sample - start_sample]

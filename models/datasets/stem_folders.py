@@ -6,9 +6,10 @@
 Any format that is decoded here will do. A track without a mixture has the sum of its stems for one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -18,15 +19,33 @@ from ...errors import BeamsplitterError
 
 MIXTURE = "mixture"
 SPLITS = ("train", "val", "valid", "test")
+MOST_NAMED = 5
 
 
 class DatasetError(BeamsplitterError):
     """A folder that is no dataset of stems; the message says what is wrong and what to do."""
 
 
+class ExcerptError(DatasetError):
+    """An excerpt that can't be read; the message names its file.
+
+    A `DataLoader` makes those of its worker processes anew, with the whole traceback for a message:
+    only what the error itself said is kept of that.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
+
+
+File = TypeVar("File")
+Other = TypeVar("Other")
+
+
 @dataclass(frozen=True)
-class StemTrack:
-    """The files of a track.
+class StemTrack(Generic[File]):
+    """The files of a track: paths, or whatever else names a file.
 
     Attributes
     ----------
@@ -39,11 +58,91 @@ class StemTrack:
     """
 
     name: str
-    stems: dict[str, Path]
-    mixture: Path | None = None
+    stems: dict[str, File]
+    mixture: File | None = None
+
+    def needed_for(self, targets: Sequence[str]) -> "NeededFiles[File]":
+        """The files that excerpts with these targets are made of; each target is there."""
+        others = [file for name, file in self.stems.items() if name not in targets]
+        return NeededFiles(
+            targets=tuple(self.stems[name] for name in targets),
+            mixture=self.mixture,
+            others=() if self.mixture is not None else tuple(others),
+        )
 
 
-def find_tracks(folder: Path) -> list[StemTrack]:
+@dataclass(frozen=True)
+class NeededFiles(Generic[File]):
+    """The files that excerpts of a track are made of.
+
+    Attributes
+    ----------
+    targets
+        one for each
+    mixture
+        that which the targets are taken out of; None: `others` are added up
+    others
+        of the stems that are no targets
+    """
+
+    targets: tuple[File, ...]
+    mixture: File | None
+    others: tuple[File, ...]
+
+    @property
+    def all(self) -> tuple[File, ...]:
+        """Each of them once."""
+        return (*self.targets, *(() if self.mixture is None else (self.mixture,)), *self.others)
+
+    def converted(self, convert: Callable[[File], Other]) -> "NeededFiles[Other]":
+        """The same of something else for each file."""
+        return NeededFiles(
+            targets=tuple(map(convert, self.targets)),
+            mixture=None if self.mixture is None else convert(self.mixture),
+            others=tuple(map(convert, self.others)),
+        )
+
+    def rows(self, read: Callable[[File], np.ndarray]) -> np.ndarray:
+        """Samples of the targets, and of the rest: together they are the mixture.
+
+        Parameters
+        ----------
+        read
+            gives float32 `(channels, samples)` of a file, the same shape of each
+
+        Returns
+        -------
+        np.ndarray, shape (targets + 1, channels, samples), float32
+        """
+        targets = [read(file) for file in self.targets]
+        if self.mixture is not None:
+            rest = read(self.mixture) - sum(targets)
+        else:
+            rest = sum((read(file) for file in self.others), np.zeros_like(targets[0]))
+        return np.stack([*targets, rest])
+
+
+def require_targets(tracks: Sequence[StemTrack[Any]], targets: Sequence[str]) -> None:
+    """Raise DatasetError unless each track has each target."""
+    if not targets or len(set(targets)) < len(targets):
+        raise DatasetError(
+            f"the targets are {', '.join(targets) or 'none'}: name one stem at least, and each once"
+        )
+    lacking = [track for track in tracks if not {*targets} <= {*track.stems}]
+    if lacking:
+        told = "; ".join(_what_it_has(track) for track in lacking[:MOST_NAMED])
+        more = f"; and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
+        raise DatasetError(
+            f"{len(lacking)} of {len(tracks)} tracks lack some of {', '.join(targets)}: "
+            f"{told}{more}. Name stems that all tracks have, or take these tracks away"
+        )
+
+
+def _what_it_has(track: StemTrack[Any]) -> str:
+    return f"{track.name} has {', '.join(sorted(track.stems)) or 'a mixture only'}"
+
+
+def find_tracks(folder: Path) -> list[StemTrack[Path]]:
     """The tracks of a dataset, or of one of its splits, in order of name.
 
     A track is a folder that holds sound files; hidden ones are passed over.
