@@ -13,6 +13,7 @@ from ..datasets.excerpts import Batch, ExcerptGrid, ExcerptSampler, TrackLength
 from ..datasets.sources import StemSource, open_source
 from ..datasets.stem_folders import DatasetError
 from ..networks.settings import NetworkSettings
+from .separator_training import SeparatorTraining
 from .settings import TrainerSettings
 
 TRAINING_FOLDER = "train"
@@ -127,8 +128,9 @@ class ExcerptData(pl.LightningDataModule):
             ranks=trainer.world_size,
         )
         most = -(-settings.max_samples // (settings.batch_size * trainer.world_size))
-        progress = trainer.fit_loop.epoch_loop.batch_progress
-        batches = EpochBatches(sampler, most, lambda: progress.total.processed)
+        training = trainer.lightning_module
+        assert isinstance(training, SeparatorTraining)
+        batches = EpochBatches(sampler, most, lambda: training.batches_done)
         return self._loader(self.training_source, batches)
 
     def val_dataloader(self) -> "DataLoader[np.ndarray]":
@@ -153,7 +155,7 @@ class ExcerptData(pl.LightningDataModule):
         workers = self.settings.num_workers
         return DataLoader(
             ExcerptDataset(source),
-            batch_sampler=batches,  # type: ignore[arg-type]
+            batch_sampler=batches,
             num_workers=workers,
             persistent_workers=self.settings.persistent_workers and workers > 0,
             pin_memory=self.settings.pin_memory,

@@ -11,8 +11,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import MixedPrecision
+from torch.utils.tensorboard import SummaryWriter
 
 from ..datasets.stem_folders import ExcerptError
 from ..networks.by_settings import make_model
@@ -135,11 +135,13 @@ def run_training(plan: TrainingPlan, tell: Tell) -> dict[str, Any]:
     folder, settings = plan.folder, plan.settings
     write_json(folder / TRAINER_FILE, settings.model_dump())
     progress = TellProgress(tell)
-    logger = _tensorboard(folder, settings)
+    writer = None
+    if settings.tensorboard:
+        writer = SummaryWriter(settings.logging_dir or folder / RUNS_FOLDER)
     images = Path(settings.image_dir) if settings.image_dir else None
     callbacks: list[pl.Callback] = [
         progress,
-        Observe(settings, logger.experiment if logger else None, images),
+        Observe(settings, writer, images),
         KeepTraining(folder, plan.data),
     ]
     with _quiet():
@@ -154,6 +156,9 @@ def run_training(plan: TrainingPlan, tell: Tell) -> dict[str, Any]:
             # A reading process hands on its trace in the message.
             reason = str(error).rpartition(f"{ExcerptError.__name__}: ")[2].strip()
             raise TrainingError(f"{reason}; `beamsplitter dataset check` finds all such") from error
+        finally:
+            if writer:
+                writer.close()
     record = training_record(plan.training, plan.data)
     return {**record, "waited_share": progress.waited_share}
 
@@ -191,12 +196,6 @@ def _precision(settings: TrainerSettings) -> dict[str, Any]:
         )
     scaler = torch.amp.GradScaler("cuda", init_scale=settings.init_scale)
     return {"plugins": [MixedPrecision("16-mixed", "cuda", scaler)]}
-
-
-def _tensorboard(folder: Path, settings: TrainerSettings) -> TensorBoardLogger | None:
-    if not settings.tensorboard:
-        return None
-    return TensorBoardLogger(Path(settings.logging_dir or folder / RUNS_FOLDER), name=None)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loops.progress import _ProcessedTracker as ProcessedTracker
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -113,7 +114,7 @@ class SeparatorTraining(pl.LightningModule):
             for parameter in module.parameters()
         }
         parameters = [each for each in self.model.parameters() if each.requires_grad]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [each for each in parameters if id(each) not in recurrent]},
             {
                 "params": [each for each in parameters if id(each) in recurrent],
@@ -199,7 +200,9 @@ class SeparatorTraining(pl.LightningModule):
     @property
     def batches_done(self) -> int:
         """Of this process, over all epochs and resumptions."""
-        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        total = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        assert isinstance(total, ProcessedTracker)
+        return total.processed
 
     def _seed_of_step(self) -> int:
         entropy = (self.settings.seed, self.batches_done, self.global_rank)
