@@ -20,6 +20,7 @@ from .commands.dataset_command import dataset_app
 from .commands.models_command import models_app
 from .commands.running import INTERRUPTED, require_output, run_batch, run_job
 from .commands.told_errors import Commands
+from .commands.train_command import config, train
 from .events.elements import InputError
 from .job.job_config import JobConfig, JobFileError, load_job
 from .job.locations import expanded
@@ -37,6 +38,10 @@ app = typer.Typer(
 )
 app.add_typer(models_app)
 app.add_typer(dataset_app)
+# Auralflow's page writes options with either sign.
+AURALFLOW_NAMES = {"token_normalize_func": lambda name: name.replace("_", "-")}
+app.command("config", context_settings=AURALFLOW_NAMES)(config)
+app.command("train", context_settings=AURALFLOW_NAMES)(train)
 USAGE_ERROR = 2
 # What the options of `separate` fill of a job, as messages call it.
 FLAGS = {
