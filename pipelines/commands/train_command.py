@@ -127,7 +127,7 @@ def train(
     devices: Annotated[str, typer.Option(help="How many, or which: 2, or 0,1.")] = "auto",
     num_nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
     strategy: Annotated[
-        str, typer.Option(help="auto, ddp, ddp_spawn …: as Lightning has it.")
+        str, typer.Option(help="auto, ddp, fsdp, deepspeed: as Lightning has it.")
     ] = "auto",
     **given: Any,
 ) -> None:
@@ -141,7 +141,8 @@ def train(
 
     where = Devices(accelerator, devices, num_nodes, strategy)
     plan = plan_training(folder, data, given, resume=resume, devices=where)
-    if display:
+    silent |= not plan.is_first
+    if display and plan.is_first:
         print(plan.settings.model_dump_json(indent=2))
     console = Console(stderr=True, quiet=silent)
     for line in _lines_about(plan):
