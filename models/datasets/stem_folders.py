@@ -123,12 +123,16 @@ class NeededFiles(Generic[File]):
         return np.stack([*targets, rest])
 
 
-def require_targets(tracks: Sequence[StemTrack[Any]], targets: Sequence[str]) -> None:
-    """Raise DatasetError unless each track has each target."""
+def require_distinct(targets: Sequence[str]) -> None:
+    """Raise DatasetError unless there is a target, and each is named once."""
     if not targets or len(set(targets)) < len(targets):
         raise DatasetError(
             f"the targets are {', '.join(targets) or 'none'}: name one stem at least, and each once"
         )
+
+
+def require_targets(tracks: Sequence[StemTrack[Any]], targets: Sequence[str]) -> None:
+    """Raise DatasetError unless each track has each target."""
     lacking = [track for track in tracks if not {*targets} <= {*track.stems}]
     if lacking:
         told = "; ".join(_what_it_has(track) for track in lacking[:MOST_NAMED])
