@@ -146,6 +146,7 @@ class WriteShard(Step):
         """One track to one record."""
         if record.name in self.given_up:
             raise GivenUpError(self.given_up[record.name], None)
+        self.tree.path(shard_name(record.name))  # refuses what leads out of it
         require_targets([record], self.settings.targets)
         needed = record.needed_for(self.settings.targets)
         facts = facts_name(record.name)
