@@ -156,7 +156,8 @@ class WriteShard(Step):
             self.count("kept")
             return [made]
         made = self._written(record.name, needed.converted(self._loaded))
-        self.tree.write_json({"digest": digest, "record": dataclasses.asdict(made)}, facts)
+        told = {"digest": digest, "record": dataclasses.asdict(made)}
+        self.tree.write(json.dumps(told).encode(), facts)
         return [made]
 
     def _digest_of(self, needed: NeededFiles[str]) -> str:
