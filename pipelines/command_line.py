@@ -18,6 +18,7 @@ from ..storage import Access, OutputTree, Storage, absolute
 from .commands import one_file
 from .commands.dataset_command import dataset_app
 from .commands.models_command import models_app
+from .commands.prepare_command import prepare
 from .commands.running import INTERRUPTED, require_output, run_batch, run_job
 from .commands.told_errors import Commands
 from .commands.train_command import config, train
@@ -42,6 +43,7 @@ app.add_typer(dataset_app)
 AURALFLOW_NAMES = {"token_normalize_func": lambda name: name.replace("_", "-")}
 app.command("config", context_settings=AURALFLOW_NAMES)(config)
 app.command("train", context_settings=AURALFLOW_NAMES)(train)
+app.command()(prepare)
 USAGE_ERROR = 2
 # What the options of `separate` fill of a job, as messages call it.
 FLAGS = {

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from ..models.datasets.shards import ShardRecord
 from .klio.message import parse_message
 from .plain import to_plain
 from .records import Failure, PartReceipt, PartReference, PendingRecording, Receipt
@@ -34,4 +35,6 @@ def progress_of(element: Any) -> dict[str, Any]:
             "part_index": part.index,
             "part_count": part.count,
         }
+    if isinstance(element, ShardRecord):
+        return {"element": element.name, "excerpts": len(element.starts)}
     raise TypeError(f"no progress of {type(element).__name__}")

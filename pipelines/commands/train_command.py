@@ -171,13 +171,13 @@ def _lines_about(plan: "TrainingPlan") -> Iterator[str]:
     network, data = plan.training.model.settings, plan.data
     parameters = sum(each.numel() for each in plan.training.model.parameters())
     yield f"{network.model_type}, {parameters:,} parameters, for {', '.join(network.targets)}"
-    for purpose, grid in (
-        ("to train on", data.training_grid),
-        ("to validate by", data.validation_grid),
+    for purpose, grid, count in (
+        ("to train on", data.training_grid, data.training_grid.count),
+        ("to validate by", data.validation_grid, len(data.validation_excerpts)),
     ):
         minutes = sum(each.samples / each.sample_rate for each in grid.tracks) / 60
         yield (
-            f"{grid.count:,} excerpts of {network.sample_length:g} s {purpose}, of "
+            f"{count:,} excerpts of {network.sample_length:g} s {purpose}, of "
             f"{len(grid.tracks)} tracks, {minutes:.1f} min"
         )
         if grid.short_tracks:

@@ -478,16 +478,17 @@ def test_a_track_as_long_as_an_excerpt_is_one(tmp_path: Path) -> None:
 
 def test_validation_is_of_all_tracks_and_has_a_bound(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "data", validation=4, seconds=3)
-    grid = excerpt_data(folder, max_samples=8).validation_grid
-    assert grid.count <= 8
-    assert {grid.excerpt(number).track for number in range(grid.count)} == names(grid)
+    made = excerpt_data(folder, max_samples=8)
+    assert len({*made.validation_excerpts}) == 8
+    assert {excerpt.track for excerpt in made.validation_excerpts} == names(made.validation_grid)
+    assert len(excerpt_data(folder).validation_excerpts) == made.validation_grid.count == 24
 
 
 def test_tracks_that_are_too_short_are_told(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "data")
     write_track(folder / "train" / "jingle", {"vocals": tone(0.2, 300), "drums": noise(0.2, 1)})
     assert excerpt_data(folder).training_grid.short_tracks == ("jingle",)
-    with pytest.raises(DatasetError, match=r"as long as an excerpt.*--sample-length"):
+    with pytest.raises(DatasetError, match="as long as an excerpt"):
         excerpt_data(folder, sample_length=30)
 
 

@@ -140,6 +140,23 @@ def test_from_stems_to_stems(tmp_path: Path, command: Command) -> None:
     assert {path.name for path in (out / "vocals").iterdir()} >= {"vocals.flac", "residual.flac"}
 
 
+def test_shards_train_as_folders_do(tmp_path: Path, command: Command) -> None:
+    data = write_dataset(tmp_path / "data")
+    shards = tmp_path / "shards"
+    cut = ("--targets=vocals", "--sample-rate=8000", "--excerpt-seconds=0.5")
+    done = command("prepare", data, "-o", shards, *cut)
+    assert done.returncode == 0, done.stderr
+    losses = []
+    for name, source in (("folders", data), ("shards", shards)):
+        folder = write_network(tmp_path / name)
+        done = command("train", folder, source, *QUICK, "--lr=0.001")
+        assert done.returncode == 0, done.stderr
+        epochs = json.loads((folder / "training.json").read_text())["epochs"]
+        losses.append([(each["training_loss"], each["validation_loss"]) for each in epochs])
+    # Shards have 24 bits.
+    assert losses[0] == [pytest.approx(each, abs=1e-3) for each in losses[1]]
+
+
 def test_an_interrupt_leaves_what_can_be_gone_on_from(tmp_path: Path, command: Command) -> None:
     data = write_dataset(tmp_path / "data")
     folder = write_network(tmp_path / "net")
