@@ -73,6 +73,26 @@ def test_a_network_for_mono_treats_channels_alike(folder: Path) -> None:
         np.testing.assert_allclose(both["vocals"][channel], one["vocals"], atol=1e-5)
 
 
+def test_channels_stay_apart(tmp_path: Path) -> None:
+    """Auralflow put one behind the other."""
+    folder = trained(tmp_path / "net", num_channels=2)
+    samples = mixture(2, 2)
+    samples[1] = 0
+    stems = beamsplitter.separate(samples, sample_rate=RATE, separator=str(folder))
+    assert stems["vocals"][0].any()
+    assert not stems["vocals"][1].any()
+
+
+def test_files_of_integers_have_full_scale_1(folder: Path, tmp_path: Path) -> None:
+    """Auralflow's estimates of them were in the thousands."""
+    samples = mixture(1)
+    path = tmp_path / "song.wav"
+    soundfile.write(path, samples.T, RATE, subtype="PCM_16")
+    stems = beamsplitter.separate(path, separator=str(folder))
+    expected = beamsplitter.separate(samples, sample_rate=RATE, separator=str(folder))
+    np.testing.assert_allclose(stems["vocals"], expected["vocals"], atol=1e-3)
+
+
 def test_parts_make_the_whole(folder: Path) -> None:
     samples = mixture(20)
     whole, parts = (

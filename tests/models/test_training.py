@@ -16,6 +16,7 @@ from conftest import Command
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 from toy_training import (
     RATE,
     TOY_SETTINGS,
@@ -30,7 +31,7 @@ from toy_training import (
 
 from beamsplitter.models.datasets.stem_folders import DatasetError
 from beamsplitter.models.networks.by_settings import make_model
-from beamsplitter.models.networks.mask_model import MaskEstimate
+from beamsplitter.models.networks.mask_model import MaskEstimate, MaskModel
 from beamsplitter.models.networks.settings import network_settings
 from beamsplitter.models.packages.trained import load_trained
 from beamsplitter.models.training.excerpt_data import EpochBatches, ExcerptData
@@ -118,16 +119,30 @@ def test_the_best_weights_are_kept(folder: Path, data: Path) -> None:
     assert told["best"] == record["best"]
 
 
+def validation_batch(model: MaskModel, data: Path) -> torch.Tensor:
+    source = ExcerptData(data, model.settings, TrainerSettings(**TOY_SETTINGS))
+    rows = [source.validation_source.read(each) for each in source.validation_excerpts]
+    return torch.from_numpy(np.stack(rows))
+
+
 def loss_on_validation(folder: Path, data: Path) -> float:
     model = load_trained(folder, "kept")
     settings = TrainerSettings(**TOY_SETTINGS)
-    source = ExcerptData(data, model.settings, settings)
-    grid = source.validation_grid
-    rows = [source.validation_source.read(grid.excerpt(number)) for number in range(grid.count)]
-    batch = torch.from_numpy(np.stack(rows))
+    batch = validation_batch(model, data)
     with torch.inference_mode():
         estimates = estimates_of(model, batch.sum(dim=1))
         return float(loss_of(model, settings, estimates, batch[:, :-1]))
+
+
+def test_scores_are_those_of_torchmetrics(folder: Path, data: Path) -> None:
+    """Auralflow's were zeros."""
+    record = train(folder, data, max_epochs=1)
+    model = load_trained(folder, "kept")
+    batch = validation_batch(model, data)
+    with torch.inference_mode():
+        estimates = model(batch.sum(dim=1))
+    expected = scale_invariant_signal_distortion_ratio(estimates, batch[:, :-1]).mean()
+    assert record["best"]["si_sdr_db"]["vocals"] == pytest.approx(float(expected), abs=0.01)
 
 
 def test_the_average_of_weights_is_what_is_judged_and_kept(
