@@ -18,6 +18,7 @@ from ..storage import Access, OutputTree, Storage, absolute
 from .commands import one_file
 from .commands.dataset_command import dataset_app
 from .commands.models_command import models_app
+from .commands.prepare_command import prepare
 from .commands.running import INTERRUPTED, require_output, run_batch, run_job
 from .commands.told_errors import Commands
 from .events.elements import InputError
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app)
 app.add_typer(dataset_app)
+app.command()(prepare)
 USAGE_ERROR = 2
 # What the options of `separate` fill of a job, as messages call it.
 FLAGS = {

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from ..models.datasets.shards import ShardRecord
 from .klio.message import parse_message
 from .plain import to_plain
 from .records import Failure, PartReceipt, PartReference, PendingRecording, Receipt
@@ -35,4 +36,6 @@ def progress_of(element: Any) -> dict[str, Any]:
             "part_count": part.count,
             **({"stream": info.streams[0]} if info.streams else {}),
         }
+    if isinstance(element, ShardRecord):
+        return {"element": element.name, "excerpts": len(element.starts)}
     raise TypeError(f"no progress of {type(element).__name__}")

@@ -1,9 +1,9 @@
-"""Which excerpts of which tracks a training sees, and in which order: four ways, by name.
+"""Which excerpts of which tracks a training sees, and in which order: five ways, by name.
 
-They are those of the notebook "The Art of Audio Track Sampling" (ISMIR 2018 tutorial on music
-separation), of which none loses an excerpt here. What goes around are tracks and ranges, never
-samples. Orders follow from seed and epoch alone, so that a training can be resumed anywhere; of
-several processes (ranks), each has batches of its own.
+Four are those of the notebook "The Art of Audio Track Sampling" (ISMIR 2018 tutorial on music
+separation), of which none loses an excerpt here; the fifth is for disks. What goes around are
+tracks and ranges, never samples. Orders follow from seed and epoch alone, so that a training can be
+resumed anywhere; of several processes (ranks), each has batches of its own.
 """
 
 import functools
@@ -17,7 +17,8 @@ import numpy as np
 if TYPE_CHECKING:
     import pescador
 
-Strategy = Literal["random", "exhaustive", "round_robin", "chain"]
+Strategy = Literal["random", "exhaustive", "round_robin", "chain", "shards"]
+OPEN_TRACKS = 16
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class ExcerptGrid:
     @property
     def short_tracks(self) -> tuple[str, ...]:
         """The tracks that are shorter than an excerpt: none of them is seen."""
-        return tuple(self.tracks[index].name for index in np.flatnonzero(self.counts == 0))
+        return tuple(self.tracks[index].name for index in np.flatnonzero(self._last_starts < 0))
 
     def excerpt(self, number: int) -> Excerpt:
         """One of all excerpts, by its number from 0: in the order of tracks, then of time."""
@@ -121,7 +122,49 @@ class ExcerptGrid:
         return Excerpt(self.tracks[track].name, start_sample, int(self._samples[track]))
 
 
-# The four ways ------------------------------------------------------------------------------------
+class KeptExcerpts(ExcerptGrid):
+    """The excerpts of a grid that were kept, as those in shards are, of which silence is left out.
+
+    "random" draws of them, too: there are no others.
+
+    Parameters
+    ----------
+    tracks, excerpt_s, hop_s
+        of the grid
+    starts
+        by track in their order: the samples that its kept excerpts begin at, int64, ascending
+
+    Raises
+    ------
+    ValueError
+        none was kept
+    """
+
+    def __init__(
+        self,
+        tracks: Sequence[TrackLength],
+        *,
+        excerpt_s: float,
+        hop_s: float,
+        starts: Sequence[np.ndarray],
+    ) -> None:
+        super().__init__(tracks, excerpt_s=excerpt_s, hop_s=hop_s)
+        self._starts = starts
+        self.counts = np.array([len(each) for each in starts], np.int64)
+        self._ends = np.cumsum(self.counts)
+        if not self.count:
+            raise ValueError(f"of {len(tracks)} tracks no excerpt was kept")
+
+    def of_track(self, track: int, number: int) -> Excerpt:
+        """One of the kept excerpts of a track, by its number from 0."""
+        return self._at(track, int(self._starts[track][number]))
+
+    def anywhere(self, track: int, generator: np.random.Generator) -> Excerpt:
+        """One of the kept excerpts of a track that has some."""
+        return self.of_track(track, int(generator.integers(self.counts[track])))
+
+
+# The ways to go through them ----------------------------------------------------------------------
 
 
 def random_batches(
@@ -185,11 +228,40 @@ def chain_batches(
         yield [grid.excerpt(number) for number in range(start, stop)]
 
 
+def shard_batches(
+    grid: ExcerptGrid, *, batch_size: int, seed: int, epoch: int, first: int
+) -> Iterator[Batch]:
+    """Each excerpt once, and each track from its beginning to its end, as a disk likes it.
+
+    `OPEN_TRACKS` of them are gone through at once: the next excerpt is that of any of them, those
+    with more left the likelier. When one ends another is begun, in an order that differs from epoch
+    to epoch.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    waiting = [int(track) for track in generator.permutation(np.flatnonzero(grid.counts))]
+    opened: list[int] = []
+    given: dict[int, int] = {}
+    for number in range(-(-grid.count // batch_size)):
+        batch: list[tuple[int, int]] = []
+        while len(batch) < batch_size and (opened or waiting):
+            while waiting and len(opened) < OPEN_TRACKS:
+                opened.append(waiting.pop())
+            left = np.cumsum([grid.counts[track] - given.get(track, 0) for track in opened])
+            track = opened[int(np.searchsorted(left, generator.integers(left[-1]), side="right"))]
+            batch.append((track, given.get(track, 0)))
+            given[track] = given.get(track, 0) + 1
+            if given[track] == grid.counts[track]:
+                opened.remove(track)
+        if number >= first:
+            yield [grid.of_track(*each) for each in batch]
+
+
 STRATEGIES: dict[Strategy, Callable[..., Iterator[Batch]]] = {
     "random": random_batches,
     "exhaustive": exhaustive_batches,
     "round_robin": round_robin_batches,
     "chain": chain_batches,
+    "shards": shard_batches,
 }
 
 
@@ -203,7 +275,8 @@ class ExcerptSampler:
     strategy
         "random": tracks and excerpts with replacement; "exhaustive": each excerpt once;
         "round_robin": each excerpt once, distinct tracks in each batch; "chain": each once, always
-        in the order of the tracks
+        in the order of the tracks; "shards": each once, some tracks at a time, each of them in
+        order
     batch_size
         excerpts in a batch
     seed

@@ -6,7 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from .excerpts import Excerpt, TrackLength
+from .excerpts import Excerpt, ExcerptGrid, TrackLength
+from .shard_source import ShardSource, find_index
 from .stem_excerpts import FolderSource
 
 
@@ -32,6 +33,22 @@ class StemSource(Protocol):
     @property
     def tracks(self) -> Sequence[TrackLength]: ...
 
+    def grid(self, *, excerpt_s: float, hop_s: float | None = None) -> ExcerptGrid:
+        """The excerpts that there are.
+
+        Parameters
+        ----------
+        excerpt_s
+            length of an excerpt in seconds
+        hop_s
+            seconds from one to the next; None: the length of one, or as shards have it
+
+        Raises
+        ------
+        DatasetError
+            there are none, or shards have others
+        """
+
     def read(self, excerpt: Excerpt) -> np.ndarray:
         """The targets of an excerpt, and the rest, which together are the mixture.
 
@@ -49,12 +66,12 @@ class StemSource(Protocol):
 def open_source(
     path: Path, *, targets: Sequence[str], sample_rate: int, channels: int
 ) -> StemSource:
-    """The excerpts of a folder of tracks.
+    """The excerpts of a folder of tracks, or of shards.
 
     Parameters
     ----------
     path
-        a folder of tracks, of one split
+        a folder of tracks or of shards, or of one split of either
     targets
         the stems that are to be learnt
     sample_rate
@@ -65,6 +82,16 @@ def open_source(
     Raises
     ------
     DatasetError
-        there are no tracks, one lacks a target, can't be decoded, or has other channels
+        there are no tracks, one lacks a target, can't be decoded, or has other channels; or shards
+        were made for something else
     """
-    return FolderSource(path, targets=targets, sample_rate=sample_rate, channels=channels)
+    index = find_index(path)
+    if index is None:
+        return FolderSource(path, targets=targets, sample_rate=sample_rate, channels=channels)
+    return ShardSource(
+        index,
+        split="" if index.parent == path else path.name,
+        targets=targets,
+        sample_rate=sample_rate,
+        channels=channels,
+    )

@@ -1,6 +1,6 @@
 """Excerpts of folders of tracks: read when they are asked for, and no more than is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,14 @@ from ...audio.channels import as_many, can_become
 from ...audio.decoding.audio_reader import AudioInfo, read_audio
 from ...audio.errors import AudioError
 from ...audio.resampling import resampled_range, rounded_length
-from .excerpts import Excerpt, TrackLength
+from .excerpts import Excerpt, ExcerptGrid, TrackLength
 from .stem_folders import (
     DatasetError,
     ExcerptError,
     NeededFiles,
     find_tracks,
     probe_file,
+    require_distinct,
     require_targets,
 )
 
@@ -62,15 +63,19 @@ class FolderSource:
         self.targets = tuple(targets)
         self.sample_rate = sample_rate
         self.channels = channels
+        require_distinct(self.targets)
         found = find_tracks(folder)
         require_targets(found, self.targets)
         with ThreadPoolExecutor(PROBING_THREADS) as threads:
             needed = threads.map(self._probed, (each.needed_for(self.targets) for each in found))
             self._needed = {track.name: files for track, files in zip(found, needed, strict=True)}
         self.tracks = tuple(
-            TrackLength(name, shared_length(files, sample_rate), sample_rate)
+            TrackLength(name, self._length_of(files), sample_rate)
             for name, files in self._needed.items()
         )
+
+    def _length_of(self, files: NeededFiles[StemFile]) -> int:
+        return shared_length((file.info for file in files.all), self.sample_rate)
 
     def _probed(self, files: NeededFiles[Path]) -> NeededFiles[StemFile]:
         return files.converted(self._probed_file)
@@ -82,6 +87,24 @@ class FolderSource:
             raise DatasetError(f"{error}; `beamsplitter dataset check` finds all such") from error
         require_channels(info, self.channels, str(path))
         return StemFile(path, info)
+
+    def grid(self, *, excerpt_s: float, hop_s: float | None = None) -> ExcerptGrid:
+        """All excerpts that begin a hop apart; by default one begins where another ends.
+
+        Parameters
+        ----------
+        excerpt_s, hop_s
+            seconds
+
+        Raises
+        ------
+        DatasetError
+            no track is as long as an excerpt, or lengths are not above 0
+        """
+        try:
+            return ExcerptGrid(self.tracks, excerpt_s=excerpt_s, hop_s=hop_s)
+        except ValueError as error:
+            raise DatasetError(str(error)) from error
 
     def read(self, excerpt: Excerpt) -> np.ndarray:
         """The targets of an excerpt, and the rest, which together are the mixture.
@@ -126,9 +149,8 @@ class FolderSource:
             raise ExcerptError(str(error)) from error
 
 
-def shared_length(files: NeededFiles[StemFile], sample_rate: int) -> int:
+def shared_length(infos: Iterable[AudioInfo], sample_rate: int) -> int:
     """Samples at a rate that all files of a track have."""
-    infos = (file.info for file in files.all)
     return min(rounded_length(info.frames, info.sample_rate, sample_rate) for info in infos)
 
 

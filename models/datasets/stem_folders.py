@@ -6,7 +6,8 @@
 Any format that is decoded here will do. A track without a mixture has the sum of its stems for one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -14,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ...audio.decoding.audio_reader import AudioInfo, probe, read_audio
-from ...audio.extensions import has_audio_extension
+from ...audio.extensions import is_audio_name
 from ...errors import BeamsplitterError
 
 MIXTURE = "mixture"
@@ -122,12 +123,16 @@ class NeededFiles(Generic[File]):
         return np.stack([*targets, rest])
 
 
-def require_targets(tracks: Sequence[StemTrack[Any]], targets: Sequence[str]) -> None:
-    """Raise DatasetError unless each track has each target."""
+def require_distinct(targets: Sequence[str]) -> None:
+    """Raise DatasetError unless there is a target, and each is named once."""
     if not targets or len(set(targets)) < len(targets):
         raise DatasetError(
             f"the targets are {', '.join(targets) or 'none'}: name one stem at least, and each once"
         )
+
+
+def require_targets(tracks: Sequence[StemTrack[Any]], targets: Sequence[str]) -> None:
+    """Raise DatasetError unless each track has each target."""
     lacking = [track for track in tracks if not {*targets} <= {*track.stems}]
     if lacking:
         told = "; ".join(_what_it_has(track) for track in lacking[:MOST_NAMED])
@@ -154,34 +159,55 @@ def find_tracks(folder: Path) -> list[StemTrack[Path]]:
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: is no folder: name the one that the tracks lie in")
-    tracks = []
-    for path in sorted({folder, *(each for each in folder.rglob("*") if each.is_dir())}):
-        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+    folders = sorted({folder, *(each for each in folder.rglob("*") if each.is_dir())})
+    files = (file for each in folders for file in sorted(each.iterdir()) if file.is_file())
+    names = [str(file.relative_to(folder)) for file in files]
+    return group_tracks(names, folder.joinpath, where=str(folder))
+
+
+def group_tracks(
+    names: Iterable[str], file_of: Callable[[str], File], *, where: str
+) -> list[StemTrack[File]]:
+    """The tracks that files belong to, in order of name; hidden ones are passed over.
+
+    Parameters
+    ----------
+    names
+        paths of files below the dataset, with slashes
+    file_of
+        what is kept of a file, by its path
+    where
+        the dataset, for messages
+
+    Raises
+    ------
+    DatasetError
+        there is no track, or two files of a track have one name
+    """
+    folders: dict[str, dict[str, str]] = {}
+    for name in names:
+        if not is_audio_name(name):
             continue
-        files = _sound_files(path)
-        if files:
-            mixture = files.pop(MIXTURE, None)
-            tracks.append(StemTrack(str(path.relative_to(folder)), files, mixture))
-    if not tracks:
+        folder, file = os.path.split(name)
+        stems = folders.setdefault(folder or ".", {})
+        stem = os.path.splitext(file)[0]
+        if stem in stems:
+            raise DatasetError(
+                f"{os.path.join(where, folder)}: {os.path.basename(stems[stem])} and {file} are "
+                f"both called {stem}: take one away"
+            )
+        stems[stem] = name
+    if not folders:
         raise DatasetError(
-            f"{folder}: holds no tracks: a track is a folder with a sound file for each stem, such "
+            f"{where}: holds no tracks: a track is a folder with a sound file for each stem, such "
             f"as {SPLITS[0]}/song/vocals.wav"
         )
+    tracks = []
+    for folder, stems in sorted(folders.items()):
+        files = {stem: file_of(name) for stem, name in stems.items()}
+        mixture = files.pop(MIXTURE, None)
+        tracks.append(StemTrack(folder, files, mixture))
     return tracks
-
-
-def _sound_files(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.is_file() or not has_audio_extension(path.name):
-            continue
-        if path.stem in files:
-            raise DatasetError(
-                f"{folder}: {files[path.stem].name} and {path.name} are both called "
-                f"{path.stem}: take one away"
-            )
-        files[path.stem] = path
-    return files
 
 
 def probe_file(path: Path) -> AudioInfo:

@@ -14,8 +14,9 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import apache_beam as beam
 import psutil
@@ -35,10 +36,11 @@ from ..outcomes.unusable import (
 )
 from ..run import build
 from .cores import threads_of
-from .engine_spec import EngineSpec
+from .engine_spec import EngineSpec, ProcessSpec
 from .workers import WorkerProcess, use_workers
 
 PARENT_POLL_S = 0.2
+Spec = TypeVar("Spec", bound=ProcessSpec)
 
 
 def run(spec: EngineSpec, job: JobConfig) -> dict[str, Any]:
@@ -81,15 +83,21 @@ def preload_models(job: JobConfig) -> None:
 
 
 def local_options(job: JobConfig, *, workers: int) -> PipelineOptions:
+    """The options of a job on this machine."""
+    extra = job.pipeline_options.model_extra or {}
+    return fn_api_options(job.job_name, workers=workers, **extra)
+
+
+def fn_api_options(job_name: str, *, workers: int, **others: Any) -> PipelineOptions:
     """FnApiRunner by name: `DirectRunner` would look for another engine first.
 
     Workers are processes: Beam's multi-threaded mode corrupts elements.
     """
     return PipelineOptions(
         [],
-        **(job.pipeline_options.model_extra or {}),
+        **others,
         runner="FnApiRunner",
-        job_name=job.job_name,
+        job_name=job_name,
         direct_num_workers=workers,
         direct_running_mode="multi_processing" if workers > 1 else "in_memory",
         save_main_session=False,
@@ -121,10 +129,32 @@ def end_group(folder: Path) -> NoReturn:
 def work(spec: EngineSpec, folder: Path) -> int:
     """Run a spec, whose files lie in a folder; gives the exit code of this process."""
     job = parse_job(spec.job, source="job")
-    try:
+
+    def prepare() -> None:
         preload_models(job)
         # Those of an earlier run are of no more use, also where this one does not come to its end.
         job.output_tree.write(b"", DEAD_LETTERS)
+
+    return execute(spec, folder, prepare, lambda: run(spec, job))
+
+
+def execute(
+    spec: ProcessSpec,
+    folder: Path,
+    prepare: Callable[[], None],
+    run: Callable[[], dict[str, Any]],
+) -> int:
+    """Prepare this process, fork the workers, and run; gives the exit code.
+
+    Parameters
+    ----------
+    folder
+        of the spec's files
+    run
+        gives the metrics by step
+    """
+    try:
+        prepare()
         tell_whereabouts(folder)
         # To look for garbage in what was imported would copy its memory in each worker.
         gc.freeze()
@@ -132,7 +162,7 @@ def work(spec: EngineSpec, folder: Path) -> int:
         if spec.workers > 1:
             use_workers([WorkerProcess() for _ in range(spec.workers)], spec.progress_path)
         end_with(spec.launcher, folder)
-        metrics = run(spec, job)
+        metrics = run()
     except StorageError as error:
         print(error, file=sys.stderr, flush=True)
         return UNUSABLE_EXIT_CODE
@@ -148,10 +178,10 @@ def work(spec: EngineSpec, folder: Path) -> int:
     return 0
 
 
-def main() -> None:
-    """Run the spec that the first argument names."""
+def serve(spec_type: type[Spec], work: Callable[[Spec, Path], int]) -> NoReturn:
+    """Run the spec that the first argument names, and end this process."""
     path = Path(sys.argv[1])
-    spec = EngineSpec(**json.loads(path.read_text()))
+    spec = spec_type(**json.loads(path.read_text()))
     code = work(spec, path.parent)
     if os.getppid() != spec.launcher:
         # It was killed before this process watched it.
@@ -159,3 +189,8 @@ def main() -> None:
     sys.stderr.flush()
     # Beam leaves threads behind that would keep the process for seconds.
     os._exit(code)
+
+
+def main() -> None:
+    """Run the spec of a job."""
+    serve(EngineSpec, work)

@@ -6,19 +6,39 @@ from pathlib import Path
 from typing import Any
 
 
-@dataclass(frozen=True)
-class EngineSpec:
-    """What the launcher tells the engine."""
+@dataclass(frozen=True, kw_only=True)
+class ProcessSpec:
+    """What every engine is told: its worker processes, and the launcher's process and files."""
 
-    job: dict[str, Any]
-    elements: list[str]
     workers: int
     progress_path: str
     result_path: str
-    given_up: dict[str, tuple[str, str | None]]
-    done: list[str]
     launcher: int
 
     def write(self, path: Path) -> None:
         """Write it for the engine to read."""
         path.write_text(json.dumps(asdict(self)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec(ProcessSpec):
+    """What the launcher tells the engine of a job."""
+
+    job: dict[str, Any]
+    elements: list[str]
+    given_up: dict[str, tuple[str, str | None]]
+    done: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSpec(ProcessSpec):
+    """What the launcher tells the engine that makes shards, all of it plain.
+
+    `reports` is whether it writes index and dead letters: not where a track is tried alone.
+    """
+
+    settings: dict[str, Any]
+    tracks: list[dict[str, Any]]
+    location: str
+    given_up: dict[str, str]
+    reports: bool

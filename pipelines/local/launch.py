@@ -272,21 +272,12 @@ def _run_engine(
     Path(spec.progress_path).touch()
     spec.write(folder / "spec.json")
     watchdog, hang = Watchdog(folder, job), None
-    with open(log_path, "wb") as log, open(spec.progress_path, encoding="utf-8") as progress:
-        engine = subprocess.Popen(
-            engine_command("local.engine", str(folder / "spec.json")),
-            stdout=log,
-            stderr=log,
-            env=engine_environment(folder),
-            start_new_session=True,
-        )
-        try:
+    with open(spec.progress_path, encoding="utf-8") as progress:
+        with started_engine("local.engine", folder, log_path) as engine:
             while engine.poll() is None and hang is None:
                 _follow(progress, folder, state, show)
                 time.sleep(POLL_S)
                 hang = watchdog.find_hang()
-        finally:
-            end_engine(engine)
         _follow(progress, folder, state, show)
     is_done = hang is None and engine.returncode == 0 and result_path.exists()
     return Outcome(
@@ -296,6 +287,23 @@ def _run_engine(
         hang,
         {hang.element: hang.step} if hang else suspects_of(state, folder),
     )
+
+
+@contextlib.contextmanager
+def started_engine(module: str, folder: Path, log_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """An engine of a module, with the spec in a folder; it is gone in the end."""
+    with open(log_path, "wb") as log:
+        engine = subprocess.Popen(
+            engine_command(module, str(folder / "spec.json")),
+            stdout=log,
+            stderr=log,
+            env=engine_environment(folder),
+            start_new_session=True,
+        )
+        try:
+            yield engine
+        finally:
+            end_engine(engine)
 
 
 def engine_command(module: str, *arguments: str) -> list[str]:

@@ -13,17 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beamsplitter.models.datasets.excerpts import (
+    OPEN_TRACKS,
     STRATEGIES,
     Batch,
     Excerpt,
     ExcerptGrid,
     ExcerptSampler,
+    KeptExcerpts,
     Strategy,
     TrackLength,
     pescador_streamer,
 )
 
-EACH_ONCE: tuple[Strategy, ...] = ("exhaustive", "round_robin", "chain")
+EACH_ONCE: tuple[Strategy, ...] = ("exhaustive", "round_robin", "chain", "shards")
 
 
 def grid_of(lengths: list[int], *, excerpt: int = 6, hop: int = 3) -> ExcerptGrid:
@@ -241,3 +243,55 @@ def test_a_million_excerpts_are_numbers_only() -> None:
 def test_numbers_that_mean_nothing_are_refused(make: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         make()
+
+
+def test_shards_are_gone_through_in_order_some_at_a_time() -> None:
+    """Whatever is drawn: no disk is asked to go back, and few files are in use at once."""
+    lengths = [30 + index % 7 for index in range(5 * OPEN_TRACKS)]
+    sampler = ExcerptSampler(grid_of(lengths), "shards", batch_size=4)
+    orders = []
+    for epoch in range(2):
+        excerpts = [*itertools.chain.from_iterable(epoch_of(sampler, epoch))]
+        seen_of: dict[str, list[int]] = {}
+        for excerpt in excerpts:
+            seen_of.setdefault(excerpt.track, []).append(excerpt.start_sample)
+        assert all(starts == sorted(starts) for starts in seen_of.values())
+        left = Counter({track: len(starts) for track, starts in seen_of.items()})
+        begun: set[str] = set()
+        most = 0
+        for excerpt in excerpts:
+            begun.add(excerpt.track)
+            most = max(most, sum(left[track] > 0 for track in begun))
+            left[excerpt.track] -= 1
+        assert most == OPEN_TRACKS
+        orders.append([excerpt.track for excerpt in excerpts])
+        # Several tracks take turns.
+        assert sum(first != second for first, second in itertools.pairwise(orders[-1])) > 200
+    assert orders[0] != orders[1]
+
+
+@given(st.data(), lengths_with_excerpts, st.integers(1, 4))
+def test_of_kept_excerpts_no_other_is_given(
+    data: st.DataObject, lengths: list[int], batch_size: int
+) -> None:
+    every = all_of(lengths)
+    kept = data.draw(st.lists(st.sampled_from(every), min_size=1, unique=True))
+    by_track: list[list[int]] = [[] for _ in lengths]
+    for excerpt in sorted(kept, key=lambda each: each.start_sample):
+        by_track[int(excerpt.track.split()[1])].append(excerpt.start_sample)
+    whole = grid_of(lengths)
+    starts = [np.array(each, np.int64) for each in by_track]
+    grid = KeptExcerpts(whole.tracks, excerpt_s=6, hop_s=3, starts=starts)
+    assert grid.short_tracks == whole.short_tracks
+    for strategy in STRATEGIES:
+        batches = epoch_of(ExcerptSampler(grid, strategy, batch_size=batch_size))
+        if strategy in EACH_ONCE:
+            assert seen(batches) == Counter(kept)
+        else:
+            assert {*seen(batches)} <= {*kept}
+
+
+def test_that_no_excerpt_was_kept_is_an_error() -> None:
+    tracks = [TrackLength("a", 9, 1)]
+    with pytest.raises(ValueError, match="of 1 tracks no excerpt was kept"):
+        KeptExcerpts(tracks, excerpt_s=6, hop_s=3, starts=[np.zeros(0, np.int64)])
