@@ -34,7 +34,7 @@ def progress_of(element: Any) -> dict[str, Any]:
             "duration_s": seconds,
             "part_index": part.index,
             "part_count": part.count,
-            **({"stream": info.streams[0]} if info.streams else {}),
+            **({"stream": info.streams[info.stream]} if info.streams else {}),
         }
     if isinstance(element, ShardRecord):
         return {"element": element.name, "excerpts": len(element.starts)}

@@ -63,7 +63,6 @@ def read_audio(
     start_sample: int = 0,
     frames: int | None = None,
     info: AudioInfo | None = None,
-    stream: int = 0,
 ) -> np.ndarray:
     """Samples of a recording, or of a range of it.
 
@@ -89,9 +88,8 @@ def read_audio(
     frames : int or None
         How many; None: up to the end.
     info : AudioInfo or None
-        What `probe` said of this source and stream, if known: saves measuring it again.
-    stream : int
-        Which of its audio streams, where it holds several; the first is 0.
+        What `probe` said of this source, if known: saves measuring it again. Of a source with
+        several audio streams, the one that it is said of is read, else the first.
 
     Returns
     -------
@@ -104,7 +102,7 @@ def read_audio(
         The range lies outside the recording.
     UndecodableAudioError, TruncatedAudioError, EmptyAudioError, NonFiniteAudioError
     """
-    decoder = _open(source, name, stream)
+    decoder = _open(source, name, 0 if info is None else info.stream)
     if info is None:
         info = _checked_info(decoder, name)
     stop = info.frames if frames is None else start_sample + frames

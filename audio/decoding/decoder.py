@@ -28,8 +28,9 @@ class AudioInfo:
     is_float : bool
         Whether the file itself stores floating point samples.
     streams : tuple of str
-        Names of the audio streams of a file that holds several, as `.stem.mp4` files do: the
-        facts are those of one of them.
+        Names of the audio streams of a file that holds several, as `.stem.mp4` files do.
+    stream : int
+        The one that this is said of, and that is read; the first is 0.
     """
 
     container: str
@@ -40,6 +41,7 @@ class AudioInfo:
     bit_depth: int | None
     is_float: bool
     streams: tuple[str, ...] = ()
+    stream: int = 0
 
     @property
     def duration_s(self) -> float:

@@ -82,6 +82,7 @@ class Libav:
             bit_depth=bit_depth,
             is_float="_f32" in codec or "_f64" in codec,
             streams=streams,
+            stream=self._number,
         )
 
     def stream_names(self) -> tuple[str, ...]:
