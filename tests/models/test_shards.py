@@ -17,6 +17,7 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stem_mp4 import write_stem_mp4
+from storage_server import BUCKET, StorageServer
 from torch.utils.data import DataLoader
 
 from beamsplitter.models.datasets.excerpt_dataset import ExcerptDataset
@@ -132,6 +133,23 @@ def test_shards_of_a_track_in_one_file(tmp_path: Path) -> None:
     for start in range(0, 4 * RATE, RATE):
         excerpt = Excerpt("song", start, 2 * RATE)
         assert np.abs(shards.read(excerpt) - folder.read(excerpt)).max() < 1e-6
+
+
+def test_tracks_in_one_file_are_found_in_a_bucket(tmp_path: Path, gcs: StorageServer) -> None:
+    data = tmp_path / "data"
+    write_stem_mp4(
+        data / "train" / "song.stem.mp4", [signal_of(5, seed) for seed in range(5)], RATE
+    )
+    gcs.upload(data, "data")
+    found = [list_stem_tracks(place, Storage()) for place in (str(data), f"gs://{BUCKET}/data")]
+    for (track,) in found:
+        assert (track.name, [*track.stems]) == ("train/song", ["drums", "bass", "other", "vocals"])
+    digests = []
+    for place, (track,) in zip(("here", "there"), found, strict=True):
+        tree = OutputTree(str(tmp_path / place))
+        (record,) = WriteShard(ShardSettings(**CHOSEN, excerpt_s=2.0, hop_s=1.0), tree).apply(track)
+        digests.append(record.sha256)
+    assert digests[0] == digests[1]
 
 
 def test_every_strategy_goes_through_shards_as_through_a_folder(data: Path, tmp_path: Path) -> None:
