@@ -101,6 +101,46 @@ def test_a_separator_in_40_lines_runs(write_audio: WriteAudio, tmp_path: Path) -
     assert (tmp_path / "mask-package" / "model.pt2").is_file()
 
 
+def test_the_page_on_datasets_runs(write_audio: WriteAudio, tmp_path: Path) -> None:
+    """On toy data, its commands first, as it has them."""
+    page = (DOCS / "datasets.md").read_text()
+    for seed, name in enumerate(("train/a", "train/b", "val/c")):
+        for stem in ("vocals", "rest"):
+            write_audio(f"data/{name}/{stem}.wav", seconds=7, sample_rate=44100, seed=seed)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    told = {}
+    commands = [block.strip() for block in blocks_of(page, "")]
+    for code in blocks_of(page, "python"):
+        name = code.splitlines()[0].removeprefix("# ")
+        (tmp_path / name).write_text(code)
+        commands.append(f"python {name}")
+    for command in commands:
+        done = subprocess.run(
+            ["sh", "-e", "-c", command],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        told[command] = done.stdout
+    assert [*told] == [
+        "beamsplitter dataset check data",
+        "beamsplitter prepare data -o shards --targets vocals",
+        "python load.py",
+        "python stream.py",
+        "python prepare_elsewhere.py",
+    ]
+    for folder in ("data/train", "shards/train"):
+        # Two distinct tracks in each batch.
+        assert told["python load.py"].count(f"{folder} (2, 2, 1, 132300)") == 2
+    rows = "{'vocals': (132300,), 'rest_of_mixture': (132300,)}"
+    assert told["python stream.py"].splitlines() == [rows] * 4
+    for shard in (tmp_path / "shards").rglob("*.tar"):
+        ours = tmp_path / "shards-of-mine" / shard.relative_to(tmp_path / "shards")
+        assert ours.read_bytes() == shard.read_bytes()
+
+
 def test_all_keys_of_separation_are_in_the_table_of_job_files() -> None:
     first_cells = " ".join(row[0] for row in cells_of((DOCS / "job-files.md").read_text()))
     named = set(re.findall(r"`(?:separation\.)?(\w+)`", first_cells))

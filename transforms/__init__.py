@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .settings import PlotSettings as PlotSettings
     from .settings import SplitSettings as SplitSettings
     from .settings import StemSettings as StemSettings
+    from .shards import PrepareShards as PrepareShards
+    from .shards import list_stem_tracks as list_stem_tracks
 
 # Much of the package needs none of these, and Beam takes a second to import.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -45,5 +47,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SubtractNearest",
         ],
         "settings": ["PlotSettings", "SplitSettings", "StemSettings"],
+        "shards": ["PrepareShards", "list_stem_tracks"],
     },
 )

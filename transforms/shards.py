@@ -148,6 +148,7 @@ class WriteShard(Step):
         """One track to one record."""
         if record.name in self.given_up:
             raise GivenUpError(self.given_up[record.name], None)
+        self.tree.path(shard_name(record.name))  # refuses what leads out of it
         require_targets([record], self.settings.targets)
         needed = record.needed_for(self.settings.targets)
         facts = facts_name(record.name)
@@ -157,7 +158,8 @@ class WriteShard(Step):
             self.count("kept")
             return [made]
         made = self._written(record.name, self._loaded(needed))
-        self.tree.write_json({"digest": digest, "record": dataclasses.asdict(made)}, facts)
+        told = {"digest": digest, "record": dataclasses.asdict(made)}
+        self.tree.write(json.dumps(told).encode(), facts)
         return [made]
 
     def _digest_of(self, needed: NeededFiles[StemFile]) -> str:

@@ -5,7 +5,7 @@
                                 train/song/000000000.rest_of_mixture.flac
                                 train/song/000132300.json  …
     OUT/train/song.shard.json   the track's record: written when its tar is complete
-    OUT/index.jsonl             settings and counts, then the records of all tracks, one a line
+    OUT/shards.jsonl            settings and counts, then the records of all tracks, one a line
 
 The tars are those that the package `webdataset` reads. Sound is FLAC of 24 bits, so that sources of
 16 and 24 bits are kept as they are; what is above full scale is divided by a power of two, `scales`
@@ -30,7 +30,7 @@ from ...audio.stem_format import StemFormat
 from .excerpts import Excerpt, ExcerptGrid, TrackLength
 from .stem_folders import DatasetError, require_distinct
 
-INDEX = "index.jsonl"
+INDEX = "shards.jsonl"
 FORMAT = 1
 BIT_DEPTH = 24
 REST = "rest_of_mixture"

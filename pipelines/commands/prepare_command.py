@@ -1,12 +1,15 @@
 """The command `beamsplitter prepare`: excerpts cut once, for trainings to read."""
 
+import contextlib
 import json
 import sys
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
 
 from ...models.datasets.shards import SILENCE_DBFS, ShardSettings
 from ...models.datasets.stem_folders import require_targets
@@ -70,17 +73,8 @@ def prepare(
     if not any({*settings.targets} <= {*track.stems} for track in found):
         require_targets(found, settings.targets)
     tree = OutputTree(absolute(expanded(output)))
-    console = Console(stderr=True)
-    columns = TextColumn("preparing"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(found))
-
-        def show(line: dict[str, Any]) -> None:
-            progress.advance(task)
-            if line["event"] == "failed":
-                console.print(f"{line['element']}: {line['message']}", markup=False)
-
-        try:
+    try:
+        with _shown_progress(len(found)) as show:
             prepared = prepare_shards(
                 found,
                 tree,
@@ -89,12 +83,30 @@ def prepare(
                 replace=replace,
                 show=show,
             )
-        except KeyboardInterrupt as error:
-            print("interrupted; run it again to go on where it stopped", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from error
+    except KeyboardInterrupt as error:
+        print("interrupted; run it again to go on where it stopped", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from error
     _print_counts(prepared, tree, as_json=as_json)
     if prepared.failures:
         raise typer.Exit(FAILED)
+
+
+@contextlib.contextmanager
+def _shown_progress(total: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar on a terminal; what fails is told anywhere, as it comes."""
+    console = Console(stderr=True, soft_wrap=True)
+    columns = TextColumn("preparing"), BarColumn(), MofNCompleteColumn()
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("", total=total)
+
+        def show(line: dict[str, Any]) -> None:
+            progress.advance(task)
+            if line["event"] == "failed":
+                console.print(Text(f"{line['element']}: {line['message']}"))
+
+        yield show
 
 
 def _print_counts(prepared: Prepared, tree: OutputTree, *, as_json: bool) -> None:

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import math
+import os
 import pickle
 import tarfile
 from collections.abc import Callable
@@ -239,6 +240,22 @@ def test_webdataset_reads_the_shards(data: Path, tmp_path: Path) -> None:
     kept = source.grid(excerpt_s=2)
     assert seen == {kept.excerpt(number) for number in range(kept.count)}
     assert len(samples) == kept.count
+
+
+@pytest.mark.parametrize("name", [".", "a.b/c d", os.fsdecode(b"caf\xe9"), "x" * 120])
+def test_tracks_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """Also that of the folder itself, and one that is no text."""
+    folder = tmp_path / "data" / name
+    folder.mkdir(parents=True)
+    with (folder / "vocals.wav").open("wb") as file:
+        soundfile.write(file, signal_of(5, 1).T, RATE, format="WAV")
+    prepared(tmp_path / "data", tmp_path / "out", targets=("vocals",))
+    chosen = {**CHOSEN, "targets": ("vocals",)}
+    source = open_source(tmp_path / "out", **chosen)
+    assert [track.name for track in source.tracks] == [name]
+    excerpt = Excerpt(name, RATE, 2 * RATE)
+    expected = open_source(tmp_path / "data", **chosen).read(excerpt)
+    assert np.abs(source.read(excerpt) - expected).max() < 1e-6
 
 
 SETTINGS = ShardSettings(
