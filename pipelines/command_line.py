@@ -21,6 +21,7 @@ from .commands.models_command import models_app
 from .commands.prepare_command import prepare
 from .commands.running import INTERRUPTED, require_output, run_batch, run_job
 from .commands.told_errors import Commands
+from .commands.train_command import config, train
 from .events.elements import InputError
 from .job.job_config import JobConfig, JobFileError, load_job
 from .job.locations import expanded
@@ -38,6 +39,10 @@ app = typer.Typer(
 )
 app.add_typer(models_app)
 app.add_typer(dataset_app)
+# Auralflow's page writes options with either sign.
+AURALFLOW_NAMES = {"token_normalize_func": lambda name: name.replace("_", "-")}
+app.command("config", context_settings=AURALFLOW_NAMES)(config)
+app.command("train", context_settings=AURALFLOW_NAMES)(train)
 app.command()(prepare)
 USAGE_ERROR = 2
 # What the options of `separate` fill of a job, as messages call it.

@@ -6,11 +6,12 @@ tracks and ranges, never samples. Orders follow from seed and epoch alone, so th
 resumed anywhere; of several processes (ranks), each has batches of its own.
 """
 
+import copy
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -105,6 +106,27 @@ class ExcerptGrid:
         """The tracks that are shorter than an excerpt: none of them is seen."""
         return tuple(self.tracks[index].name for index in np.flatnonzero(self._last_starts < 0))
 
+    def of(self, names: Collection[str]) -> Self:
+        """The excerpts of some of the tracks.
+
+        Raises
+        ------
+        ValueError
+            there are none
+        """
+        chosen = [index for index, track in enumerate(self.tracks) if track.name in names]
+        made = copy.copy(self)
+        made._choose(chosen)
+        if not made.count:
+            raise ValueError(f"none of {len(chosen)} tracks has an excerpt")
+        return made
+
+    def _choose(self, chosen: list[int]) -> None:
+        self.tracks = tuple(self.tracks[index] for index in chosen)
+        self._samples, self._hops = self._samples[chosen], self._hops[chosen]
+        self._last_starts, self.counts = self._last_starts[chosen], self.counts[chosen]
+        self._ends = np.cumsum(self.counts)
+
     def excerpt(self, number: int) -> Excerpt:
         """One of all excerpts, by its number from 0: in the order of tracks, then of time."""
         track = int(np.searchsorted(self._ends, number, side="right"))
@@ -154,6 +176,10 @@ class KeptExcerpts(ExcerptGrid):
         self._ends = np.cumsum(self.counts)
         if not self.count:
             raise ValueError(f"of {len(tracks)} tracks no excerpt was kept")
+
+    def _choose(self, chosen: list[int]) -> None:
+        super()._choose(chosen)
+        self._starts = [self._starts[index] for index in chosen]
 
     def of_track(self, track: int, number: int) -> Excerpt:
         """One of the kept excerpts of a track, by its number from 0."""

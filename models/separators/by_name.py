@@ -33,7 +33,7 @@ LOADERS = {"recipes": "nearest_neighbors"}
 EXTRAS = {
     "demucs": ("demucs", ("torch", "demucs", "safetensors")),
     "umx": ("models", ("torch",)),
-    PACKAGES: ("models", ("torch",)),
+    PACKAGES: ("models", ("torch", "safetensors")),
 }
 PYTHON_CLASS = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 

@@ -445,6 +445,9 @@ def fetch_package(address: str) -> Path:
     """
     from ..model_cache import ModelCache
 
+    here = Path(address)
+    if (here / NETWORK_FILE).is_file() and not (here / FILE_NAME).exists():
+        raise ModelError(f"{address}: is not trained yet: `beamsplitter train {address} DATA`")
     optional = (*MODEL_FILES, NETWORK_FILE)
     return ModelCache().fetch_folder(address, required=[FILE_NAME], optional=optional)
 

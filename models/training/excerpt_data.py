@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from ..datasets.excerpt_dataset import ExcerptDataset
-from ..datasets.excerpts import Batch, ExcerptGrid, ExcerptSampler, TrackLength
+from ..datasets.excerpts import Batch, Excerpt, ExcerptGrid, ExcerptSampler, TrackLength
 from ..datasets.sources import StemSource, open_source
 from ..datasets.stem_folders import DatasetError
 from ..networks.settings import NetworkSettings
@@ -81,11 +81,9 @@ class ExcerptData(pl.LightningDataModule):
             kept, apart = self.training_source.tracks, self.validation_source.tracks
         if settings.max_tracks is not None:
             kept = _some(kept, settings.max_tracks, settings.seed)
-        self.training_grid = self._grid(kept, settings.hop_length_s)
-        grid = self._grid(apart, None)
-        # As many as a training epoch has at most, from all over the tracks.
-        sparse = -(-grid.count // settings.max_samples)
-        self.validation_grid = self._grid(apart, sparse * network.sample_length)
+        self.training_grid = self._grid(self.training_source, kept, settings.hop_length_s)
+        self.validation_grid = self._grid(self.validation_source, apart, None)
+        self.validation_excerpts = spread(self.validation_grid, settings.max_samples)
 
     def _source(self, folder: Path) -> StemSource:
         return open_source(
@@ -109,11 +107,14 @@ class ExcerptData(pl.LightningDataModule):
             each for each in tracks if each in apart
         ]
 
-    def _grid(self, tracks: Sequence[TrackLength], hop_s: float | None) -> ExcerptGrid:
+    def _grid(
+        self, source: StemSource, tracks: Sequence[TrackLength], hop_s: float | None
+    ) -> ExcerptGrid:
+        grid = source.grid(excerpt_s=self.network.sample_length, hop_s=hop_s)
         try:
-            return ExcerptGrid(tracks, excerpt_s=self.network.sample_length, hop_s=hop_s)
+            return grid.of({track.name for track in tracks})
         except ValueError as error:
-            raise DatasetError(f"{error}: a shorter --sample-length may do") from error
+            raise DatasetError(str(error)) from error
 
     def train_dataloader(self) -> "DataLoader[np.ndarray]":
         """The batches of a training epoch."""
@@ -134,15 +135,11 @@ class ExcerptData(pl.LightningDataModule):
         return self._loader(self.training_source, batches)
 
     def val_dataloader(self) -> "DataLoader[np.ndarray]":
-        """The batches of a validation, always the same."""
-        sampler = ExcerptSampler(
-            self.validation_grid,
-            "chain",
-            batch_size=self.settings.batch_size,
-            rank=self._trainer.global_rank,
-            ranks=self._trainer.world_size,
-        )
-        return self._loader(self.validation_source, list(sampler.batches(0)))
+        """The batches of a validation, always the same, from all over its tracks."""
+        rank, ranks = self._trainer.global_rank, self._trainer.world_size
+        own, size = self.validation_excerpts[rank::ranks], self.settings.batch_size
+        batches = [own[start : start + size] for start in range(0, len(own), size)]
+        return self._loader(self.validation_source, batches)
 
     @property
     def _trainer(self) -> pl.Trainer:
@@ -161,6 +158,12 @@ class ExcerptData(pl.LightningDataModule):
             pin_memory=self.settings.pin_memory,
             prefetch_factor=self.settings.pre_fetch if workers else None,
         )
+
+
+def spread(grid: ExcerptGrid, most: int) -> list[Excerpt]:
+    """So many of the excerpts at most, from all over the tracks."""
+    numbers = np.linspace(0, grid.count - 1, min(grid.count, most)).round()
+    return [grid.excerpt(int(number)) for number in numbers]
 
 
 def _validation_folder(folder: Path) -> Path | None:

@@ -1,6 +1,7 @@
 """Training a separator: from a folder with the description of a network to one with its weights."""
 
 import contextlib
+import json
 import logging
 import signal
 import warnings
@@ -12,6 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins import MixedPrecision
+from lightning_utilities.core.rank_zero import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 
 from ..datasets.stem_folders import ExcerptError
@@ -25,6 +27,8 @@ from .settings import TrainerSettings, trainer_settings
 from .telling import Tell, TellProgress
 
 RUNS_FOLDER = "runs"
+# Those whose processes are commands of their own: what others find out stays in theirs.
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp", "deepspeed")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Devices:
     num_nodes
         machines
     strategy
-        "auto", "ddp", "ddp_spawn" …
+        one of `STRATEGIES`
     """
 
     accelerator: str = "auto"
@@ -59,6 +63,11 @@ class TrainingPlan:
     training: SeparatorTraining
     devices: Devices = field(default_factory=Devices)
     resumes: bool = False
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the first, or only one: it writes and tells."""
+        return not getattr(rank_zero_only, "rank", 0)
 
 
 def plan_training(
@@ -95,6 +104,10 @@ def plan_training(
             f"{folder}: holds a training already: --resume goes on with it; or make another folder "
             "by `beamsplitter config`"
         )
+    if resumes:
+        _require_checkpoint(folder / CHECKPOINT_FILE)
+    if (devices or Devices()).strategy not in STRATEGIES:
+        raise TrainingError(f"--strategy: is one of {', '.join(STRATEGIES)}")
     kept = _kept_settings(folder) if resumes else {}
     try:
         settings = trainer_settings(network, {**kept, **values})
@@ -106,9 +119,17 @@ def plan_training(
     return TrainingPlan(folder, settings, data, training, devices or Devices(), resumes)
 
 
-def _kept_settings(folder: Path) -> dict[str, Any]:
-    import json
+def _require_checkpoint(path: Path) -> None:
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    # It fails in many ways on what is none.
+    except Exception as error:
+        raise TrainingError(
+            f"{path}: is no whole checkpoint of a training: take it away to train anew"
+        ) from error
 
+
+def _kept_settings(folder: Path) -> dict[str, Any]:
     try:
         values = json.loads((folder / TRAINER_FILE).read_text("utf-8"))
     except FileNotFoundError:
@@ -133,12 +154,13 @@ def run_training(plan: TrainingPlan, tell: Tell) -> dict[str, Any]:
         it was interrupted; a training that resumes goes on from the last checkpoint
     """
     folder, settings = plan.folder, plan.settings
-    write_json(folder / TRAINER_FILE, settings.model_dump())
+    if plan.is_first:
+        write_json(folder / TRAINER_FILE, settings.model_dump())
     progress = TellProgress(tell)
     writer = None
-    if settings.tensorboard:
+    if settings.tensorboard and plan.is_first:
         writer = SummaryWriter(settings.logging_dir or folder / RUNS_FOLDER)
-    images = Path(settings.image_dir) if settings.image_dir else None
+    images = Path(settings.image_dir) if settings.image_dir and plan.is_first else None
     callbacks: list[pl.Callback] = [
         progress,
         Observe(settings, writer, images),

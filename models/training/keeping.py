@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from ..datasets.excerpts import TrackLength
+from ..datasets.excerpts import ExcerptGrid
 from ..packages.trained import save_trained, write_json, write_whole
 from .excerpt_data import ExcerptData
 from .separator_training import AfterEpoch, SeparatorTraining
@@ -76,8 +75,8 @@ def training_record(training: SeparatorTraining, data: ExcerptData) -> dict[str,
         "minutes": training.spent_s / 60,
         "parameters": sum(each.numel() for each in training.model.parameters()),
         "data": {
-            "training": _facts_of(data.training_grid.tracks, data.training_grid.count),
-            "validation": _facts_of(data.validation_grid.tracks, data.validation_grid.count),
+            "training": _facts_of(data.training_grid, data.training_grid.count),
+            "validation": _facts_of(data.validation_grid, len(data.validation_excerpts)),
             "short_tracks": [
                 *data.training_grid.short_tracks,
                 *data.validation_grid.short_tracks,
@@ -88,7 +87,8 @@ def training_record(training: SeparatorTraining, data: ExcerptData) -> dict[str,
     }
 
 
-def _facts_of(tracks: Sequence[TrackLength], excerpts: int) -> dict[str, Any]:
+def _facts_of(grid: ExcerptGrid, excerpts: int) -> dict[str, Any]:
+    tracks = grid.tracks
     lengths = [[track.name, track.samples, track.sample_rate] for track in tracks]
     return {
         "tracks": len(tracks),

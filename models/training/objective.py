@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,18 +24,42 @@ OF_MAGNITUDES: dict[str, Pair] = {
 }
 
 
+class Estimates(NamedTuple):
+    """What a model makes of mixtures, in float32 whatever its network is.
+
+    Attributes
+    ----------
+    mixtures
+        complex `(batch, channels, bins, frames)`
+    stems
+        complex `(batch, targets, channels, bins, frames)`
+    network
+        what the network gave, masks among it
+    """
+
+    mixtures: Tensor
+    stems: Tensor
+    network: MaskEstimate
+
+
+def estimates_of(model: MaskModel, mixtures: Tensor) -> Estimates:
+    """The spectra of mixtures, float32 `(batch, channels, samples)`, and of the stems in them."""
+    with torch.autocast(mixtures.device.type, enabled=False):
+        spectrograms = model.spectrograms(mixtures)
+    made: MaskEstimate = model.network(spectrograms)
+    masks = made.masks if made.masks.is_complex() else made.masks.float()
+    return Estimates(spectrograms, masks * spectrograms[:, None], made._replace(masks=masks))
+
+
 def loss_of(
-    model: MaskModel, settings: TrainerSettings, mixtures: Tensor, targets: Tensor
+    model: MaskModel, settings: TrainerSettings, estimates: Estimates, targets: Tensor
 ) -> Tensor:
     """The loss that a training makes small.
 
-    The divergence of a variational network is added to each. Spectra and losses are worked out in
-    float32 whatever the network is.
+    The divergence of a variational network is added to each.
 
     Parameters
     ----------
-    mixtures
-        float32 `(batch, channels, samples)`
     targets
         float32 `(batch, targets, channels, samples)`
 
@@ -42,37 +67,26 @@ def loss_of(
     -------
     A scalar
     """
-    with torch.autocast(mixtures.device.type, enabled=False):
-        spectrograms = model.spectrograms(mixtures)
-    estimate: MaskEstimate = model.network(spectrograms)
-    with torch.autocast(mixtures.device.type, enabled=False):
-        masks = _in_full(estimate.masks)
-        loss = _loss_of_masks(model, settings, masks, spectrograms, targets)
-        if estimate.mean is not None and estimate.deviation is not None:
-            loss = loss + losses.kl_divergence(estimate.mean.float(), estimate.deviation.float())
+    with torch.autocast(targets.device.type, enabled=False):
+        loss = _loss_of_stems(model, settings, estimates, targets)
+        _, mean, deviation = estimates.network
+        if mean is not None and deviation is not None:
+            loss = loss + losses.kl_divergence(mean.float(), deviation.float())
     return loss
 
 
-def _in_full(masks: Tensor) -> Tensor:
-    return masks if masks.is_complex() else masks.float()
-
-
-def _loss_of_masks(
-    model: MaskModel,
-    settings: TrainerSettings,
-    masks: Tensor,
-    spectrograms: Tensor,
-    targets: Tensor,
+def _loss_of_stems(
+    model: MaskModel, settings: TrainerSettings, estimates: Estimates, targets: Tensor
 ) -> Tensor:
     name = settings.criterion
-    estimates = masks * spectrograms[:, None]
     if name in OF_WAVEFORMS:
-        waveforms = model.waveforms(estimates, targets.shape[-1])
+        waveforms = model.waveforms(estimates.stems, targets.shape[-1])
         return _permuted(OF_WAVEFORMS[name], settings, waveforms, targets)
     wanted = magnitudes(model.spectrograms(targets))
     if name in ("mask", "component"):
+        masks = estimates.network.masks
         gains = magnitudes(masks) if masks.is_complex() else masks
-        mixture = magnitudes(spectrograms)[:, None]
+        mixture = magnitudes(estimates.mixtures)[:, None]
         if name == "mask":
             return losses.mask_loss(gains, wanted, mixture, construction=settings.construction_loss)
         return losses.component_loss(
@@ -80,8 +94,8 @@ def _loss_of_masks(
         )
     pair = OF_MAGNITUDES[settings.construction_loss if name == "kl_div" else name]
     if settings.reduction == "sum" and name in ("l1", "l2"):
-        return pair(magnitudes(estimates), wanted) * wanted.numel()
-    return _permuted(pair, settings, magnitudes(estimates), wanted)
+        return pair(magnitudes(estimates.stems), wanted) * wanted.numel()
+    return _permuted(pair, settings, magnitudes(estimates.stems), wanted)
 
 
 def _permuted(pair: Pair, settings: TrainerSettings, estimates: Tensor, targets: Tensor) -> Tensor:

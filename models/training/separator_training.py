@@ -21,7 +21,7 @@ from ...errors import BeamsplitterError
 from ..networks.mask_model import MaskModel
 from .augmentation import augment
 from .losses import si_sdr
-from .objective import loss_of
+from .objective import estimates_of, loss_of
 from .settings import TrainerSettings
 
 # By how much the learning rates fall at a plateau.
@@ -181,7 +181,7 @@ class SeparatorTraining(pl.LightningModule):
         """
         generator = torch.Generator().manual_seed(self._seed_of_step())
         mixtures, stems = augment(batch, self.settings, generator)
-        loss = loss_of(self.model, self.settings, mixtures, stems[:, :-1])
+        loss = loss_of(self.model, self.settings, estimates_of(self.model, mixtures), stems[:, :-1])
         value = loss.detach()
         if not torch.isfinite(value):
             raise TrainingError(
@@ -222,10 +222,11 @@ class SeparatorTraining(pl.LightningModule):
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Loss and SI-SDR of a batch."""
         mixtures, targets = batch.sum(dim=1), batch[:, :-1]
-        loss = float(loss_of(self.judged_model, self.settings, mixtures, targets))
-        with torch.autocast(mixtures.device.type, enabled=False):
-            estimates = self.judged_model(mixtures)
-        ratios = si_sdr(estimates, targets).mean(dim=-1)
+        model = self.judged_model
+        estimates = estimates_of(model, mixtures)
+        loss = float(loss_of(model, self.settings, estimates, targets))
+        waveforms = model.waveforms(estimates.stems, targets.shape[-1])
+        ratios = si_sdr(waveforms, targets).mean(dim=-1)
         silent = targets.abs().amax(dim=(-2, -1)) == 0
         self._validation.append((len(batch), loss, ratios.masked_fill(silent, math.nan).cpu()))
 

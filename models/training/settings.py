@@ -18,12 +18,9 @@ Criterion = Literal[
 MOST_WORKERS = 8
 
 
-class TrainerSettings(BaseModel):
-    """All that decides on a training but its network and its data."""
+class LossSettings(BaseModel):
+    """What is made small"""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    # What is made small
     criterion: Criterion = Field("si_sdr", description="the loss")
     construction_loss: Literal["l1", "l2"] = Field("l2", description="inside of kl_div and mask")
     reduction: Literal["mean", "sum"] = Field("mean", description="of l1 and l2")
@@ -33,16 +30,17 @@ class TrainerSettings(BaseModel):
     alpha: float = Field(0.2, ge=0, description="of component: weight of what is left of the rest")
     beta: float = Field(0.8, ge=0, description="of component: weight of how that sounds")
 
-    # How
+
+class OptimizerSettings(BaseModel):
+    """How, and how long"""
+
     lr: float = Field(0.01, gt=0, description="learning rate")
     lr_lstm: float | None = Field(
-        1e-5, gt=0, description="learning rate of recurrent layers; null: that of all"
+        None, gt=0, description="learning rate of recurrent layers; default that of all"
     )
     batch_size: int = Field(32, ge=1, description="excerpts in a step")
     max_epochs: int = Field(100, ge=1, description="most epochs")
     max_minutes: float | None = Field(None, gt=0, description="most minutes")
-    max_tracks: int | None = Field(None, ge=1, description="most tracks; default all")
-    max_samples: int = Field(10_000, ge=1, description="most excerpts in an epoch")
     max_plateaus: int = Field(5, ge=1, description="plateaus after which it ends")
     stop_patience: int = Field(
         5, ge=1, description="epochs without a better loss that make a plateau"
@@ -63,7 +61,12 @@ class TrainerSettings(BaseModel):
     )
     seed: int = Field(0, ge=0, description="of all that is random")
 
-    # Which excerpts
+
+class ExcerptSettings(BaseModel):
+    """Which excerpts"""
+
+    max_tracks: int | None = Field(None, ge=1, description="most tracks; default all")
+    max_samples: int = Field(10_000, ge=1, description="most excerpts in an epoch")
     sampling: Strategy = Field("exhaustive", description="in which order excerpts are seen")
     hop_length_s: float | None = Field(
         None, gt=0, description="seconds from one excerpt to the next; default: one's length"
@@ -72,7 +75,10 @@ class TrainerSettings(BaseModel):
         0.2, gt=0, lt=1, description="share of tracks to validate by, if there is no folder of them"
     )
 
-    # How they are varied
+
+class AugmentationSettings(BaseModel):
+    """How excerpts are varied"""
+
     remix: float = Field(
         0.5, ge=0, le=1, description="share of excerpts whose stems come from different tracks"
     )
@@ -81,7 +87,10 @@ class TrainerSettings(BaseModel):
     flip_polarity: float = Field(0.5, ge=0, le=1, description="share of stems turned over")
     soft_clip: float = Field(0.0, ge=0, le=1, description="share of mixtures driven into clipping")
 
-    # How they are loaded
+
+class LoadingSettings(BaseModel):
+    """How they are read"""
+
     num_workers: int = Field(
         default_factory=lambda: min(MOST_WORKERS, os.cpu_count() or 1),
         ge=0,
@@ -91,7 +100,10 @@ class TrainerSettings(BaseModel):
     pin_memory: bool = Field(False, description="read into memory that a GPU fetches itself")
     pre_fetch: int = Field(4, ge=1, description="batches that each reads ahead")
 
-    # What is shown
+
+class DisplaySettings(BaseModel):
+    """What is shown and kept"""
+
     tensorboard: bool = Field(True, description="write losses for TensorBoard")
     view_iter: bool = Field(False, description="the loss of each step")
     view_epoch: bool = Field(True, description="the losses of each epoch")
@@ -109,6 +121,19 @@ class TrainerSettings(BaseModel):
         10.0, gt=0, description="minutes between checkpoints within an epoch"
     )
 
+
+class TrainerSettings(
+    DisplaySettings,
+    LoadingSettings,
+    AugmentationSettings,
+    ExcerptSettings,
+    OptimizerSettings,
+    LossSettings,
+):
+    """All that decides on a training but its network and its data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainerSettings":
         if self.scale_grad and not self.use_amp:
@@ -117,7 +142,10 @@ class TrainerSettings(BaseModel):
 
 
 # What is better for a network than the defaults above.
-RECIPES: dict[str, dict[str, Any]] = {}
+RECIPES: dict[str, dict[str, Any]] = {
+    "SpectrogramNetLSTM": {"lr_lstm": 1e-5},
+    "SpectrogramNetVAE": {"lr_lstm": 1e-5},
+}
 
 
 def trainer_settings(network: NetworkSettings, values: Mapping[str, object]) -> TrainerSettings:

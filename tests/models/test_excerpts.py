@@ -295,3 +295,19 @@ def test_that_no_excerpt_was_kept_is_an_error() -> None:
     tracks = [TrackLength("a", 9, 1)]
     with pytest.raises(ValueError, match="of 1 tracks no excerpt was kept"):
         KeptExcerpts(tracks, excerpt_s=6, hop_s=3, starts=[np.zeros(0, np.int64)])
+
+
+def test_excerpts_of_some_tracks_are_those_they_had() -> None:
+    samples = {"a": 95, "b": 40, "c": 9, "d": 60}
+    lengths = [TrackLength(name, count, 10) for name, count in samples.items()]
+    whole = ExcerptGrid(lengths, excerpt_s=1, hop_s=0.5)
+    starts = [np.arange(0, 80, 20), np.array([10, 30]), np.array([], np.int64), np.array([0])]
+    kept = KeptExcerpts(lengths, excerpt_s=1, hop_s=1, starts=starts)
+    for grid in (whole, kept):
+        some = grid.of({"a", "c", "d"})
+        excerpts = [grid.excerpt(number) for number in range(grid.count)]
+        found = [some.excerpt(number) for number in range(some.count)]
+        assert found == [each for each in excerpts if each.track != "b"]
+        assert some.short_tracks == ("c",)
+        with pytest.raises(ValueError, match="none of 1 tracks has an excerpt"):
+            grid.of({"c"})
