@@ -7,6 +7,9 @@ AUDIO_EXTENSIONS = frozenset(
     ".alac .wma .webm .mka .ac3 .caf .au".split()
 )
 
+# Songs with their stems in one file: the mixture, and a stream for each stem.
+STEM_FILE_EXTENSIONS = (".stem.mp4", ".stem.m4a")
+
 
 def has_audio_extension(path: str) -> bool:
     """Whether a path is called as sound files are."""

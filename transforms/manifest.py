@@ -39,6 +39,8 @@ class InputFacts:
         of the whole file
     start_sample, frames
         the range that was worked on
+    streams
+        names of the audio streams of a file that holds several; the first was worked on
     """
 
     element: str
@@ -53,6 +55,7 @@ class InputFacts:
     start_sample: int
     frames: int
     duration_s: float
+    streams: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ def manifest_of(
             start_sample=recording.start_sample,
             frames=recording.total_samples,
             duration_s=recording.duration_s,
+            streams=info.streams,
         ),
         {branch: branches[branch] for branch in sorted({file.branch for file in files})},
         files,

@@ -27,13 +27,14 @@ def progress_of(element: Any) -> dict[str, Any]:
             "files": [[file.branch, file.stem, file.name] for file in element.files],
         }
     if isinstance(element, PartReference | PartReceipt):
-        part = element.part
-        seconds = (part.stop_sample - part.start_sample) / element.recording.info.sample_rate
+        part, info = element.part, element.recording.info
+        seconds = (part.stop_sample - part.start_sample) / info.sample_rate
         return {
             "element": element.recording.element,
             "duration_s": seconds,
             "part_index": part.index,
             "part_count": part.count,
+            **({"stream": info.streams[info.stream]} if info.streams else {}),
         }
     if isinstance(element, ShardRecord):
         return {"element": element.name, "excerpts": len(element.starts)}

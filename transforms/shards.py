@@ -13,6 +13,7 @@ import apache_beam as beam
 import numpy as np
 
 from ..audio.channels import as_many
+from ..audio.decoding.audio_reader import probe
 from ..audio.parts import Part
 from ..audio.resampling import resampled_range
 from ..models.datasets.excerpts import Excerpt, TrackLength
@@ -28,6 +29,7 @@ from ..models.datasets.shards import (
 from ..models.datasets.stem_excerpts import require_channels, shared_length
 from ..models.datasets.stem_folders import (
     NeededFiles,
+    StemFile,
     StemTrack,
     find_tracks,
     group_tracks,
@@ -49,7 +51,7 @@ beam.coders.registry.register_coder(ShardRecord, RecordCoder)
 
 @dataclasses.dataclass
 class PrepareShards(beam.PTransform):
-    """Cuts tracks into excerpts once, for trainings to read: `StemTrack[str]` to `ShardRecord`.
+    """Cuts tracks into excerpts once, for trainings to read: `StemTrack` to `ShardRecord`.
 
     Only names of files, and records of shards, cross a shuffle. What a track's shard is called, and
     what is in it, follows from the track and the settings alone. Shards that are whole are left as
@@ -138,11 +140,11 @@ class WriteShard(Step):
         self.load_binary = LoadBinary(tree.storage)
         self.load_audio = LoadAudio(tree.storage)
 
-    def identify(self, record: StemTrack[str]) -> dict[str, Any]:
+    def identify(self, record: StemTrack) -> dict[str, Any]:
         """What a dead letter calls the track."""
         return {"element": record.name}
 
-    def apply(self, record: StemTrack[str]) -> Iterable[ShardRecord]:
+    def apply(self, record: StemTrack) -> Iterable[ShardRecord]:
         """One track to one record."""
         if record.name in self.given_up:
             raise GivenUpError(self.given_up[record.name], None)
@@ -155,16 +157,16 @@ class WriteShard(Step):
         if made is not None:
             self.count("kept")
             return [made]
-        made = self._written(record.name, needed.converted(self._loaded))
+        made = self._written(record.name, self._loaded(needed))
         told = {"digest": digest, "record": dataclasses.asdict(made)}
         self.tree.write(json.dumps(told).encode(), facts)
         return [made]
 
-    def _digest_of(self, needed: NeededFiles[str]) -> str:
+    def _digest_of(self, needed: NeededFiles[StemFile]) -> str:
         """SHA-256 of the settings, and of the files as they are now."""
         storage = self.tree.storage
-        files = [[uri, storage.stat(uri).generation] for uri in needed.all]
-        content = [self.settings.digest, needed.mixture, files]
+        files = [[*dataclasses.astuple(e), storage.stat(e.path).generation] for e in needed.all]
+        content = [self.settings.digest, needed.mixture is None, files]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def _record_if_whole(self, facts: str, digest: str) -> ShardRecord | None:
@@ -183,10 +185,28 @@ class WriteShard(Step):
         )
         return record if is_whole else None
 
-    def _loaded(self, uri: str) -> Track:
-        (track,) = self.load_binary.apply(uri)
-        require_channels(track.recording.info, self.settings.channels, uri)
-        return track
+    def _loaded(self, needed: NeededFiles[StemFile]) -> NeededFiles[Track]:
+        paths = dict.fromkeys(file.path for file in needed.all)
+        loaded = {path: next(iter(self.load_binary.apply(path))) for path in paths}
+        tracks = needed.converted(lambda file: self._stream_of(loaded[file.path], file.stream))
+        for file, track in zip(needed.all, tracks.all, strict=True):
+            require_channels(track.recording.info, self.settings.channels, file.path)
+        return tracks
+
+    def _stream_of(self, track: Track, stream: int) -> Track:
+        """The track of another of its file's audio streams."""
+        recording = track.recording
+        if stream == recording.info.stream:
+            return track
+        options: dict[str, Any] = {"name": recording.element, "stream": stream}
+        if track.binary is not None:
+            info = probe(track.binary, **options)
+        else:
+            with self.tree.storage.reading(recording.uri) as file:
+                info = probe(file, **options)
+        recording = dataclasses.replace(recording, info=info, total_samples=info.frames)
+        reference = PartReference(recording, Part.whole(info.frames))
+        return Track(reference, binary=track.binary)
 
     def _written(self, name: str, files: NeededFiles[Track]) -> ShardRecord:
         infos = [track.recording.info for track in files.all]
@@ -270,24 +290,16 @@ def facts_name(track: str) -> str:
     return f"{shard_name(track).removesuffix('.tar')}.shard.json"
 
 
-def list_stem_tracks(location: str, storage: Storage) -> list[StemTrack[str]]:
+def list_stem_tracks(location: str, storage: Storage) -> list[StemTrack]:
     """The tracks below a folder, here or elsewhere, in order of name.
 
     Raises
     ------
     DatasetError
-        there is no such folder, it holds no tracks, or two files of a track have one name
+        there is no such folder, it holds no tracks, two have one name, or two files of one do
     StorageError
         it can't be listed
     """
     if scheme_of(location):
-        names = storage.list_names(location)
-        return group_tracks(names, lambda name: f"{location}/{name}", where=location)
-    return [
-        StemTrack(
-            track.name,
-            {stem: str(path) for stem, path in track.stems.items()},
-            None if track.mixture is None else str(track.mixture),
-        )
-        for track in find_tracks(Path(location))
-    ]
+        return group_tracks(storage.list_names(location), location, storage.reading)
+    return find_tracks(Path(location))

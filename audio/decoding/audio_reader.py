@@ -11,19 +11,19 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import EmptyAudioError, NonFiniteAudioError
-from .decoder import AudioInfo, Decoder, undecodable
+from .decoder import AudioInfo, Decoder, lacks_stream, undecodable
 from .file_bytes import size_of
 from .libav import Libav
 from .libsndfile import CONTAINERS, open_with_libsndfile
 from .mp3 import Mp3
 from .sniffing import identify, what_else
 
-__all__ = ["AudioInfo", "AudioSource", "probe", "read_audio"]
+__all__ = ["AudioInfo", "AudioSource", "probe", "read_audio", "stream_names"]
 
 AudioSource = bytes | BinaryIO
 
 
-def probe(source: AudioSource, *, name: str) -> AudioInfo:
+def probe(source: AudioSource, *, name: str, stream: int = 0) -> AudioInfo:
     """What a recording is, with its exact length.
 
     wav, aiff, flac, ogg, m4a and mp3 are measured without decoding; of containers that do not say
@@ -35,6 +35,8 @@ def probe(source: AudioSource, *, name: str) -> AudioInfo:
         The file needs to be seekable; it is left open, at any position.
     name : str
         Used in messages only.
+    stream : int
+        Which of its audio streams, where it holds several; the first is 0.
 
     Raises
     ------
@@ -42,7 +44,16 @@ def probe(source: AudioSource, *, name: str) -> AudioInfo:
         Lost parts of an ogg or mp3 are noticed here; a flac cut short, and spots that can't be
         decoded, only where they are read.
     """
-    return _checked_info(_open(source, name), name)
+    return _checked_info(_open(source, name, stream), name)
+
+
+def stream_names(source: AudioSource, *, name: str) -> tuple[str, ...]:
+    """Names of the audio streams of a recording that holds several, as `AudioInfo.streams`.
+
+    No more than the header is read. See `probe` for parameters and errors.
+    """
+    decoder = _open(source, name, 0)
+    return decoder.stream_names() if isinstance(decoder, Libav) else ()
 
 
 def read_audio(
@@ -77,7 +88,8 @@ def read_audio(
     frames : int or None
         How many; None: up to the end.
     info : AudioInfo or None
-        What `probe` said of this source, if known: saves measuring it again.
+        What `probe` said of this source, if known: saves measuring it again. Of a source with
+        several audio streams, the one that it is said of is read, else the first.
 
     Returns
     -------
@@ -90,7 +102,7 @@ def read_audio(
         The range lies outside the recording.
     UndecodableAudioError, TruncatedAudioError, EmptyAudioError, NonFiniteAudioError
     """
-    decoder = _open(source, name)
+    decoder = _open(source, name, 0 if info is None else info.stream)
     if info is None:
         info = _checked_info(decoder, name)
     stop = info.frames if frames is None else start_sample + frames
@@ -107,7 +119,7 @@ def read_audio(
     return samples
 
 
-def _open(source: AudioSource, name: str) -> Decoder:
+def _open(source: AudioSource, name: str, stream: int) -> Decoder:
     file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes | bytearray) else source
     if size_of(file) == 0:
         raise EmptyAudioError(f"{name}: the file is empty (0 bytes); copy or download it again")
@@ -115,11 +127,13 @@ def _open(source: AudioSource, name: str) -> Decoder:
     if container is None:
         raise undecodable(name, what_else(file))
     try:
-        if container == "mp3":
-            return Mp3(file, name)
-        if container in CONTAINERS:
-            return open_with_libsndfile(file, name, container)
-        return Libav(file, name, container)
+        if container != "mp3" and container not in CONTAINERS:
+            return Libav(file, name, container, stream=stream)
+        if stream:
+            raise lacks_stream(name, stream, 1)
+        return (
+            Mp3(file, name) if container == "mp3" else open_with_libsndfile(file, name, container)
+        )
     except (struct.error, IndexError, OverflowError) as error:
         raise undecodable(name, "its header is damaged") from error
 

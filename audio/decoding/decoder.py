@@ -27,6 +27,10 @@ class AudioInfo:
         8, 16, 24, 32 (64 of wav doubles) of lossless sources, None of lossy ones.
     is_float : bool
         Whether the file itself stores floating point samples.
+    streams : tuple of str
+        Names of the audio streams of a file that holds several, as `.stem.mp4` files do.
+    stream : int
+        The one that this is said of, and that is read; the first is 0.
     """
 
     container: str
@@ -36,6 +40,8 @@ class AudioInfo:
     frames: int
     bit_depth: int | None
     is_float: bool
+    streams: tuple[str, ...] = ()
+    stream: int = 0
 
     @property
     def duration_s(self) -> float:
@@ -67,6 +73,14 @@ def undecodable(name: str, reason: str) -> UndecodableAudioError:
     return UndecodableAudioError(
         f"{name}: not audio that any decoder here reads ({reason}); check that it is a complete "
         "sound file, or convert it to flac or wav"
+    )
+
+
+def lacks_stream(name: str, stream: int, held: int) -> UndecodableAudioError:
+    """The error of a file that has fewer audio streams than were counted; the first is 0."""
+    return UndecodableAudioError(
+        f"{name}: holds {held} audio streams, and stream {stream + 1} was asked for; it may have "
+        "been replaced by another file"
     )
 
 

@@ -9,10 +9,11 @@ import av.audio.frame
 import av.error
 import numpy as np
 
-from .decoder import AudioInfo, as_channels, damaged, place, truncated, undecodable
+from .decoder import AudioInfo, as_channels, damaged, lacks_stream, place, truncated, undecodable
 from .file_bytes import window
 from .mp4_index import find_edit, itunes_samples, skipped_samples, ticks, walk_packets
 from .sniffing import identify, what_else
+from .stream_names import names_of_streams
 
 _FORMATS = {
     "m4a": "mp4",
@@ -40,13 +41,22 @@ class Libav:
     and mpegts look for the next packet they understand).
     """
 
-    def __init__(self, file: BinaryIO, name: str, container: str, *, late_samples: int = 0) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        name: str,
+        container: str,
+        *,
+        stream: int = 0,
+        late_samples: int = 0,
+    ) -> None:
         """`late_samples`: how many at the begin of what FFmpeg gives are none of the recording."""
         self._file = file
+        self._number = stream
         self._late = late_samples
         self._name = name
         self._container = container
-        self._edit = find_edit(file) if container == "m4a" else None
+        self._edit = find_edit(file, stream) if container == "m4a" else None
 
     def info(self) -> AudioInfo:
         """What the file says; where it does not say its length, all of it is decoded."""
@@ -61,6 +71,7 @@ class Libav:
             if label == "m4a" and any(s.average_rate for s in container.streams.video):
                 label = "mp4"
             rate, channels = first.sample_rate, first.layout.nb_channels
+            streams = names_of_streams(container, self._file)
         span = self._mp4_span(rate)
         return AudioInfo(
             container=label,
@@ -70,7 +81,14 @@ class Libav:
             frames=span.frames if span else self._count_frames(),
             bit_depth=bit_depth,
             is_float="_f32" in codec or "_f64" in codec,
+            streams=streams,
+            stream=self._number,
         )
+
+    def stream_names(self) -> tuple[str, ...]:
+        """As `AudioInfo.streams`, by the header alone."""
+        with self._opened() as container:
+            return names_of_streams(container, self._file)
 
     def read(self, start: int, stop: int, info: AudioInfo) -> np.ndarray:
         """The frames of a range, decoded from the start where a seek would not be exact."""
@@ -111,12 +129,14 @@ class Libav:
             raise undecodable(self._name, reason) from error
 
     def _stream(self, container: Any) -> Any:
-        if not container.streams.audio:
+        streams = container.streams.audio
+        if not streams:
             raise undecodable(self._name, "it holds no audio track")
-        stream = container.streams.audio[0]
-        if stream.codec_context is None:
+        if self._number >= len(streams):
+            raise lacks_stream(self._name, self._number, len(streams))
+        if streams[self._number].codec_context is None:
             raise undecodable(self._name, "its codec is none that FFmpeg knows")
-        return stream
+        return streams[self._number]
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
         """Decoded frames, and an error at the first packet that does not decode.

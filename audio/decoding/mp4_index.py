@@ -3,6 +3,8 @@
 A track begins with the codec's priming and ends with padding; what plays is between.
 """
 
+import contextlib
+import json
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
@@ -31,21 +33,33 @@ class Edit(NamedTuple):
         return round(self.length * rate / self.movie_rate)
 
 
-def find_edit(file: BinaryIO) -> Edit | None:
-    """The edit of the first audio track, None if there is none or more than one."""
+def find_edit(file: BinaryIO, stream: int = 0) -> Edit | None:
+    """The edit of an audio track, the first being 0; None if there is none or more than one."""
     moov = _moov(file)
     header = dict(_boxes(moov)).get(b"mvhd", b"")
     at = 20 if header[:1] == b"\1" else 12
     if len(header) < at + 4:
         return None
     movie_rate = struct.unpack(">I", header[at : at + 4])[0]
-    for kind, body in _boxes(moov):
-        track = dict(_boxes(body)) if kind == b"trak" else {}
-        handler = dict(_boxes(track.get(b"mdia", b""))).get(b"hdlr", b"")
-        if handler[8:12] == b"soun":
-            edits = dict(_boxes(track.get(b"edts", b""))).get(b"elst", b"")
-            return _single_edit(edits, movie_rate)
-    return None
+    tracks = (dict(_boxes(body)) for kind, body in _boxes(moov) if kind == b"trak")
+    sounds = [track for track in tracks if _handler_of(track) == b"soun"]
+    if stream >= len(sounds):
+        return None
+    edits = dict(_boxes(sounds[stream].get(b"edts", b""))).get(b"elst", b"")
+    return _single_edit(edits, movie_rate)
+
+
+def _handler_of(track: dict[bytes, bytes]) -> bytes:
+    return dict(_boxes(track.get(b"mdia", b""))).get(b"hdlr", b"")[8:12]
+
+
+def stem_names(file: BinaryIO) -> tuple[str, ...]:
+    """What Native Instruments' Stems call the audio tracks behind the first; none without them."""
+    user_data = dict(_boxes(dict(_boxes(_moov(file))).get(b"udta", b"")))
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        stems = json.loads(user_data.get(b"stem", b"{}"))["stems"]
+        return tuple(str(stem["name"]) for stem in stems)
+    return ()
 
 
 def _single_edit(elst: bytes, movie_rate: int) -> Edit | None:

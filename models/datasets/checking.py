@@ -4,13 +4,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from ...audio.decoding.audio_reader import AudioInfo
 from ...audio.errors import AudioError
-from .stem_folders import MIXTURE, StemTrack, blocks_of, probe_file
+from .stem_folders import MIXTURE, StemFile, StemTrack, blocks_of, probe_file
 
 BLOCK_S = 30
 SILENT_DBFS = -80.0
@@ -96,11 +95,11 @@ def check_track(track: StemTrack, wanted: Sequence[str], *, minimum_s: float) ->
     problems = [
         Problem("missing", stem, f"has no {stem}") for stem in wanted if stem not in track.stems
     ]
-    paths = {**track.stems, **({MIXTURE: track.mixture} if track.mixture else {})}
+    files = {**track.stems, **({MIXTURE: track.mixture} if track.mixture else {})}
     infos: dict[str, AudioInfo] = {}
-    for name, path in paths.items():
+    for name, file in files.items():
         try:
-            infos[name] = probe_file(path)
+            infos[name] = probe_file(file)
         except AudioError as error:
             problems.append(Problem("undecodable", name, str(error)))
     problems += _unequal(infos)
@@ -111,7 +110,7 @@ def check_track(track: StemTrack, wanted: Sequence[str], *, minimum_s: float) ->
     rest_db = None
     if infos and not any(problem.kind == "undecodable" for problem in problems):
         try:
-            rest_db = _listen({name: paths[name] for name in infos}, infos, problems)
+            rest_db = _listen({name: files[name] for name in infos}, infos, problems)
         except AudioError as error:  # damage that no header shows
             problems.append(Problem("undecodable", None, str(error)))
     rates = Counter(info.sample_rate for info in infos.values())
@@ -145,17 +144,17 @@ def _unequal(infos: dict[str, AudioInfo]) -> list[Problem]:
 
 
 def _listen(
-    paths: dict[str, Path], infos: dict[str, AudioInfo], problems: list[Problem]
+    files: dict[str, StemFile], infos: dict[str, AudioInfo], problems: list[Problem]
 ) -> float | None:
     """Add what only samples show; gives the level of what the stems leave of the mixture."""
-    peaks = dict.fromkeys(paths, 0.0)
+    peaks = dict.fromkeys(files, 0.0)
     energy = rest_energy = 0.0
-    can_sum = MIXTURE in paths and len(paths) > 1
+    can_sum = MIXTURE in files and len(files) > 1
     can_sum &= not any(each.kind in ("sample_rate", "channels", "missing") for each in problems)
-    names = list(paths)
+    names = list(files)
     ordered = [infos[name] for name in names]
     block_samples = BLOCK_S * max(info.sample_rate for info in ordered)
-    for blocks in blocks_of(list(paths.values()), ordered, block_samples):
+    for blocks in blocks_of(list(files.values()), ordered, block_samples):
         for name, block in zip(names, blocks, strict=True):
             peaks[name] = max(peaks[name], float(np.abs(block).max()))
         if can_sum:

@@ -16,6 +16,7 @@ from .stem_folders import (
     DatasetError,
     ExcerptError,
     NeededFiles,
+    StemFile,
     find_tracks,
     probe_file,
     require_distinct,
@@ -26,10 +27,10 @@ PROBING_THREADS = 8
 
 
 @dataclass(frozen=True)
-class StemFile:
+class ProbedFile:
     """A file whose header was read."""
 
-    path: Path
+    path: str
     info: AudioInfo
 
 
@@ -74,19 +75,19 @@ class FolderSource:
             for name, files in self._needed.items()
         )
 
-    def _length_of(self, files: NeededFiles[StemFile]) -> int:
+    def _length_of(self, files: NeededFiles[ProbedFile]) -> int:
         return shared_length((file.info for file in files.all), self.sample_rate)
 
-    def _probed(self, files: NeededFiles[Path]) -> NeededFiles[StemFile]:
+    def _probed(self, files: NeededFiles[StemFile]) -> NeededFiles[ProbedFile]:
         return files.converted(self._probed_file)
 
-    def _probed_file(self, path: Path) -> StemFile:
+    def _probed_file(self, file: StemFile) -> ProbedFile:
         try:
-            info = probe_file(path)
+            info = probe_file(file)
         except (AudioError, OSError) as error:
             raise DatasetError(f"{error}; `beamsplitter dataset check` finds all such") from error
-        require_channels(info, self.channels, str(path))
-        return StemFile(path, info)
+        require_channels(info, self.channels, file.path)
+        return ProbedFile(file.path, info)
 
     def grid(self, *, excerpt_s: float, hop_s: float | None = None) -> ExcerptGrid:
         """All excerpts that begin a hop apart; by default one begins where another ends.
@@ -122,19 +123,18 @@ class FolderSource:
             a file can't be read (any more)
         """
 
-        def read_stem(file: StemFile) -> np.ndarray:
+        def read_stem(file: ProbedFile) -> np.ndarray:
             return self._read_stem(file, excerpt.start_sample, excerpt.samples)
 
         return self._needed[excerpt.track].rows(read_stem)
 
-    def _read_stem(self, file: StemFile, start_sample: int, samples: int) -> np.ndarray:
-        name = str(file.path)
+    def _read_stem(self, file: ProbedFile, start_sample: int, samples: int) -> np.ndarray:
         try:
-            with file.path.open("rb") as opened:
+            with open(file.path, "rb") as opened:
 
                 def read(start: int, stop: int) -> np.ndarray:
                     options = {"start_sample": start, "frames": stop - start}
-                    block = read_audio(opened, name=name, info=file.info, **options)
+                    block = read_audio(opened, name=file.path, info=file.info, **options)
                     return as_many(block, self.channels)
 
                 return resampled_range(

@@ -2,20 +2,24 @@
 
     FOLDER/train/<track>/mixture.wav  vocals.wav  bass.flac …
     FOLDER/val/…   FOLDER/test/…
+    FOLDER/train/<track>.stem.mp4
 
 Any format that is decoded here will do. A track without a mixture has the sum of its stems for one.
+A `.stem.mp4`, as MUSDB18 has them, is a track in one file: the mixture, and a stream for each stem.
 """
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import BinaryIO, Generic, TypeVar
 
 import numpy as np
 
-from ...audio.decoding.audio_reader import AudioInfo, probe, read_audio
-from ...audio.extensions import is_audio_name
+from ...audio.decoding.audio_reader import AudioInfo, probe, read_audio, stream_names
+from ...audio.errors import AudioError
+from ...audio.extensions import STEM_FILE_EXTENSIONS, is_audio_name
 from ...errors import BeamsplitterError
 
 MIXTURE = "mixture"
@@ -45,13 +49,29 @@ Other = TypeVar("Other")
 
 
 @dataclass(frozen=True)
-class StemTrack(Generic[File]):
-    """The files of a track: paths, or whatever else names a file.
+class StemFile:
+    """Where a stem or a mixture lies.
+
+    Attributes
+    ----------
+    path
+        of its file, here or elsewhere
+    stream
+        which of the file's audio streams it is; the first is 0
+    """
+
+    path: str
+    stream: int = 0
+
+
+@dataclass(frozen=True)
+class StemTrack:
+    """The files of a track.
 
     Attributes
     ----------
     name
-        its folder, below that of the dataset
+        its folder below that of the dataset, or its file without the extension
     stems
         their files, by name
     mixture
@@ -59,10 +79,10 @@ class StemTrack(Generic[File]):
     """
 
     name: str
-    stems: dict[str, File]
-    mixture: File | None = None
+    stems: dict[str, StemFile]
+    mixture: StemFile | None = None
 
-    def needed_for(self, targets: Sequence[str]) -> "NeededFiles[File]":
+    def needed_for(self, targets: Sequence[str]) -> "NeededFiles[StemFile]":
         """The files that excerpts with these targets are made of; each target is there."""
         others = [file for name, file in self.stems.items() if name not in targets]
         return NeededFiles(
@@ -131,7 +151,7 @@ def require_distinct(targets: Sequence[str]) -> None:
         )
 
 
-def require_targets(tracks: Sequence[StemTrack[Any]], targets: Sequence[str]) -> None:
+def require_targets(tracks: Sequence[StemTrack], targets: Sequence[str]) -> None:
     """Raise DatasetError unless each track has each target."""
     lacking = [track for track in tracks if not {*targets} <= {*track.stems}]
     if lacking:
@@ -143,50 +163,55 @@ def require_targets(tracks: Sequence[StemTrack[Any]], targets: Sequence[str]) ->
         )
 
 
-def _what_it_has(track: StemTrack[Any]) -> str:
+def _what_it_has(track: StemTrack) -> str:
     return f"{track.name} has {', '.join(sorted(track.stems)) or 'a mixture only'}"
 
 
-def find_tracks(folder: Path) -> list[StemTrack[Path]]:
+def find_tracks(folder: Path) -> list[StemTrack]:
     """The tracks of a dataset, or of one of its splits, in order of name.
 
-    A track is a folder that holds sound files; hidden ones are passed over.
+    A track is a folder that holds sound files, or a `.stem.mp4`; hidden ones are passed over.
 
     Raises
     ------
     DatasetError
-        there is no such folder, it holds no track, or two files of a track have one name
+        there is no such folder, it holds no track, two have one name, or two files of one do
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: is no folder: name the one that the tracks lie in")
     folders = sorted({folder, *(each for each in folder.rglob("*") if each.is_dir())})
     files = (file for each in folders for file in sorted(each.iterdir()) if file.is_file())
     names = [str(file.relative_to(folder)) for file in files]
-    return group_tracks(names, folder.joinpath, where=str(folder))
+    return group_tracks(names, str(folder), lambda path: Path(path).open("rb"))
 
 
 def group_tracks(
-    names: Iterable[str], file_of: Callable[[str], File], *, where: str
-) -> list[StemTrack[File]]:
+    names: Iterable[str], where: str, open_file: Callable[[str], AbstractContextManager[BinaryIO]]
+) -> list[StemTrack]:
     """The tracks that files belong to, in order of name; hidden ones are passed over.
 
     Parameters
     ----------
     names
         paths of files below the dataset, with slashes
-    file_of
-        what is kept of a file, by its path
     where
-        the dataset, for messages
+        the path of the dataset
+    open_file
+        opens a file for reading, by its path: of a `.stem.mp4`, the header tells the stems
 
     Raises
     ------
     DatasetError
-        there is no track, or two files of a track have one name
+        there is no track, two have one name, or two files of one do
     """
     folders: dict[str, dict[str, str]] = {}
-    for name in names:
-        if not is_audio_name(name):
+    tracks: dict[str, StemTrack] = {}
+    for name in filter(is_audio_name, names):
+        path = os.path.join(where, name)
+        if name.lower().endswith(STEM_FILE_EXTENSIONS):
+            track = _track_in_one_file(name, path, open_file)
+            _require_other_name(track, tracks, where)
+            tracks[track.name] = track
             continue
         folder, file = os.path.split(name)
         stems = folders.setdefault(folder or ".", {})
@@ -196,28 +221,49 @@ def group_tracks(
                 f"{os.path.join(where, folder)}: {os.path.basename(stems[stem])} and {file} are "
                 f"both called {stem}: take one away"
             )
-        stems[stem] = name
-    if not folders:
+        stems[stem] = path
+    for folder, stems in folders.items():
+        files = {stem: StemFile(path) for stem, path in stems.items()}
+        mixture = files.pop(MIXTURE, None)
+        track = StemTrack(folder, files, mixture)
+        _require_other_name(track, tracks, where)
+        tracks[folder] = track
+    if not tracks:
         raise DatasetError(
             f"{where}: holds no tracks: a track is a folder with a sound file for each stem, such "
-            f"as {SPLITS[0]}/song/vocals.wav"
+            f"as {SPLITS[0]}/song/vocals.wav, or a file {SPLITS[0]}/song{STEM_FILE_EXTENSIONS[0]}"
         )
-    tracks = []
-    for folder, stems in sorted(folders.items()):
-        files = {stem: file_of(name) for stem, name in stems.items()}
-        mixture = files.pop(MIXTURE, None)
-        tracks.append(StemTrack(folder, files, mixture))
-    return tracks
+    return [tracks[name] for name in sorted(tracks)]
 
 
-def probe_file(path: Path) -> AudioInfo:
-    """What a file is; AudioError if it can't be decoded."""
-    with path.open("rb") as file:
-        return probe(file, name=str(path))
+def _track_in_one_file(
+    name: str, path: str, open_file: Callable[[str], AbstractContextManager[BinaryIO]]
+) -> StemTrack:
+    try:
+        with open_file(path) as file:
+            streams = stream_names(file, name=path)
+    except (AudioError, OSError):
+        streams = ()  # told by those who read the mixture
+    stems = {stream: StemFile(path, number) for number, stream in enumerate(streams) if number}
+    return StemTrack(os.path.splitext(os.path.splitext(name)[0])[0], stems, StemFile(path))
+
+
+def _require_other_name(track: StemTrack, tracks: dict[str, StemTrack], where: str) -> None:
+    if track.name in tracks:
+        raise DatasetError(
+            f"{where}: two tracks are called {track.name}, of which a {STEM_FILE_EXTENSIONS[0]} is "
+            "one: take one away"
+        )
+
+
+def probe_file(file: StemFile) -> AudioInfo:
+    """What a stem is; AudioError if it can't be decoded."""
+    with open(file.path, "rb") as opened:
+        return probe(opened, name=file.path, stream=file.stream)
 
 
 def blocks_of(
-    paths: Sequence[Path], infos: Sequence[AudioInfo], block_samples: int
+    files: Sequence[StemFile], infos: Sequence[AudioInfo], block_samples: int
 ) -> Iterator[list[np.ndarray]]:
     """Blocks of files side by side, up to the end of the shortest.
 
@@ -229,10 +275,8 @@ def blocks_of(
     for start in range(0, total, block_samples):
         frames = min(block_samples, total - start)
         blocks = []
-        for path, info in zip(paths, infos, strict=True):
-            with path.open("rb") as file:
-                name = str(path)
-                blocks.append(
-                    read_audio(file, name=name, start_sample=start, frames=frames, info=info)
-                )
+        for file, info in zip(files, infos, strict=True):
+            with open(file.path, "rb") as opened:
+                options = {"start_sample": start, "frames": frames}
+                blocks.append(read_audio(opened, name=file.path, info=info, **options))
         yield blocks

@@ -241,6 +241,10 @@ def print_summary(console: Console, state: RunState, *, wall_s: float, location:
             "--peaks rescale turns all stems down, --format wav --bit-depth 32f keeps them",
             highlight=False,
         )
+    if state.first_streams:
+        names = ", ".join(sorted({*state.first_streams.values()}))
+        told = f"{len(state.first_streams)} with several audio streams: took the first, {names}"
+        console.print(Text(printable(told)))
     console.print(Text(f"results in {location}"))
     failures = itertools.chain(*state.failures.values())
     print_left_alone(console, (line["message"] for line in failures if _is_left_alone(line)))

@@ -42,7 +42,7 @@ class Prepared:
 
 
 def prepare_shards(
-    tracks: Sequence[StemTrack[str]],
+    tracks: Sequence[StemTrack],
     tree: OutputTree,
     settings: ShardSettings,
     *,
@@ -115,7 +115,7 @@ class _Launch:
 
     def __init__(
         self,
-        tracks: Sequence[StemTrack[str]],
+        tracks: Sequence[StemTrack],
         tree: OutputTree,
         settings: ShardSettings,
         show: Callable[[dict[str, Any]], None],

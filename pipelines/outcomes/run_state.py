@@ -20,6 +20,7 @@ class RunState:
     and part, `in_flight` the processes that parts are being worked on in. `shares` are how much is
     done of parts that are open, `lost_s` the seconds that were worked on and gave nothing, as of
     recordings that failed. `joining` is how much is done of joining the parts of recordings.
+    `first_streams` are names of the streams that were taken, of elements that hold several.
     """
 
     total: int
@@ -27,6 +28,7 @@ class RunState:
     skipped: set[str] = field(default_factory=set)
     passed: set[str] = field(default_factory=set)
     clipped: set[str] = field(default_factory=set)
+    first_streams: dict[str, str] = field(default_factory=dict)
     failures: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     has_begun: bool = False
     planned_s: float = 0.0
@@ -51,6 +53,8 @@ class RunState:
             parts = self.open_s.setdefault(element, {})
             self.planned_s += line["duration_s"] - parts.get(part, 0.0)
             parts[part] = line["duration_s"]
+            if "stream" in line:
+                self.first_streams[element] = line["stream"]
         elif event == "part":
             self._done(element, part)
         elif event == "finished":

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stem_mp4 import write_stem_mp4
 from typer.testing import CliRunner
 
 from beamsplitter.models.datasets.checking import TrackReport, check_tracks, usual_stems
-from beamsplitter.models.datasets.stem_folders import DatasetError, find_tracks
+from beamsplitter.models.datasets.stem_folders import DatasetError, StemFile, find_tracks
 from beamsplitter.pipelines.command_line import app
 
 WriteAudio = Callable[..., Path]
@@ -65,9 +66,9 @@ def test_tracks_are_folders_with_sound_files(
     assert [track.name for track in tracks] == ["test/c", "train/a", "train/b"]
     assert tracks[1].mixture is None
     assert tracks[1].stems == {
-        stem: data / "train" / "a" / f"{stem}.flac" for stem in ("rest", "vocals")
+        stem: StemFile(str(data / "train" / "a" / f"{stem}.flac")) for stem in ("rest", "vocals")
     }
-    assert tracks[2].mixture == data / "train" / "b" / "mixture.wav"
+    assert tracks[2].mixture == StemFile(str(data / "train" / "b" / "mixture.wav"))
     assert usual_stems(tracks) == ("rest", "vocals")
     assert [track.name for track in find_tracks(data / "train")] == ["a", "b"]
 
@@ -184,3 +185,66 @@ def test_the_command_needs_a_dataset(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["dataset", "check", str(tmp_path / "gone")])
     assert done.exit_code == 2
     assert "is no folder" in done.stderr
+
+
+# Tracks in one file -------------------------------------------------------------------------------
+
+
+def write_song(path: Path, *, rest: float = 1.0, **options: Any) -> Path:
+    stems = [noise(4, seed, channels=2) for seed in range(4)]
+    mixture = np.sum(stems, axis=0)
+    stems[2] *= rest
+    return write_stem_mp4(path, [mixture, *stems], RATE, **{"codec": "alac", **options})
+
+
+def test_a_track_may_lie_in_one_file(write_track: Callable[..., Any], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    song = write_song(data / "train" / "Artist - Title.stem.mp4")
+    titles = ("Full", "Kit", "Low", "Rest", "Choir")
+    write_song(data / "train" / "B.STEM.M4A", titles=titles, arguments=("-f", "mp4"))
+    write_track("train/plain")
+    tracks = find_tracks(data)
+    assert [track.name for track in tracks] == ["train/Artist - Title", "train/B", "train/plain"]
+    first, second, _ = tracks
+    assert first.mixture == StemFile(str(song), 0)
+    assert first.stems == {
+        stem: StemFile(str(song), number)
+        for number, stem in enumerate(("drums", "bass", "other", "vocals"), start=1)
+    }
+    assert [*second.stems] == ["kit", "low", "rest", "choir"]
+    assert [track.name for track in find_tracks(data / "train")][1] == "B"
+
+
+def test_tracks_in_one_file_are_checked(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_song(data / "a.stem.mp4")
+    write_song(data / "lossy.stem.mp4", codec="aac")
+    write_song(data / "louder.stem.mp4", rest=3.0)
+    write_stem_mp4(data / "one.stem.mp4", [noise(4, 1)], RATE)
+    (data / "torn.stem.mp4").write_bytes((data / "a.stem.mp4").read_bytes()[:5000])
+    stems = ("bass", "drums", "other", "vocals")
+    missing = {("missing", stem) for stem in stems}
+    assert problems_of(data, stems=stems) == {
+        "a": set(),
+        "lossy": set(),
+        "louder": {("sum", None)},
+        "one": missing,
+        "torn": missing | {("undecodable", "mixture")},
+    }
+
+
+def test_the_command_lists_tracks_in_one_file(tmp_path: Path) -> None:
+    write_song(tmp_path / "train" / "song.stem.mp4")
+    done = CliRunner().invoke(app, ["dataset", "check", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "1 tracks" in done.output
+    assert "stems bass, drums, other, vocals" in done.output
+
+
+def test_two_tracks_of_one_name_are_refused(
+    write_track: Callable[..., Any], tmp_path: Path
+) -> None:
+    write_track("train/song")
+    write_song(tmp_path / "data" / "train" / "song.stem.mp4")
+    with pytest.raises(DatasetError, match=r"two tracks are called train/song"):
+        find_tracks(tmp_path / "data")

@@ -17,6 +17,8 @@ import soundfile
 import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stem_mp4 import write_stem_mp4
+from storage_server import BUCKET, StorageServer
 from torch.utils.data import DataLoader
 
 from beamsplitter.models.datasets.excerpt_dataset import ExcerptDataset
@@ -31,9 +33,10 @@ from beamsplitter.models.datasets.shards import (
 )
 from beamsplitter.models.datasets.sources import open_source
 from beamsplitter.models.datasets.stem_excerpts import FolderSource
-from beamsplitter.models.datasets.stem_folders import DatasetError, ExcerptError
+from beamsplitter.models.datasets.stem_folders import DatasetError, ExcerptError, StemTrack
 from beamsplitter.storage import OutputTree, Storage
 from beamsplitter.transforms import shards as steps
+from beamsplitter.transforms.coders import RecordCoder
 from beamsplitter.transforms.shards import WriteShard, list_stem_tracks, write_index
 
 RATE = 8000
@@ -116,6 +119,38 @@ def test_shards_give_the_excerpts_of_the_folder_but_for_the_silent_ones(
     assert counts["size_bytes"] == sum(
         path.stat().st_size for path in (tmp_path / "out").rglob("*.tar")
     )
+
+
+def test_shards_of_a_track_in_one_file(tmp_path: Path) -> None:
+    stems = [signal_of(5, seed) for seed in range(4)]
+    path = tmp_path / "data" / "train" / "song.stem.mp4"
+    write_stem_mp4(path, [np.sum(stems, axis=0), *stems], RATE)
+    (track,) = list_stem_tracks(str(tmp_path / "data"), Storage())
+    assert RecordCoder(StemTrack).decode(RecordCoder(StemTrack).encode(track)) == track
+    prepared(tmp_path / "data", tmp_path / "out")
+    folder = open_source(tmp_path / "data" / "train", **CHOSEN)
+    shards = open_source(tmp_path / "out" / "train", **CHOSEN)
+    assert shards.tracks == folder.tracks
+    for start in range(0, 4 * RATE, RATE):
+        excerpt = Excerpt("song", start, 2 * RATE)
+        assert np.abs(shards.read(excerpt) - folder.read(excerpt)).max() < 1e-6
+
+
+def test_tracks_in_one_file_are_found_in_a_bucket(tmp_path: Path, gcs: StorageServer) -> None:
+    data = tmp_path / "data"
+    write_stem_mp4(
+        data / "train" / "song.stem.mp4", [signal_of(5, seed) for seed in range(5)], RATE
+    )
+    gcs.upload(data, "data")
+    found = [list_stem_tracks(place, Storage()) for place in (str(data), f"gs://{BUCKET}/data")]
+    for (track,) in found:
+        assert (track.name, [*track.stems]) == ("train/song", ["drums", "bass", "other", "vocals"])
+    digests = []
+    for place, (track,) in zip(("here", "there"), found, strict=True):
+        tree = OutputTree(str(tmp_path / place))
+        (record,) = WriteShard(ShardSettings(**CHOSEN, excerpt_s=2.0, hop_s=1.0), tree).apply(track)
+        digests.append(record.sha256)
+    assert digests[0] == digests[1]
 
 
 def test_every_strategy_goes_through_shards_as_through_a_folder(data: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import soxr
 from audio_files import chirp, encode_mp3
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stem_mp4 import write_stem_mp4
 from torch.utils.data import DataLoader
 
 from beamsplitter.audio.decoding import audio_reader
@@ -203,6 +204,21 @@ def test_nothing_is_decoded_before_it_is_asked_for(
     assert not asked
     source.read(Excerpt("flac", RATE, RATE))
     assert asked == [("vocals.flac", RATE, RATE), ("mixture.flac", RATE, RATE)]
+
+
+@pytest.mark.parametrize("codec", ["alac", "aac"])
+def test_excerpts_of_a_track_in_one_file(codec: str, tmp_path: Path) -> None:
+    stems = [0.1 * chirp(seconds=3.0, rate=RATE, seed=seed) for seed in range(4)]
+    mixture = np.sum(stems, axis=0)
+    path = tmp_path / "data" / "train" / "song.stem.mp4"
+    write_stem_mp4(path, [mixture, *stems], RATE, codec=codec)
+    options = {"targets": ("vocals", "bass"), "sample_rate": RATE, "channels": 2}
+    source = open_source(tmp_path / "data", **options)
+    assert source.tracks == (TrackLength("train/song", 3 * RATE, RATE),)
+    read = source.read(Excerpt("train/song", RATE, RATE))
+    wanted = np.stack([stems[3], stems[1], stems[0] + stems[2]])[:, :, RATE : 2 * RATE]
+    error = np.abs(read - wanted).mean() / np.abs(wanted).mean()
+    assert error < (1e-3 if codec == "alac" else 0.2)
 
 
 def test_a_file_that_can_not_be_decoded_is_named(write_stem: Write, tmp_path: Path) -> None:
