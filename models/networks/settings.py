@@ -87,10 +87,30 @@ class VariationalNetSettings(RecurrentNetSettings):
     model_type: Literal["SpectrogramNetVAE"] = "SpectrogramNetVAE"  # type: ignore[assignment]
 
 
+class BandNetSettings(NetworkSettings):
+    """A compact network of bands and a recurrent layer, for training on a CPU.
+
+    Its window lasts long (128 ms at 16 kHz), since that tells harmonics of voices and of
+    instruments from each other.
+    """
+
+    about: ClassVar[str] = "a compact recurrent network over bands of the spectrum"
+
+    model_type: Literal["BandNet"] = "BandNet"
+    sample_rate: int = Field(16000, ge=1000, le=384_000, description="Hz")
+    num_fft: int = Field(2048, ge=16, description="length of the FFT in samples")
+    window_size: int = Field(2048, ge=16, description="length of the Hann window in samples")
+    num_bands: int = Field(64, ge=1, description="bands of the spectrum, of equal width in mel")
+    band_features: int = Field(8, ge=1, description="numbers that a band is described by")
+    hidden_size: int = Field(256, ge=2, multiple_of=2, description="width of its layers")
+    recurrent_depth: int = Field(2, ge=1, description="layers of the GRU")
+
+
 SETTINGS: dict[str, type[NetworkSettings]] = {
     "SpectrogramNetSimple": SpectrogramNetSettings,
     "SpectrogramNetLSTM": RecurrentNetSettings,
     "SpectrogramNetVAE": VariationalNetSettings,
+    "BandNet": BandNetSettings,
 }
 
 

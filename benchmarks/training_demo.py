@@ -1,0 +1,235 @@
+"""Data for training a separator of speech and music, and its scores on real recordings.
+
+    python benchmarks/training_demo.py data --audio ../shared/audio --to FOLDER
+    python benchmarks/training_demo.py scores --data FOLDER [--separator DIR …] [--json FILE]
+
+Training hears made sounds only: voices of espeak-ng and music of `training_demo_sounds.py`. What is
+recorded serves to choose (one reader, one piece of music) and to test (two other readers, two other
+pieces), so that nothing of a test mixture is heard before: no reader, no piece.
+"""
+
+# ruff: noqa: E402
+import os
+
+# Libraries read these once, when they are imported.
+for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import argparse
+import functools
+import json
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import librosa
+import numpy as np
+import soundfile
+import soxr
+from measuring import AUDIO_DIR
+from training_demo_sounds import SAMPLE_RATE, played, require_espeak, rms, spoken
+
+import beamsplitter
+from beamsplitter.errors import BeamsplitterError
+from beamsplitter.models.datasets.stem_folders import find_tracks
+from beamsplitter.models.evaluation import si_sdr
+
+TRACK_S = 30.0
+PAUSE_S = 1.5
+LEVELS_DB = (-6, 0, 6)
+PEAK = 0.9
+# Of the ideal ratio mask, as of BandNet.
+NUM_FFT, HOP_LENGTH = 2048, 512
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A stretch of recorded music under a reader, who begins again after a pause."""
+
+    reader: str
+    music: str
+    start_s: float
+    stop_s: float
+
+
+VALIDATION = tuple(
+    Recorded("ashiel", "nutcracker", start_s, start_s + 29.5) for start_s in (0, 30, 60, 90)
+)
+TEST = tuple(
+    Recorded(reader, music, start_s, stop_s)
+    for reader in ("austen", "chivalry")
+    for music, start_s, stop_s in (
+        ("vibeace", 0, 30),
+        ("vibeace", 31, 61),
+        ("brahms", 0, 22.5),
+        ("brahms", 23, 45.5),
+    )
+)
+
+
+def make_data(audio: Path, folder: Path, *, minutes: float, seed: int, workers: int) -> None:
+    """Write `train`, `val` and `test`: stems `speech.wav` and `music.wav` of each track.
+
+    Training tracks pair a made voice with made music; training may mix stems of different tracks.
+    Those of `test` have their `mixture.wav`, too. The same seed writes the same samples.
+
+    Raises
+    ------
+    BeamsplitterError
+        a recording or espeak-ng is missing, or the folder holds something already
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise BeamsplitterError(f"{folder} is not empty: name a new folder, or remove this one")
+    require_espeak()
+    for split, sources in (("val", VALIDATION), ("test", TEST)):
+        for source in sources:
+            for level_db in LEVELS_DB:
+                speech, music = recorded_stems(audio, source, level_db)
+                name = f"{source.reader}-{source.music}-{source.start_s:g}s{level_db:+d}dB"
+                stems = {"speech": speech, "music": music}
+                if split == "test":
+                    stems["mixture"] = speech + music
+                write_track(folder / split / name, stems)
+    tracks = max(round(60 * minutes / TRACK_S), 1)
+    make = functools.partial(make_track, folder / "train", seed)
+    if workers == 1:
+        list(map(make, range(tracks)))
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        list(pool.map(make, range(tracks)))
+
+
+def make_track(folder: Path, seed: int, index: int) -> None:
+    """A made voice and made music, as loud as each other."""
+    chance = np.random.default_rng([seed, index])
+    stems = {"speech": spoken(chance, TRACK_S), "music": played(chance, TRACK_S)}
+    write_track(folder / f"made-{index:03d}", stems)
+
+
+def write_track(folder: Path, stems: dict[str, np.ndarray]) -> None:
+    folder.mkdir(parents=True)
+    for stem, samples in stems.items():
+        soundfile.write(folder / f"{stem}.wav", samples, SAMPLE_RATE, subtype="PCM_16")
+
+
+def recorded_stems(audio: Path, source: Recorded, level_db: float) -> tuple[np.ndarray, np.ndarray]:
+    """Speech and music, the RMS of the speech `level_db` above that of the music."""
+    speech = recording(audio / f"speech_{source.reader}.ogg")
+    music = recording(audio / f"{source.music}.ogg")
+    music = music[round(source.start_s * SAMPLE_RATE) : round(source.stop_s * SAMPLE_RATE)]
+    speech = np.append(speech, np.zeros(round(PAUSE_S * SAMPLE_RATE), np.float32))
+    speech = np.resize(speech, music.size)
+    speech = speech * (10 ** (level_db / 20) * rms(music) / rms(speech))
+    gain = PEAK / np.abs(np.stack([speech, music, speech + music])).max()
+    return (gain * speech).astype(np.float32), (gain * music).astype(np.float32)
+
+
+@functools.cache
+def recording(path: Path) -> np.ndarray:
+    """Of one channel, at the rate of the demonstration."""
+    if not path.is_file():
+        raise BeamsplitterError(f"{path} is missing: name the folder of the recordings by --audio")
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return np.asarray(soxr.resample(samples.mean(axis=1), rate, SAMPLE_RATE))
+
+
+# Scores.
+
+
+def score_all(folder: Path, separators: Sequence[str]) -> dict[str, dict[str, float]]:
+    """SI-SDR in dB of the speech of each test track, by the name of what estimates it.
+
+    Raises
+    ------
+    BeamsplitterError
+        the folder has no test tracks, or a separator can't be had or gives no `speech`
+    """
+    scores = {}
+    for track in find_tracks(folder / "test"):
+        if track.mixture is None or set(track.stems) != {"speech", "music"}:
+            raise BeamsplitterError(f"{track.name} is no track of `training_demo.py data`")
+        speech, music = (samples_of(track.stems[stem]) for stem in ("speech", "music"))
+        mixture = samples_of(track.mixture)
+        estimates = {
+            "mixture": mixture,
+            "nn-filter": estimate_of(mixture, "nn-filter", "foreground"),
+            **{name: estimate_of(mixture, name, "speech") for name in separators},
+            "ideal ratio mask": by_ideal_mask(speech, music),
+        }
+        scores[track.name] = {
+            name: si_sdr(estimate[None], speech[None]) for name, estimate in estimates.items()
+        }
+    return scores
+
+
+def estimate_of(mixture: np.ndarray, separator: str, stem: str) -> np.ndarray:
+    stems = beamsplitter.separate(mixture, sample_rate=SAMPLE_RATE, separator=separator)
+    if stem not in stems:
+        raise BeamsplitterError(f"{separator} gives no {stem}: it gives {', '.join(stems)}")
+    return stems[stem]
+
+
+def samples_of(path: Path) -> np.ndarray:
+    samples, _ = soundfile.read(path, dtype="float32")
+    return np.asarray(samples)
+
+
+def by_ideal_mask(speech: np.ndarray, music: np.ndarray) -> np.ndarray:
+    """What no mask of magnitudes that sum to 1 can be expected to exceed: it knows the stems."""
+    spectra = [librosa.stft(stem, n_fft=NUM_FFT, hop_length=HOP_LENGTH) for stem in (speech, music)]
+    magnitudes = np.abs(spectra)
+    mask = magnitudes[0] / (magnitudes.sum(axis=0) + 1e-9)
+    estimate = mask * (spectra[0] + spectra[1])
+    return librosa.istft(estimate, n_fft=NUM_FFT, hop_length=HOP_LENGTH, length=speech.size)
+
+
+def mean_scores(scores: dict[str, dict[str, float]]) -> dict[str, float]:
+    names = next(iter(scores.values()))
+    return {name: float(np.mean([row[name] for row in scores.values()])) for name in names}
+
+
+def print_scores(scores: dict[str, dict[str, float]]) -> None:
+    means = mean_scores(scores)
+    print(f"| SI-SDR of the speech, dB | {' | '.join(means)} |")
+    print("|---|" + "---|" * len(means))
+    for name, row in [*scores.items(), ("mean", means)]:
+        print(f"| {name} | {' | '.join(f'{value:.1f}' for value in row.values())} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    actions = parser.add_subparsers(dest="action", required=True)
+    data = actions.add_parser("data", help="write train, val and test")
+    data.add_argument("--audio", type=Path, default=AUDIO_DIR, help="folder of the recordings")
+    data.add_argument("--to", type=Path, required=True, help="a new folder")
+    data.add_argument("--minutes", type=float, default=90, help="of training")
+    data.add_argument("--seed", type=int, default=0)
+    data.add_argument("--workers", type=int, default=2, help="processes")
+    scores = actions.add_parser("scores", help="of separators on the test mixtures")
+    scores.add_argument("--data", type=Path, required=True)
+    scores.add_argument("--separator", action="append", default=[], help="with a stem `speech`")
+    scores.add_argument("--json", type=Path, help="write the table there, too")
+    arguments = parser.parse_args()
+    try:
+        if arguments.action == "data":
+            make_data(
+                arguments.audio,
+                arguments.to,
+                minutes=arguments.minutes,
+                seed=arguments.seed,
+                workers=arguments.workers,
+            )
+            return
+        table = score_all(arguments.data, arguments.separator)
+    except BeamsplitterError as error:
+        sys.exit(f"{Path(__file__).name}: {error}")
+    print_scores(table)
+    if arguments.json:
+        content = {"unit": "dB", "mixtures": table, "mean": mean_scores(table)}
+        arguments.json.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

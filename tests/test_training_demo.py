@@ -1,0 +1,147 @@
+"""The data of the demonstration of training, and its table of scores, on toy sizes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from audio_files import RECORDINGS
+from programs import run_program
+
+from beamsplitter.models.datasets.stem_folders import find_tracks
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SAMPLE_RATE = 16_000
+
+HALF = """
+from beamsplitter.models.separators.base import Separator
+
+class Half(Separator):
+    name = "half"
+    stems = ("speech",)
+
+    def separate(self, block, sample_rate):
+        return block[None] / 2
+"""
+
+
+def demo(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, BENCHMARKS / "training_demo.py", *arguments]
+    return subprocess.run(
+        [str(part) for part in line],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_program("espeak-ng", "--version", package="espeak-ng")
+    folder = tmp_path_factory.mktemp("demo") / "data"
+    done = demo("data", "--audio", RECORDINGS, "--to", folder, "--minutes", 1, "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def stems_of(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    return {
+        track.name: {
+            stem: soundfile.read(path, dtype="float32")[0] for stem, path in track.stems.items()
+        }
+        for track in find_tracks(folder)
+    }
+
+
+def level_db(signal: np.ndarray) -> float:
+    return 10 * float(np.log10(np.mean(signal.astype(np.float64) ** 2)))
+
+
+def test_each_track_has_both_stems_of_one_length_with_sound_in_them(data: Path) -> None:
+    for split, count in (("train", 2), ("val", 12), ("test", 24)):
+        tracks = stems_of(data / split)
+        assert len(tracks) == count
+        for stems in tracks.values():
+            assert set(stems) == {"speech", "music"}
+            assert stems["speech"].size == stems["music"].size >= 20 * SAMPLE_RATE
+            assert all(-45 < level_db(stem) < -5 for stem in stems.values())
+
+
+def test_recorded_tracks_have_the_level_that_they_are_named_by(data: Path) -> None:
+    for split in ("val", "test"):
+        for name, stems in stems_of(data / split).items():
+            difference_db = level_db(stems["speech"]) - level_db(stems["music"])
+            assert difference_db == pytest.approx(float(name[-5:-2].lstrip("s")), abs=0.05)
+
+
+def test_mixtures_are_the_sums_of_their_stems(data: Path) -> None:
+    for track in find_tracks(data / "test"):
+        assert track.mixture is not None
+        mixture, _ = soundfile.read(track.mixture)
+        parts = [soundfile.read(path)[0] for path in track.stems.values()]
+        assert np.abs(sum(parts) - mixture).max() < 2 / 2**15
+        assert np.abs(mixture).max() < 1
+
+
+def test_no_reader_and_no_piece_is_in_two_splits(data: Path) -> None:
+    """Names are those of the recordings; none of training is recorded."""
+    heard = {
+        split: {part for track in find_tracks(data / split) for part in track.name.split("-")[:2]}
+        for split in ("train", "val", "test")
+    }
+    recordings = {path.stem.removeprefix("speech_") for path in RECORDINGS.glob("*.ogg")}
+    assert not heard["train"] & recordings
+    assert not heard["val"] & heard["test"]
+    assert heard["val"] | heard["test"] <= recordings
+
+
+def test_the_same_seed_makes_the_same_tracks(data: Path, tmp_path: Path) -> None:
+    for seed, same in ((0, True), (1, False)):
+        folder = tmp_path / str(seed)
+        options = ("--minutes", 0.5, "--seed", seed)
+        done = demo("data", "--audio", RECORDINGS, "--to", folder, *options)
+        assert done.returncode == 0, done.stderr
+        (name, again), *_ = stems_of(folder / "train").items()
+        for stem, samples in stems_of(data / "train")[name].items():
+            assert np.array_equal(samples, again[stem]) == same
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    done = demo("data", "--audio", tmp_path, "--to", tmp_path / "a")
+    assert done.returncode == 1
+    assert "speech_ashiel.ogg is missing" in done.stderr
+    done = demo("data", "--audio", RECORDINGS, "--to", tmp_path / "b", PATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "apt-get install espeak-ng" in done.stderr
+    (tmp_path / "c" / "train").mkdir(parents=True)
+    done = demo("data", "--audio", RECORDINGS, "--to", tmp_path / "c")
+    assert done.returncode == 1
+    assert "is not empty" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_scores_stand_in_a_table_and_in_json(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "half.py").write_text(HALF)
+    few = tmp_path / "few"
+    (few / "test").mkdir(parents=True)
+    for track in find_tracks(data / "test")[:2]:
+        (few / "test" / track.name).symlink_to(data / "test" / track.name)
+    done = demo(
+        *("scores", "--data", few, "--separator", "half:Half", "--json", tmp_path / "s.json"),
+        PYTHONPATH=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "s.json").read_text())
+    assert len(content["mixtures"]) == 2
+    for row in [*content["mixtures"].values(), content["mean"]]:
+        assert row["half:Half"] == pytest.approx(row["mixture"], abs=0.01)
+        assert row["ideal ratio mask"] > row["mixture"] + 5
+    assert f"{content['mean']['nn-filter']:.1f}" in done.stdout.splitlines()[-1]
+    done = demo("scores", "--data", few, "--separator", "hpss")
+    assert done.returncode == 1
+    assert "gives no speech" in done.stderr
+    assert "Traceback" not in done.stderr
