@@ -220,8 +220,8 @@ def _scale_of(row: np.ndarray, full_scale: float) -> float:
 
 
 def index_text(settings: ShardSettings, records: Iterable[ShardRecord]) -> str:
-    """The content of the index; the order of the records makes no difference."""
-    ordered = sorted(records, key=lambda record: record.name)
+    """The content of the index, whatever the order of the records, and if some come twice."""
+    ordered = sorted({*records}, key=lambda record: record.name)
     head = {
         "format": FORMAT,
         "settings": asdict(settings),

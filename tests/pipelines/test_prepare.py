@@ -17,8 +17,10 @@ import psutil
 import pytest
 import soundfile
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.testing.util import assert_that
 from conftest import Command, dead_letters
+from repeating_engine import NONE, Engine, Mischief
 from storage_server import StorageServer
 from typer.testing import CliRunner
 
@@ -28,6 +30,8 @@ from beamsplitter.models.datasets.sources import open_source
 from beamsplitter.models.datasets.stem_folders import StemTrack
 from beamsplitter.pipelines.command_line import app
 from beamsplitter.pipelines.outcomes.run_state import CRASHED
+from beamsplitter.pipelines.services.dataflow import OFFLINE_ENDPOINT
+from beamsplitter.pipelines.services.submission import parse_options
 from beamsplitter.storage import OutputTree, Storage
 from beamsplitter.transforms import PrepareShards, list_stem_tracks
 from beamsplitter.transforms.coders import RecordCoder
@@ -355,3 +359,57 @@ def test_the_transform_runs_in_a_pipeline_of_ones_own(data: Path, tmp_path: Path
         assert isinstance(coder, RecordCoder)
     coder = beam.coders.registry.get_coder(StemTrack)
     assert [coder.decode(coder.encode(track)) for track in tracks] == tracks
+
+
+def graph_of(data: Path, out: Path, options: PipelineOptions) -> beam.Pipeline:
+    """The transform over a folder, in a pipeline that is not run yet."""
+    settings = ShardSettings(
+        targets=("vocals",), sample_rate=RATE, channels=1, excerpt_s=2.0, hop_s=2.0
+    )
+    pipeline = beam.Pipeline(options=options)
+    tracks = pipeline | beam.Create(list_stem_tracks(str(data), Storage()))
+    tracks | PrepareShards(settings, OutputTree(str(out)))
+    return pipeline
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_engines_may_do_all_of_it_again_in_any_order(data: Path, tmp_path: Path, seed: int) -> None:
+    """While storage fails now and then; a track that can't be decoded is one dead letter."""
+    (data / "train" / "plain" / "rest.flac").write_bytes(b"no sound at all")
+    options = PipelineOptions([], runner="FnApiRunner")
+    Engine(0, NONE).run(graph_of(data, tmp_path / "undisturbed", options), {})
+    expected = shard_files(tmp_path / "undisturbed")
+    assert {*expected} == {INDEX, *(f"{name}.tar" for name in NAMES[1:])}
+    mischief = Mischief(repeats=0.3, doubles=0.3, faults=0.05, turns=0.3)
+    engine = Engine(seed, mischief)
+    engine.run(graph_of(data, tmp_path / "out", options), {})
+    assert engine.repeated
+    assert shard_files(tmp_path / "out") == expected
+    assert dead_letters(tmp_path / "out") == dead_letters(tmp_path / "undisturbed")
+
+
+def test_the_graph_is_translated_for_dataflow(data: Path, tmp_path: Path) -> None:
+    """Without network or account."""
+    for name in ("temp", "template"):
+        (tmp_path / name).mkdir()
+    options = parse_options(
+        {
+            "runner": "DataflowRunner",
+            "project": "my-project",
+            "region": "europe-west4",
+            "temp_location": str(tmp_path / "temp"),
+            "staging_location": str(tmp_path / "temp"),
+            "template_location": str(tmp_path / "template" / "job.json"),
+            "dataflow_endpoint": OFFLINE_ENDPOINT,
+            "sdk_container_image": "example.org/beamsplitter",
+            "sdk_location": "container",
+            "no_auth": True,
+            "save_main_session": False,
+        }
+    )
+    graph_of(data, tmp_path / "out", options).run()
+    assert (tmp_path / "template" / "job.json").stat().st_size
+    described = (tmp_path / "temp" / "pipeline.pb").read_bytes()
+    proto = beam_runner_api_pb2.Pipeline.FromString(described)
+    names = {each.unique_name for each in proto.components.transforms.values()}
+    assert {"PrepareShards/Spread", "PrepareShards/WriteShard", "PrepareShards/WriteIndex"} <= names
