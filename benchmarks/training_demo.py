@@ -150,8 +150,8 @@ def score_all(folder: Path, separators: Sequence[str]) -> dict[str, dict[str, fl
     for track in find_tracks(folder / "test"):
         if track.mixture is None or set(track.stems) != {"speech", "music"}:
             raise BeamsplitterError(f"{track.name} is no track of `training_demo.py data`")
-        speech, music = (samples_of(track.stems[stem]) for stem in ("speech", "music"))
-        mixture = samples_of(track.mixture)
+        speech, music = (samples_of(track.stems[stem].path) for stem in ("speech", "music"))
+        mixture = samples_of(track.mixture.path)
         estimates = {
             "mixture": mixture,
             "nn-filter": estimate_of(mixture, "nn-filter", "foreground"),
@@ -171,7 +171,7 @@ def estimate_of(mixture: np.ndarray, separator: str, stem: str) -> np.ndarray:
     return stems[stem]
 
 
-def samples_of(path: Path) -> np.ndarray:
+def samples_of(path: str) -> np.ndarray:
     samples, _ = soundfile.read(path, dtype="float32")
     return np.asarray(samples)
 

@@ -51,7 +51,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stems_of(folder: Path) -> dict[str, dict[str, np.ndarray]]:
     return {
         track.name: {
-            stem: soundfile.read(path, dtype="float32")[0] for stem, path in track.stems.items()
+            stem: soundfile.read(file.path, dtype="float32")[0]
+            for stem, file in track.stems.items()
         }
         for track in find_tracks(folder)
     }
@@ -81,8 +82,8 @@ def test_recorded_tracks_have_the_level_that_they_are_named_by(data: Path) -> No
 def test_mixtures_are_the_sums_of_their_stems(data: Path) -> None:
     for track in find_tracks(data / "test"):
         assert track.mixture is not None
-        mixture, _ = soundfile.read(track.mixture)
-        parts = [soundfile.read(path)[0] for path in track.stems.values()]
+        mixture, _ = soundfile.read(track.mixture.path)
+        parts = [soundfile.read(file.path)[0] for file in track.stems.values()]
         assert np.abs(sum(parts) - mixture).max() < 2 / 2**15
         assert np.abs(mixture).max() < 1
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from .band_net import BandNet
 from .mask_model import MaskModel
 from .settings import NetworkSettings
 from .spectrogram_net import SpectrogramNetLSTM, SpectrogramNetSimple, SpectrogramNetVAE
@@ -13,6 +14,7 @@ NETWORKS: dict[str, Callable[[Any], nn.Module]] = {
     "SpectrogramNetSimple": SpectrogramNetSimple,
     "SpectrogramNetLSTM": SpectrogramNetLSTM,
     "SpectrogramNetVAE": SpectrogramNetVAE,
+    "BandNet": BandNet,
 }
 
 

@@ -143,6 +143,7 @@ class TrainerSettings(
 
 # What is better for a network than the defaults above.
 RECIPES: dict[str, dict[str, Any]] = {
+    "BandNet": {"lr": 2e-3},
     "SpectrogramNetLSTM": {"lr_lstm": 1e-5},
     "SpectrogramNetVAE": {"lr_lstm": 1e-5},
 }
