@@ -4,13 +4,29 @@ VENV ?= .venv
 OUTPUT ?= out
 RUN = $(VENV)/bin
 
-.PHONY: separate test repetition lint types imports
+.PHONY: separate test train-demo repetition lint types imports
 
 separate: $(VENV)/.installed
 	$(RUN)/beamsplitter $(if $(INPUT),separate "$(INPUT)",demo) -o "$(OUTPUT)"
 
 test: $(VENV)/.installed-dev lint types imports
 	$(RUN)/pytest -n 2
+
+# A separator of speech and music: its data, ten minutes of training, and what it is worth on real
+# recordings, which lie in AUDIO. Run again, it goes on where it was.
+AUDIO ?= ../shared/audio
+DEMO ?= demo-of-training
+MINUTES ?= 10
+train-demo: $(VENV)/.installed-train
+	test -d $(DEMO)/data || $(RUN)/python benchmarks/training_demo.py data \
+		--audio $(AUDIO) --to $(DEMO)/data
+	test -e $(DEMO)/speech-net || $(RUN)/beamsplitter config BandNet --targets speech \
+		--save $(DEMO)/speech-net
+	$(RUN)/beamsplitter train $(DEMO)/speech-net $(DEMO)/data --max-minutes $(MINUTES) --resume
+	$(RUN)/python benchmarks/training_demo.py scores --data $(DEMO)/data \
+		--separator $(DEMO)/speech-net --json $(DEMO)/scores.json
+	$(RUN)/beamsplitter separate $(DEMO)/data/test/*/mixture.wav --output $(DEMO)/separated \
+		--separator $(DEMO)/speech-net
 
 # Engines that repeat bundles, and histories of the output tree: SEEDS of each scenario.
 SEEDS ?= 1000
@@ -33,6 +49,10 @@ imports: $(VENV)/.installed-dev
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-train: $(VENV)/.installed
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train]"
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -4,6 +4,7 @@ Whatever is random in a step is drawn from (seed, step, rank) alone, and all tha
 stands in its checkpoints: one that was stopped and goes on has the losses of one that was not.
 """
 
+import functools
 import math
 import time
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loops.progress import _ProcessedTracker as ProcessedTracker
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from ...errors import BeamsplitterError
 from ..networks.mask_model import MaskModel
@@ -83,7 +84,7 @@ class SeparatorTraining(pl.LightningModule):
         self.settings = settings
         self.averaged: AveragedModel | None = None
         if settings.ema_decay:
-            average = get_ema_multi_avg_fn(settings.ema_decay)
+            average = functools.partial(_move_average, settings.ema_decay)
             self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
             self.averaged.requires_grad_(False)
         self.history: list[EpochRecord] = []
@@ -132,6 +133,8 @@ class SeparatorTraining(pl.LightningModule):
             factor = PLATEAU_FACTOR**self.plateaus
         else:
             factor = 0.5 * (1 + math.cos(math.pi * self.progress))
+        if self.trainer.global_step < self.settings.warmup_steps:
+            factor *= (self.trainer.global_step + 1) / self.settings.warmup_steps
         for group in self._optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"]
 
@@ -313,3 +316,14 @@ class SeparatorTraining(pl.LightningModule):
         self._plateau_loss = state["plateau_loss"]
         self._training_sum = state["training_sum"]
         self._spent_s = state["spent_s"]
+
+
+def _move_average(
+    decay: float, averages: list[Tensor], weights: list[Tensor], steps: Tensor | int
+) -> None:
+    """Move averages towards weights, at first more than later: the first weights are random."""
+    if averages[0].is_floating_point():
+        share = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        torch._foreach_lerp_(averages, weights, share)
+    else:
+        torch._foreach_copy_(averages, weights)  # counts, of batch norms

@@ -51,13 +51,14 @@ class OptimizerSettings(BaseModel):
         description="plateau: the learning rate falls to a tenth at each; cosine: it falls to 0 "
         "at the end of max_minutes or max_epochs",
     )
+    warmup_steps: int = Field(0, ge=0, description="steps in which the learning rate rises")
     use_amp: bool = Field(False, description="arithmetic in 16 bits where it may be")
     scale_grad: bool = Field(False, description="float16 with scaled gradients, of use_amp on CUDA")
     init_scale: float = Field(2.0**16, gt=0, description="first scale of gradients")
     clip_grad: bool = Field(False, description="limit the norm of the gradient")
     max_grad_norm: float = Field(100.0, gt=0, description="its limit")
     ema_decay: float = Field(
-        0.0, ge=0, lt=1, description="average weights over steps, by this; 0: don't"
+        0.0, ge=0, lt=1, description="average weights over steps, with this decay; 0: don't"
     )
     seed: int = Field(0, ge=0, description="of all that is random")
 
@@ -143,7 +144,17 @@ class TrainerSettings(
 
 # What is better for a network than the defaults above.
 RECIPES: dict[str, dict[str, Any]] = {
-    "BandNet": {"lr": 2e-3},
+    "BandNet": {
+        "lr": 2e-3,
+        "batch_size": 8,
+        "schedule": "cosine",
+        "warmup_steps": 50,
+        "clip_grad": True,
+        "max_grad_norm": 5.0,
+        "ema_decay": 0.998,
+        "remix": 1.0,
+        "gain_db": 10.0,
+    },
     "SpectrogramNetLSTM": {"lr_lstm": 1e-5},
     "SpectrogramNetVAE": {"lr_lstm": 1e-5},
 }

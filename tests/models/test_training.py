@@ -176,6 +176,12 @@ def test_a_cosine_ends_near_nothing(folder: Path, data: Path) -> None:
     np.testing.assert_allclose(rates, 5e-4 * (1 + np.cos(np.pi * steps / 20)), rtol=1e-6)
 
 
+def test_the_rate_rises_at_first(folder: Path, data: Path) -> None:
+    record = train(folder, data, warmup_steps=20, max_epochs=5)
+    rates = [each["learning_rate"] for each in record["epochs"]]
+    assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
+
+
 def test_minutes_end_it_with_a_validation(folder: Path, data: Path) -> None:
     record = train(folder, data, max_minutes=1e-4, max_epochs=1000)
     assert len(record["epochs"]) < 20
