@@ -8,15 +8,19 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 from pydantic import BaseModel
 
 from beamsplitter.models import model_cache, model_registry
+from beamsplitter.models.networks.by_settings import make_model
+from beamsplitter.models.networks.settings import SETTINGS as NETWORKS
+from beamsplitter.models.packages.trained import NETWORK_FILE, WEIGHTS_FILE
 from beamsplitter.models.separators.by_name import EXTRAS, KINDS, SeparatorName, describe
 from beamsplitter.models.separators.demucs import RELEASES, SAMPLE_RATE
 from beamsplitter.models.separators.harmonic_percussive import HarmonicPercussiveOptions
@@ -25,6 +29,8 @@ from beamsplitter.models.separators.model_package import DEFAULT_CONTEXT_S, Pack
 from beamsplitter.models.separators.open_unmix import OpenUnmixOptions
 from beamsplitter.models.separators.recipes import NearestNeighborRecipe
 from beamsplitter.models.separators.server import LANES, REQUESTS_AHEAD
+from beamsplitter.models.training.keeping import CHECKPOINT_FILE, RECORD_FILE, TRAINER_FILE
+from beamsplitter.models.training.settings import Criterion
 from beamsplitter.transforms.settings import SeparationSettings, SplitSettings
 
 WriteAudio = Callable[..., Path]
@@ -139,6 +145,53 @@ def test_the_page_on_datasets_runs(write_audio: WriteAudio, tmp_path: Path) -> N
     for shard in (tmp_path / "shards").rglob("*.tar"):
         ours = tmp_path / "shards-of-mine" / shard.relative_to(tmp_path / "shards")
         assert ours.read_bytes() == shard.read_bytes()
+
+
+def test_the_page_on_training_runs(write_audio: WriteAudio, tmp_path: Path) -> None:
+    """On toy data: its commands in their order, but for two epochs each."""
+    for index, name in enumerate(("train/a", "train/b", "val/c")):
+        write_audio(f"stems/{name}/vocals.wav", seconds=7, sample_rate=44100, seed=index)
+        noise = 0.1 * np.random.default_rng(index).standard_normal((1, 7 * 44100))
+        write_audio(f"stems/{name}/other.wav", sample_rate=44100, samples=noise)
+    write_audio("music/song.wav", seconds=5, sample_rate=44100, channels=2)
+    commands = [block.strip() for block in blocks_of((DOCS / "training.md").read_text(), "")]
+    assert commands == [
+        "beamsplitter dataset check stems",
+        "beamsplitter config BandNet --save vocals-net --vocals",
+        "beamsplitter train vocals-net stems",
+        "beamsplitter train vocals-net stems --resume",
+        "beamsplitter separate music -o out --separator vocals-net",
+        "make train-demo",  # tests/test_training_demo.py
+    ]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for command in commands[:-1]:
+        short = " --max-epochs 2 --batch-size 2" if " train " in command else ""
+        done = subprocess.run(
+            ["sh", "-e", "-c", command + short],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "vocals-net" / "training.json").read_text())
+    assert [each["epoch"] for each in record["epochs"]] == [1, 2]
+    stems = {path.stem for path in (tmp_path / "out" / "song").glob("*.flac")}
+    assert stems == {"vocals", "residual"}
+
+
+def test_all_settings_of_networks_and_files_of_trainings_are_named() -> None:
+    page = (DOCS / "training.md").read_text()
+    for name in (*NETWORKS, *get_args(Criterion)):
+        assert f"| `{name}` |" in page or f"`{name}`" in page
+    for file in (NETWORK_FILE, WEIGHTS_FILE, TRAINER_FILE, RECORD_FILE, CHECKPOINT_FILE):
+        assert file in page
+    counts = {row[0]: row[2] for row in cells_of(page) if row[0].strip("`") in NETWORKS}
+    for name, settings in NETWORKS.items():
+        with torch.device("meta"):
+            network = make_model(settings.model_validate({"targets": ["vocals"]}))
+        count = sum(each.numel() for each in network.parameters())
+        assert counts[f"`{name}`"] == f"{count:,}"
 
 
 def test_all_keys_of_separation_are_in_the_table_of_job_files() -> None:

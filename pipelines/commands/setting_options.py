@@ -25,11 +25,12 @@ def with_options(
     Parameters
     ----------
     panels
-        settings, and the heading that their own fields have in the help text
+        settings, and the heading that their own fields have in the help text; a field that several
+        have stands below the first
     skip
         fields that the command has no option for
     varying
-        fields whose default is no fixed one, so that none is told
+        fields whose default is no fixed one, as those that differ between settings: none is told
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,23 +39,27 @@ def with_options(
             for parameter in inspect.signature(command).parameters.values()
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        options = [
-            _option(name, settings.model_fields[name], panel, tells_default=name not in varying)
-            for settings, panel in panels
-            for name in settings.__annotations__
-            if name in settings.model_fields and name not in skip
-        ]
-        names = [option.name for option in options]
+        options: dict[str, inspect.Parameter] = {}
+        for settings, panel in panels:
+            for name in settings.__annotations__:
+                if name in options or name in skip or name not in settings.model_fields:
+                    continue
+                fields = [
+                    each.model_fields[name] for each, _ in panels if name in each.model_fields
+                ]
+                is_fixed = len({str(field.default) for field in fields}) == 1
+                tells_default = is_fixed and name not in varying
+                options[name] = _option(name, fields[0], panel, tells_default=tells_default)
 
         def run(**values: Any) -> Any:
-            given = {name: values.pop(name) for name in names}
+            given = {name: values.pop(name) for name in options}
             return command(
                 **values, **{name: each for name, each in given.items() if each is not None}
             )
 
         run.__name__, run.__doc__ = command.__name__, command.__doc__
-        run.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: each.annotation for each in (*own, *options)}
+        run.__signature__ = inspect.Signature([*own, *options.values()])  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in (*own, *options.values())}
         return run
 
     return decorate

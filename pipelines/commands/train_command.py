@@ -54,7 +54,6 @@ def _own_fields(settings: type[NetworkSettings]) -> set[str]:
     (NetworkSettings, "All networks"),
     *((settings, name) for name, settings in SETTINGS.items()),
     skip=("model_type", "targets", "about"),
-    varying=tuple(NetworkSettings.model_fields),
 )
 def config(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=", ".join(SETTINGS) + ".")],
