@@ -68,9 +68,10 @@ def write_dataset(
 
 
 def write_network(folder: Path, **changes: Any) -> Path:
-    """A folder with a toy network."""
+    """A folder with a toy network; a change to None takes a setting away."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.json").write_text(json.dumps({**TOY_NETWORK, **changes}))
+    settings = {name: each for name, each in (TOY_NETWORK | changes).items() if each is not None}
+    (folder / "model.json").write_text(json.dumps(settings))
     return folder
 
 

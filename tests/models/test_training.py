@@ -43,8 +43,14 @@ from beamsplitter.models.training.separator_training import SeparatorTraining, T
 from beamsplitter.models.training.settings import TrainerSettings, trainer_settings
 from beamsplitter.models.training.telling import TrainingState
 
-SMALL = {"num_hidden_channels": 1, "num_fft": 128, "window_size": 128, "hop_length": 64}
-RECURRENT = {"recurrent_depth": 1, "hidden_size": 8}
+SMALL = {"num_fft": 128, "window_size": 128, "hop_length": 64}
+RECURRENT = {"num_hidden_channels": 1, "recurrent_depth": 1, "hidden_size": 8}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "SpectrogramNetSimple": {"num_hidden_channels": 1},
+    "SpectrogramNetLSTM": RECURRENT,
+    "SpectrogramNetVAE": RECURRENT,
+    "BandNet": {"num_bands": 4, "band_features": 2, "hidden_size": 4, "recurrent_depth": 1},
+}
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +64,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 def toy_training(changes: dict[str, Any], **settings: Any) -> SeparatorTraining:
-    toy = {"model_type": "SpectrogramNetSimple", "targets": ["vocals"], "sample_rate": RATE}
+    name = changes.get("model_type", "SpectrogramNetSimple")
+    toy = {"model_type": name, "targets": ["vocals"], "sample_rate": RATE, **NETWORKS[name]}
     network = network_settings({**toy, **SMALL, **changes})
     return SeparatorTraining(make_model(network), trainer_settings(network, settings))
+
+
+def toy_folder(folder: Path, model_type: str) -> Path:
+    changes = {"num_hidden_channels": None, "model_type": model_type, **NETWORKS[model_type]}
+    return write_network(folder, **changes)
 
 
 class Killed(Exception):
@@ -200,13 +212,12 @@ RANDOM = {"soft_clip": 0.5, "ema_decay": 0.9, "max_epochs": 3, "stop_patience": 
 
 
 @pytest.mark.parametrize("batches", [3, 7, 10, 11])
-@pytest.mark.parametrize("network", ["SpectrogramNetSimple", "SpectrogramNetVAE"])
+@pytest.mark.parametrize("network", ["BandNet", "SpectrogramNetVAE"])
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(
     tmp_path: Path, data: Path, network: str, batches: int
 ) -> None:
     """With dropout, augmentations, an average of weights and plateaus; in and between epochs."""
-    changes = {"model_type": network, **(RECURRENT if network.endswith("VAE") else {})}
-    whole, stopped = (write_network(tmp_path / name, **changes) for name in ("whole", "stopped"))
+    whole, stopped = (toy_folder(tmp_path / name, network) for name in ("whole", "stopped"))
     expected = train(whole, data, **RANDOM)
     with pytest.raises(Killed):
         train(stopped, data, tell=killed_at(batches), checkpoint_minutes=1e-9, **RANDOM)
@@ -297,7 +308,7 @@ def test_reading_processes_change_nothing(tmp_path: Path, data: Path) -> None:
 
 def test_recurrent_layers_have_a_rate_of_their_own() -> None:
     """Auralflow looked for them in the wrong place, and never used it."""
-    training = toy_training({"model_type": "SpectrogramNetLSTM", **RECURRENT}, lr=0.1, lr_lstm=1e-4)
+    training = toy_training({"model_type": "SpectrogramNetLSTM"}, lr=0.1, lr_lstm=1e-4)
     rates = {
         id(parameter): group["lr"]
         for group in training.configure_optimizers().param_groups
@@ -355,6 +366,12 @@ def test_mixed_precision_reaches_the_network(
         handle.remove()
 
 
+@pytest.mark.parametrize("model_type", NETWORKS)
+def test_each_network_learns_in_16_bits(tmp_path: Path, data: Path, model_type: str) -> None:
+    record = train(toy_folder(tmp_path / "net", model_type), data, use_amp=True, criterion="l1")
+    assert np.isfinite(losses(record)).all()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_scaled_gradients_without_a_gpu_are_refused(folder: Path, data: Path) -> None:
     with pytest.raises(TrainingError, match="--scale-grad: is for float16 on a CUDA GPU"):
@@ -390,11 +407,6 @@ def test_strategies_that_keep_what_they_find_are_refused(folder: Path, data: Pat
 
 # Losses of networks -------------------------------------------------------------------------------
 
-NETWORKS: dict[str, dict[str, Any]] = {
-    "SpectrogramNetSimple": {},
-    "SpectrogramNetLSTM": RECURRENT,
-    "SpectrogramNetVAE": RECURRENT,
-}
 CRITERIA = list(TrainerSettings.model_fields["criterion"].annotation.__args__)
 
 
@@ -406,11 +418,10 @@ def test_each_loss_of_each_network_is_finite(
 ) -> None:
     if criterion == "kl_div" and model_type != "SpectrogramNetVAE":
         with pytest.raises(ValueError, match="kl_div is for SpectrogramNetVAE"):
-            toy_training({"model_type": model_type, **NETWORKS[model_type]}, criterion=criterion)
+            toy_training({"model_type": model_type}, criterion=criterion)
         return
-    changes = {"model_type": model_type, **NETWORKS[model_type], "num_channels": 2}
-    targets = ["vocals", "drums"]
-    training = toy_training({**changes, "targets": targets}, criterion=criterion)
+    changes = {"num_channels": 2, "targets": ["vocals", "drums"]}
+    training = toy_training({"model_type": model_type, **changes}, criterion=criterion)
     stems = torch.from_numpy(np.stack([tone(0.5, 300, channels=2), noise(0.5, 1, channels=2)]))
     stems = torch.stack([stems, stems.flip(0)])
     if signal_kind == "silence":
@@ -426,7 +437,7 @@ def test_each_loss_of_each_network_is_finite(
 
 def test_divergence_is_part_of_every_loss_of_a_variational_network() -> None:
     """Auralflow's default had none."""
-    training = toy_training({"model_type": "SpectrogramNetVAE", **RECURRENT}, criterion="l1")
+    training = toy_training({"model_type": "SpectrogramNetVAE"}, criterion="l1")
     estimates = estimates_of(training.model, torch.from_numpy(noise(0.5, 1))[None])
     targets = torch.from_numpy(noise(0.5, 1))[None, None]
     with torch.no_grad():
@@ -463,6 +474,7 @@ def excerpt_data(folder: Path, **changes: Any) -> ExcerptData:
             "targets": ["vocals"],
             "sample_rate": RATE,
             **SMALL,
+            "num_hidden_channels": 1,
             **({"sample_length": 0.5} | {k: v for k, v in changes.items() if k == "sample_length"}),
         }
     )
