@@ -29,20 +29,22 @@ class EpochBatches:
         of the excerpts
     most
         batches in an epoch
-    batches_done
-        says how many this process has seen, over all epochs
+    position
+        says which epoch it is, from 0, and how many of its batches are done
     """
 
-    def __init__(self, sampler: ExcerptSampler, most: int, batches_done: Callable[[], int]) -> None:
+    def __init__(
+        self, sampler: ExcerptSampler, most: int, position: Callable[[], tuple[int, int]]
+    ) -> None:
         self._sampler = sampler
         self._length = min(len(sampler), most)
-        self._batches_done = batches_done
+        self._position = position
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch, first = divmod(self._batches_done(), self._length)
+        epoch, first = self._position()
         left = self._sampler.batches(epoch, first=first)
         yield from itertools.islice(left, self._length - first)
 
@@ -131,7 +133,7 @@ class ExcerptData(pl.LightningDataModule):
         most = -(-settings.max_samples // (settings.batch_size * trainer.world_size))
         training = trainer.lightning_module
         assert isinstance(training, SeparatorTraining)
-        batches = EpochBatches(sampler, most, lambda: training.batches_done)
+        batches = EpochBatches(sampler, most, lambda: training.position)
         return self._loader(self.training_source, batches)
 
     def val_dataloader(self) -> "DataLoader[np.ndarray]":

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..datasets.stem_folders import ExcerptError
 from ..networks.by_settings import make_model
-from ..packages.trained import read_network, write_json
+from ..packages.trained import read_network
 from .excerpt_data import ExcerptData
 from .keeping import CHECKPOINT_FILE, TRAINER_FILE, KeepTraining, training_record
 from .observing import Observe
@@ -154,8 +154,6 @@ def run_training(plan: TrainingPlan, tell: Tell) -> dict[str, Any]:
         it was interrupted; a training that resumes goes on from the last checkpoint
     """
     folder, settings = plan.folder, plan.settings
-    if plan.is_first:
-        write_json(folder / TRAINER_FILE, settings.model_dump())
     progress = TellProgress(tell)
     writer = None
     if settings.tensorboard and plan.is_first:

@@ -16,6 +16,7 @@ from ..datasets.excerpts import ExcerptGrid
 from ..packages.trained import save_trained, write_json, write_whole
 from .excerpt_data import ExcerptData
 from .separator_training import AfterEpoch, SeparatorTraining
+from .settings import TrainerSettings
 
 CHECKPOINT_FILE = "checkpoint.ckpt"
 TRAINER_FILE = "trainer.json"
@@ -41,10 +42,12 @@ class KeepTraining(AfterEpoch):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_arguments: Any
     ) -> None:
-        """Write a checkpoint now and then."""
+        """Write a checkpoint now and then; at the end of an epoch its own follows."""
         assert isinstance(pl_module, SeparatorTraining)
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return
         if time.monotonic() - self._kept_s >= 60 * pl_module.settings.checkpoint_minutes:
-            self._keep_checkpoint(trainer)
+            self._keep_checkpoint(trainer, pl_module.settings)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what came of an epoch."""
@@ -53,12 +56,13 @@ class KeepTraining(AfterEpoch):
             if pl_module.history[-1].is_best:
                 save_trained(self._folder, pl_module.judged_model)
             write_json(self._folder / RECORD_FILE, training_record(pl_module, self._data))
-        self._keep_checkpoint(trainer)
+        self._keep_checkpoint(trainer, pl_module.settings)
 
-    def _keep_checkpoint(self, trainer: pl.Trainer) -> None:
+    def _keep_checkpoint(self, trainer: pl.Trainer, settings: TrainerSettings) -> None:
         # All processes take part in putting it together.
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         if trainer.is_global_zero:
+            write_json(self._folder / TRAINER_FILE, settings.model_dump())
             content = io.BytesIO()
             torch.save(checkpoint, content)
             write_whole(self._folder / CHECKPOINT_FILE, content.getvalue())

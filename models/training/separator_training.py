@@ -95,6 +95,7 @@ class SeparatorTraining(pl.LightningModule):
         self._training_sum = torch.zeros(2, dtype=torch.float64)
         self._validation: list[tuple[int, float, Tensor]] = []
         self._spent_s = 0.0
+        self._batches_of_epoch: int | float = 0
         self._started_s = self._epoch_started_s = time.monotonic()
 
     @property
@@ -161,7 +162,21 @@ class SeparatorTraining(pl.LightningModule):
     # Training
 
     def on_train_start(self) -> None:
-        """Begin to count the time."""
+        """Begin to count the time.
+
+        Raises
+        ------
+        TrainingError
+            it goes on in the middle of an epoch of another length
+        """
+        batches, (_, done) = self.trainer.num_training_batches, self.position
+        if done and batches != self._batches_of_epoch:
+            raise TrainingError(
+                f"the checkpoint is in the middle of an epoch of {self._batches_of_epoch} batches, "
+                f"and there are {batches} now: go on with the data and the settings that it had, "
+                "up to the end of the epoch at least"
+            )
+        self._batches_of_epoch = batches
         self._started_s = self._epoch_started_s = time.monotonic()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -206,6 +221,16 @@ class SeparatorTraining(pl.LightningModule):
         total = self.trainer.fit_loop.epoch_loop.batch_progress.total
         assert isinstance(total, ProcessedTracker)
         return total.processed
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """The epoch that is to go on, from 0, and how many batches of it are done."""
+        loop = self.trainer.fit_loop
+        epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+        assert isinstance(epochs, ProcessedTracker)
+        assert isinstance(batches, ProcessedTracker)
+        is_over = batches.processed >= self._batches_of_epoch
+        return epochs.processed, 0 if is_over else batches.processed
 
     def _seed_of_step(self) -> int:
         entropy = (self.settings.seed, self.batches_done, self.global_rank)
@@ -304,6 +329,7 @@ class SeparatorTraining(pl.LightningModule):
             "plateau_loss": self._plateau_loss,
             "training_sum": self._training_sum,
             "spent_s": self.spent_s,
+            "batches_of_epoch": self._batches_of_epoch,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -316,6 +342,7 @@ class SeparatorTraining(pl.LightningModule):
         self._plateau_loss = state["plateau_loss"]
         self._training_sum = state["training_sum"]
         self._spent_s = state["spent_s"]
+        self._batches_of_epoch = state["batches_of_epoch"]
 
 
 def _move_average(

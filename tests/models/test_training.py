@@ -259,6 +259,34 @@ def test_it_can_be_trained_longer(folder: Path, tmp_path: Path, data: Path) -> N
     assert losses(longer) == losses(expected)
 
 
+def test_batches_may_change_between_epochs_and_not_within(
+    folder: Path, tmp_path: Path, data: Path
+) -> None:
+    train(folder, data, max_epochs=1)
+    record = train(folder, data, resume=True, max_epochs=3, batch_size=6)
+    assert [each["step"] for each in record["epochs"]] == [5, 8, 11]
+    stopped = write_network(tmp_path / "stopped")
+    with pytest.raises(Killed):
+        train(stopped, data, tell=killed_at(3), checkpoint_minutes=1e-9)
+    with pytest.raises(TrainingError, match="an epoch of 5 batches, and there are 3 now"):
+        train(stopped, data, resume=True, batch_size=6)
+    assert len(train(stopped, data, resume=True)["epochs"]) == 2
+
+
+def test_a_stop_in_a_validation_is_gone_on_from(tmp_path: Path, data: Path) -> None:
+    whole, stopped = (write_network(tmp_path / name) for name in ("whole", "stopped"))
+    expected = train(whole, data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SeparatorTraining, "validation_step", raising)
+        with pytest.raises(Killed):
+            train(stopped, data, checkpoint_minutes=1e-9)
+    assert losses(train(stopped, data, resume=True)) == losses(expected)
+
+
+def raising(*_arguments: Any) -> None:
+    raise Killed
+
+
 def test_a_finished_training_is_not_begun_anew(folder: Path, data: Path) -> None:
     train(folder, data)
     weights = (folder / "model.safetensors").read_bytes()
@@ -545,9 +573,9 @@ def test_an_epoch_goes_on_where_it_was(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "data")
     grid = excerpt_data(folder).training_grid
     sampler = ExcerptSampler(grid, "exhaustive", batch_size=4)
-    whole = [*EpochBatches(sampler, 4, lambda: 8)]
+    whole = [*EpochBatches(sampler, 4, lambda: (2, 0))]
     assert whole == [*sampler.batches(2)][:4]
-    assert [*EpochBatches(sampler, 4, lambda: 11)] == whole[3:]
+    assert [*EpochBatches(sampler, 4, lambda: (2, 3))] == whole[3:]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
