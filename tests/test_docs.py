@@ -30,7 +30,7 @@ from beamsplitter.models.separators.open_unmix import OpenUnmixOptions
 from beamsplitter.models.separators.recipes import NearestNeighborRecipe
 from beamsplitter.models.separators.server import LANES, REQUESTS_AHEAD
 from beamsplitter.models.training.keeping import CHECKPOINT_FILE, RECORD_FILE, TRAINER_FILE
-from beamsplitter.models.training.settings import Criterion
+from beamsplitter.models.training.settings import RECIPES, Criterion
 from beamsplitter.transforms.settings import SeparationSettings, SplitSettings
 
 WriteAudio = Callable[..., Path]
@@ -178,6 +178,14 @@ def test_the_page_on_training_runs(write_audio: WriteAudio, tmp_path: Path) -> N
     assert [each["epoch"] for each in record["epochs"]] == [1, 2]
     stems = {path.stem for path in (tmp_path / "out" / "song").glob("*.flac")}
     assert stems == {"vocals", "residual"}
+
+
+def test_the_recipe_of_the_compact_network_is_told() -> None:
+    page = (DOCS / "training.md").read_text()
+    (told,) = (row[1] for row in cells_of(page) if row[0] == "`BandNet`" and "--lr" in row[1])
+    for name, value in RECIPES["BandNet"].items():
+        number = "" if value is True else f" {value:g}" if isinstance(value, float) else f" {value}"
+        assert f"--{name.replace('_', '-')}{number}" in told
 
 
 def test_all_settings_of_networks_and_files_of_trainings_are_named() -> None:

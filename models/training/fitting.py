@@ -20,7 +20,14 @@ from ..datasets.stem_folders import ExcerptError
 from ..networks.by_settings import make_model
 from ..packages.trained import read_network
 from .excerpt_data import ExcerptData
-from .keeping import CHECKPOINT_FILE, TRAINER_FILE, KeepTraining, training_record
+from .keeping import (
+    CHECKPOINT_FILE,
+    RECORD_FILE,
+    TRAINER_FILE,
+    KeepTraining,
+    facts_of_data,
+    training_record,
+)
 from .observing import Observe
 from .separator_training import SeparatorTraining, TrainingError
 from .settings import TrainerSettings, trainer_settings
@@ -63,6 +70,15 @@ class TrainingPlan:
     training: SeparatorTraining
     devices: Devices = field(default_factory=Devices)
     resumes: bool = False
+
+    @property
+    def data_has_changed(self) -> bool:
+        """Whether it goes on with other data than it had."""
+        try:
+            known = json.loads((self.folder / RECORD_FILE).read_text("utf-8"))["data"]
+        except (OSError, ValueError, KeyError):
+            return False
+        return self.resumes and known != facts_of_data(self.data)
 
     @property
     def is_first(self) -> bool:

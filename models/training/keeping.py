@@ -78,16 +78,18 @@ def training_record(training: SeparatorTraining, data: ExcerptData) -> dict[str,
         "epochs": history,
         "minutes": training.spent_s / 60,
         "parameters": sum(each.numel() for each in training.model.parameters()),
-        "data": {
-            "training": _facts_of(data.training_grid, data.training_grid.count),
-            "validation": _facts_of(data.validation_grid, len(data.validation_excerpts)),
-            "short_tracks": [
-                *data.training_grid.short_tracks,
-                *data.validation_grid.short_tracks,
-            ],
-        },
+        "data": facts_of_data(data),
         "settings": training.settings.model_dump(),
         "versions": {name: version(name) for name in ("beamsplitter", "torch", "lightning")},
+    }
+
+
+def facts_of_data(data: ExcerptData) -> dict[str, Any]:
+    """Tracks, excerpts, seconds and a digest of what is trained on and validated by."""
+    return {
+        "training": _facts_of(data.training_grid, data.training_grid.count),
+        "validation": _facts_of(data.validation_grid, len(data.validation_excerpts)),
+        "short_tracks": [*data.training_grid.short_tracks, *data.validation_grid.short_tracks],
     }
 
 

@@ -145,7 +145,7 @@ class TrainerSettings(
 # What is better for a network than the defaults above.
 RECIPES: dict[str, dict[str, Any]] = {
     "BandNet": {
-        "lr": 2e-3,
+        "lr": 1e-3,
         "batch_size": 8,
         "schedule": "cosine",
         "warmup_steps": 50,

@@ -185,6 +185,8 @@ def _lines_about(plan: "TrainingPlan") -> Iterator[str]:
             yield f"{len(grid.short_tracks)} of them are shorter than an excerpt: {names}{more}"
     if plan.resumes:
         yield "going on from the last checkpoint"
+    if plan.data_has_changed:
+        yield "the data is not what it was: losses are not those of a training that was not stopped"
 
 
 @contextmanager

@@ -287,6 +287,13 @@ def raising(*_arguments: Any) -> None:
     raise Killed
 
 
+def test_data_that_changed_is_noticed(folder: Path, data: Path, tmp_path: Path) -> None:
+    train(folder, data)
+    other = write_dataset(tmp_path / "other", training=4)
+    found = [plan_training(folder, each, {}, resume=True) for each in (data, other)]
+    assert [plan.data_has_changed for plan in found] == [False, True]
+
+
 def test_a_finished_training_is_not_begun_anew(folder: Path, data: Path) -> None:
     train(folder, data)
     weights = (folder / "model.safetensors").read_bytes()
