@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from beamsplitter.models.networks.mask_model import MaskModel
 from beamsplitter.models.networks.settings import BandNetSettings, network_settings
 from beamsplitter.models.training.losses import si_sdr
 
+DOCS = Path(__file__).parents[2] / "docs" / "compact-network.md"
 SMALL = {
     "targets": ("speech",),
     "num_fft": 256,
@@ -107,6 +109,7 @@ def test_the_defaults_have_as_many_weights_as_the_docs_say() -> None:
         + 2 * 2 * hidden
         + (hidden * made.bins + made.bins)
     )
+    assert f"has {count:,} weights" in DOCS.read_text()
 
 
 @settings(deadline=None, max_examples=30)
