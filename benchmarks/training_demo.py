@@ -3,9 +3,10 @@
     python benchmarks/training_demo.py data --audio ../shared/audio --to FOLDER
     python benchmarks/training_demo.py scores --data FOLDER [--separator DIR …] [--json FILE]
 
-Training hears made sounds only: voices of espeak-ng and music of `training_demo_sounds.py`. What is
-recorded serves to choose (one reader, one piece of music) and to test (two other readers, two other
-pieces), so that nothing of a test mixture is heard before: no reader, no piece.
+Training hears made sounds, voices of espeak-ng and music of `training_demo_sounds.py`, and one
+recorded reader and one recorded piece of music, varied; more of these choose the best epoch. Tests
+are of recordings only, of two other readers and two other pieces, so that nothing of a test mixture
+is heard before: no reader, no piece.
 """
 
 # ruff: noqa: E402
@@ -29,7 +30,15 @@ import numpy as np
 import soundfile
 import soxr
 from measuring import AUDIO_DIR
-from training_demo_sounds import SAMPLE_RATE, played, require_espeak, rms, spoken
+from training_demo_sounds import (
+    SAMPLE_RATE,
+    played,
+    played_anew,
+    require_espeak,
+    rms,
+    spoken,
+    spoken_anew,
+)
 
 import beamsplitter
 from beamsplitter.errors import BeamsplitterError
@@ -54,9 +63,10 @@ class Recorded:
     stop_s: float
 
 
-VALIDATION = tuple(
-    Recorded("ashiel", "nutcracker", start_s, start_s + 29.5) for start_s in (0, 30, 60, 90)
-)
+# Heard in training, as this share of the tracks.
+TRAINING_READER, TRAINING_MUSIC = "ashiel", "nutcracker"
+RECORDED_SHARE = 0.4
+VALIDATION_TRACKS = 12
 TEST = tuple(
     Recorded(reader, music, start_s, stop_s)
     for reader in ("austen", "chivalry")
@@ -83,29 +93,35 @@ def make_data(audio: Path, folder: Path, *, minutes: float, seed: int, workers: 
     if folder.exists() and any(folder.iterdir()):
         raise BeamsplitterError(f"{folder} is not empty: name a new folder, or remove this one")
     require_espeak()
-    for split, sources in (("val", VALIDATION), ("test", TEST)):
-        for source in sources:
-            for level_db in LEVELS_DB:
-                speech, music = recorded_stems(audio, source, level_db)
-                name = f"{source.reader}-{source.music}-{source.start_s:g}s{level_db:+d}dB"
-                stems = {"speech": speech, "music": music}
-                if split == "test":
-                    stems["mixture"] = speech + music
-                write_track(folder / split / name, stems)
+    for source in TEST:
+        for level_db in LEVELS_DB:
+            speech, music = recorded_stems(audio, source, level_db)
+            name = f"{source.reader}-{source.music}-{source.start_s:g}s{level_db:+d}dB"
+            stems = {"speech": speech, "music": music, "mixture": speech + music}
+            write_track(folder / "test" / name, stems)
     tracks = max(round(60 * minutes / TRACK_S), 1)
-    make = functools.partial(make_track, folder / "train", seed)
+    make = functools.partial(make_track, audio, folder, seed)
+    splits = ["val"] * VALIDATION_TRACKS + ["train"] * tracks
     if workers == 1:
-        list(map(make, range(tracks)))
+        list(map(make, splits, range(len(splits))))
         return
     with ProcessPoolExecutor(workers) as pool:
-        list(pool.map(make, range(tracks)))
+        list(pool.map(make, splits, range(len(splits))))
 
 
-def make_track(folder: Path, seed: int, index: int) -> None:
-    """A made voice and made music, as loud as each other."""
+def make_track(audio: Path, folder: Path, seed: int, split: str, index: int) -> None:
+    """A voice and music, as loud as each other: made, or recorded ones made into others."""
     chance = np.random.default_rng([seed, index])
-    stems = {"speech": spoken(chance, TRACK_S), "music": played(chance, TRACK_S)}
-    write_track(folder / f"made-{index:03d}", stems)
+    has_recorded = chance.random(2) < RECORDED_SHARE
+    if has_recorded[0]:
+        speech = spoken_anew(recording(audio / f"speech_{TRAINING_READER}.ogg"), chance, TRACK_S)
+    else:
+        speech = spoken(chance, TRACK_S)
+    if has_recorded[1]:
+        music = played_anew(recording(audio / f"{TRAINING_MUSIC}.ogg"), chance, TRACK_S)
+    else:
+        music = played(chance, TRACK_S)
+    write_track(folder / split / f"{index:03d}", {"speech": speech, "music": music})
 
 
 def write_track(folder: Path, stems: dict[str, np.ndarray]) -> None:

@@ -1,8 +1,8 @@
 """Voices and music that a program can make, for the training of `training_demo.py`.
 
 Voices are those of espeak-ng, reading words that don't exist, with their throats, rooms and
-microphones changed. Music is played by instruments drawn at random. Neither contains anything of a
-recording. Signals are mono, float32 `(samples,)`, at 16 kHz.
+microphones changed. Music is played by instruments drawn at random. Recordings can be made into
+others: see `spoken_anew` and `played_anew`. Signals are mono, float32 `(samples,)`, at 16 kHz.
 """
 
 import io
@@ -79,13 +79,39 @@ def spoken(chance: Generator, seconds: float) -> np.ndarray:
     voice_samples = warped(voice_samples, chance, stretch=chance.uniform(0.85, 1.2))
     voice_samples = breathy(voice_samples, chance, share=chance.uniform(0, 0.5))
     voice_samples = with_bass(voice_samples, chance, most_db=30)
+    return recorded_elsewhere(voice_samples[: round(seconds * SAMPLE_RATE)], chance)
+
+
+def spoken_anew(recording: np.ndarray, chance: Generator, seconds: float) -> np.ndarray:
+    """A recorded reader with another throat, elsewhere, who begins somewhere in the text."""
+    count = round(seconds * SAMPLE_RATE)
+    stretch = chance.uniform(0.8, 1.25)
+    begun = np.roll(recording, -int(chance.integers(recording.size)))
+    voice_samples = warped(np.resize(begun, round(1.2 * stretch * count)), chance, stretch=stretch)
+    voice_samples = with_bass(voice_samples, chance, most_db=6)
+    return recorded_elsewhere(voice_samples[:count], chance)
+
+
+def recorded_elsewhere(voice_samples: np.ndarray, chance: Generator) -> np.ndarray:
+    """Through another microphone, mostly in a room, with hiss."""
     voice_samples = equalized(voice_samples, chance, deviation_db=4)
     if chance.random() < 0.6:
         voice_samples = in_a_room(voice_samples, chance, wet=chance.uniform(0.05, 0.5))
-    voice_samples = voice_samples[: round(seconds * SAMPLE_RATE)]
     hiss = equalized(chance.standard_normal(voice_samples.size), chance, deviation_db=6)
     hiss_level = rms(voice_samples) * 10 ** (-chance.uniform(35, 65) / 20)
     return at_peak(voice_samples + hiss_level * hiss / rms(hiss))
+
+
+def played_anew(recording: np.ndarray, chance: Generator, seconds: float) -> np.ndarray:
+    """A stretch of recorded music, higher or lower, elsewhere."""
+    count = round(seconds * SAMPLE_RATE)
+    stretch = chance.uniform(0.7, 1.4)
+    begun = np.roll(recording, -int(chance.integers(recording.size)))
+    piece = warped(np.resize(begun, round(1.2 * stretch * count)), chance, stretch=stretch, wow=0)
+    piece = equalized(piece[:count], chance, deviation_db=4)
+    if chance.random() < 0.3:
+        piece = in_a_room(piece, chance, wet=chance.uniform(0.1, 0.5))
+    return at_peak(piece)
 
 
 def played(chance: Generator, seconds: float) -> np.ndarray:
@@ -113,11 +139,13 @@ def at_peak(signal: np.ndarray, peak: float = 0.7) -> np.ndarray:
     return (signal * (peak / max(float(np.abs(signal).max()), 1e-9))).astype(np.float32)
 
 
-def warped(signal: np.ndarray, chance: Generator, *, stretch: float) -> np.ndarray:
-    """As from a tape that runs `stretch` times as fast, and a little unsteadily."""
+def warped(
+    signal: np.ndarray, chance: Generator, *, stretch: float, wow: float = 0.02
+) -> np.ndarray:
+    """As from a tape that runs `stretch` times as fast, and unsteadily by a share of `wow`."""
     count = int(signal.size / stretch / 1.05)
     knots = np.arange(0, count + SAMPLE_RATE, SAMPLE_RATE // 12)
-    unsteady = 1 + 0.02 * chance.standard_normal(knots.size).clip(-2, 2)
+    unsteady = 1 + wow * chance.standard_normal(knots.size).clip(-2, 2)
     speed = stretch * np.interp(np.arange(count), knots, unsteady)
     places = np.cumsum(speed).clip(0, signal.size - 1)
     return np.interp(places, np.arange(signal.size), signal)

@@ -22,15 +22,15 @@ from beamsplitter.models.training.settings import TrainerSettings
 
 SMALLER: dict[str, Any] = {
     "sample_rate": 16000,
-    "sample_length": 1.0,
+    "sample_length": 0.5,
     "num_fft": 512,
     "window_size": 512,
     "hop_length": 256,
 }
 SMALLER_NETS: dict[str, Any] = {
-    "num_hidden_channels": 4,
+    "num_hidden_channels": 2,
     "recurrent_depth": 1,
-    "hidden_size": 64,
+    "hidden_size": 32,
     "dropout_p": 0.1,
 }
 HELD_OUT = 32

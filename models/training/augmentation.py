@@ -11,6 +11,8 @@ from .settings import TrainerSettings
 
 # How far a mixture is driven that is clipped, in dB.
 DRIVE_DB = (0.0, 12.0)
+# Root mean squares: of stems brought to one level, and of what is left as it is.
+LEVEL, QUIET = 0.1, 0.001
 
 
 def augment(
@@ -36,6 +38,8 @@ def augment(
         return torch.rand(shape, generator=generator).to(stems.device)
 
     stems = _remixed(stems, settings.remix, generator)
+    if settings.even_levels:
+        stems = _at_one_level(stems)
     if channels > 1:
         swapped = drawn(batch, count, 1, 1) < settings.swap_channels
         stems = torch.where(swapped, stems.flip(2), stems)
@@ -47,6 +51,11 @@ def augment(
     drive = 10 ** ((lowest + (highest - lowest) * drawn(batch, 1, 1)) / 20)
     clipped = drawn(batch, 1, 1) < settings.soft_clip
     return torch.where(clipped, torch.tanh(mixtures * drive) / drive, mixtures), stems
+
+
+def _at_one_level(stems: Tensor) -> Tensor:
+    levels = stems.square().mean(dim=(-2, -1), keepdim=True).sqrt()
+    return torch.where(levels > QUIET, stems * (LEVEL / levels.clamp(min=QUIET)), stems)
 
 
 def _remixed(stems: Tensor, share: float, generator: torch.Generator) -> Tensor:

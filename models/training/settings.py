@@ -83,6 +83,9 @@ class AugmentationSettings(BaseModel):
     remix: float = Field(
         0.5, ge=0, le=1, description="share of excerpts whose stems come from different tracks"
     )
+    even_levels: bool = Field(
+        False, description="bring stems to one level first, but for silent ones"
+    )
     gain_db: float = Field(6.0, ge=0, le=40, description="gain of a stem, up or down at most")
     swap_channels: float = Field(0.5, ge=0, le=1, description="share with channels swapped")
     flip_polarity: float = Field(0.5, ge=0, le=1, description="share of stems turned over")
@@ -153,7 +156,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "max_grad_norm": 5.0,
         "ema_decay": 0.998,
         "remix": 1.0,
-        "gain_db": 10.0,
+        "even_levels": True,
+        "gain_db": 7.0,
     },
     "SpectrogramNetLSTM": {"lr_lstm": 1e-5},
     "SpectrogramNetVAE": {"lr_lstm": 1e-5},

@@ -8,7 +8,14 @@ import torch
 from beamsplitter.models.training.augmentation import augment
 from beamsplitter.models.training.settings import TrainerSettings
 
-NONE = {"remix": 0, "gain_db": 0, "swap_channels": 0, "flip_polarity": 0, "soft_clip": 0}
+NONE = {
+    "remix": 0,
+    "even_levels": False,
+    "gain_db": 0,
+    "swap_channels": 0,
+    "flip_polarity": 0,
+    "soft_clip": 0,
+}
 STEMS = torch.randn(8, 3, 2, 100, generator=torch.Generator().manual_seed(1))
 
 
@@ -68,6 +75,16 @@ def test_gains_stay_in_their_range() -> None:
     # One gain for a stem, others for others.
     assert (made == made[..., :1]).all()
     assert not torch.allclose(made[:, 0], made[:, 1])
+
+
+def test_stems_come_to_one_level_and_silence_does_not() -> None:
+    stems = STEMS * torch.logspace(-2, 0, 8)[:, None, None, None]
+    stems[0, 0] = 1e-5 * STEMS[0, 0]
+    _, made = augmented(stems, even_levels=True)
+    levels = made.square().mean(dim=(-2, -1)).sqrt()
+    assert torch.equal(made[0, 0], stems[0, 0])
+    levels[0, 0] = 0.1
+    torch.testing.assert_close(levels, torch.full((8, 3), 0.1))
 
 
 @pytest.mark.parametrize("option", ["swap_channels", "flip_polarity"])
