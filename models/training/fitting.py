@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.plugins import MixedPrecision
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
@@ -120,8 +121,6 @@ def plan_training(
             f"{folder}: holds a training already: --resume goes on with it; or make another folder "
             "by `beamsplitter config`"
         )
-    if resumes:
-        _require_checkpoint(folder / CHECKPOINT_FILE)
     if (devices or Devices()).strategy not in STRATEGIES:
         raise TrainingError(f"--strategy: is one of {', '.join(STRATEGIES)}")
     kept = _kept_settings(folder) if resumes else {}
@@ -132,16 +131,26 @@ def plan_training(
     data = ExcerptData(data_folder, network, settings)
     torch.manual_seed(settings.seed)
     training = SeparatorTraining(make_model(network), settings)
+    if resumes:
+        _require_checkpoint(folder / CHECKPOINT_FILE, training)
     return TrainingPlan(folder, settings, data, training, devices or Devices(), resumes)
 
 
-def _require_checkpoint(path: Path) -> None:
+def _require_checkpoint(path: Path, training: SeparatorTraining) -> None:
     try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        weights = checkpoint["state_dict"]
     # It fails in many ways on what is none.
     except Exception as error:
         raise TrainingError(
             f"{path}: is no whole checkpoint of a training: take it away to train anew"
+        ) from error
+    try:
+        training.load_state_dict(weights)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"{path}: is of another network, or with or without --ema-decay: take it away to train "
+            "anew"
         ) from error
 
 
@@ -201,6 +210,16 @@ def run_training(plan: TrainingPlan, tell: Tell) -> dict[str, Any]:
 
 def _trainer(plan: TrainingPlan, callbacks: list[pl.Callback]) -> pl.Trainer:
     settings, devices = plan.settings, plan.devices
+    try:
+        return _made_trainer(settings, devices, callbacks)
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        (reason, *_) = str(error).splitlines()
+        raise TrainingError(f"--accelerator, --devices, --num-nodes: {reason}") from error
+
+
+def _made_trainer(
+    settings: TrainerSettings, devices: Devices, callbacks: list[pl.Callback]
+) -> pl.Trainer:
     return pl.Trainer(
         accelerator=devices.accelerator,
         devices=devices.devices,

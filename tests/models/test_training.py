@@ -310,6 +310,24 @@ def test_a_checkpoint_that_is_none_is_told(folder: Path, data: Path) -> None:
         train(folder, data, resume=True)
 
 
+def test_a_checkpoint_of_another_network_is_told(folder: Path, data: Path) -> None:
+    train(folder, data)
+    write_network(folder, num_hidden_channels=2)
+    with pytest.raises(TrainingError, match="is of another network"):
+        train(folder, data, resume=True)
+
+
+@pytest.mark.parametrize(
+    "devices", [Devices("abacus"), Devices("gpu"), Devices("cpu", "many"), Devices("cpu", "0")]
+)
+def test_devices_that_are_none_are_told(folder: Path, data: Path, devices: Devices) -> None:
+    if devices.accelerator == "gpu" and torch.cuda.is_available():
+        return
+    with pytest.raises(TrainingError, match="--accelerator, --devices") as caught:
+        train(folder, data, devices=devices)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_checkpoint_executes_nothing(folder: Path, data: Path, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> Any:
