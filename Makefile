@@ -28,8 +28,8 @@ train-demo: $(VENV)/.installed-train
 		--max-minutes $(MINUTES) --resume
 	$(RUN)/python benchmarks/training_demo.py scores --data $(DEMO)/data \
 		--separator $(DEMO)/speech-net --json $(DEMO)/scores.json
-	$(RUN)/beamsplitter separate $(DEMO)/data/test/*/mixture.wav --output $(DEMO)/separated \
-		--separator $(DEMO)/speech-net
+	$(RUN)/beamsplitter separate $(DEMO)/data/test/austen-brahms-0s+0dB/mixture.wav \
+		--output $(DEMO)/separated --separator $(DEMO)/speech-net
 
 # Engines that repeat bundles, and histories of the output tree: SEEDS of each scenario.
 SEEDS ?= 1000

@@ -17,6 +17,8 @@ class NetworkSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     about: ClassVar[str]
+    # How many excerpts it is given at once when it separates.
+    excerpts_of_block: ClassVar[int] = 1
 
     model_type: str
     targets: tuple[str, ...] = Field(min_length=1, description="the stems to estimate")
@@ -95,6 +97,8 @@ class BandNetSettings(NetworkSettings):
     """
 
     about: ClassVar[str] = "a compact recurrent network over bands of the spectrum"
+    # It gains by what lies around, and has none of the other networks' fixed windows.
+    excerpts_of_block: ClassVar[int] = 10
 
     model_type: Literal["BandNet"] = "BandNet"
     sample_rate: int = Field(16000, ge=1000, le=384_000, description="Hz")

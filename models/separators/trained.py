@@ -19,7 +19,7 @@ class TrainedOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     block_seconds: float | None = Field(
-        None, ge=0.1, le=600, description="what the network is given; default: as in training"
+        None, ge=0.1, le=600, description="what the network is given; default: as suits it"
     )
     context_seconds: float = Field(0.0, ge=0, description="dropped at either end of a block")
 
@@ -32,9 +32,8 @@ class TrainedOptions(BaseModel):
 
 def resolved(options: TrainedOptions, network: NetworkSettings) -> TrainedOptions:
     """The options with those of the network in place of what is left open."""
-    return options.model_copy(
-        update={"block_seconds": options.block_seconds or network.sample_length}
-    )
+    block_seconds = options.block_seconds or network.sample_length * network.excerpts_of_block
+    return options.model_copy(update={"block_seconds": block_seconds})
 
 
 class Trained(TorchSeparator):
