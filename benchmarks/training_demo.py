@@ -66,7 +66,8 @@ class Recorded:
 # Heard in training, as this share of the tracks.
 TRAINING_READER, TRAINING_MUSIC = "ashiel", "nutcracker"
 RECORDED_SHARE = 0.4
-VALIDATION_TRACKS = 12
+# Of the tracks of training.
+VALIDATION_SHARE = 1 / 15
 TEST = tuple(
     Recorded(reader, music, start_s, stop_s)
     for reader in ("austen", "chivalry")
@@ -101,7 +102,7 @@ def make_data(audio: Path, folder: Path, *, minutes: float, seed: int, workers: 
             write_track(folder / "test" / name, stems)
     tracks = max(round(60 * minutes / TRACK_S), 1)
     make = functools.partial(make_track, audio, folder, seed)
-    splits = ["val"] * VALIDATION_TRACKS + ["train"] * tracks
+    splits = ["val"] * max(1, round(VALIDATION_SHARE * tracks)) + ["train"] * tracks
     if workers == 1:
         list(map(make, splits, range(len(splits))))
         return

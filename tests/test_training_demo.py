@@ -63,7 +63,7 @@ def level_db(signal: np.ndarray) -> float:
 
 
 def test_each_track_has_both_stems_of_one_length_with_sound_in_them(data: Path) -> None:
-    for split, count in (("train", 2), ("val", 12), ("test", 24)):
+    for split, count in (("train", 2), ("val", 1), ("test", 24)):
         tracks = stems_of(data / split)
         assert len(tracks) == count
         for stems in tracks.values():

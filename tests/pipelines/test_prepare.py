@@ -247,7 +247,7 @@ def test_shards_of_other_settings_are_replaced_only_if_asked(
     assert counts(done)["excerpts"] == 4 * 4
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [2])
 def test_a_track_that_kills_its_worker_is_given_up_and_the_rest_is_done(
     data: Path, tmp_path: Path, command: Command, workers: int
 ) -> None:
