@@ -247,15 +247,14 @@ def test_shards_of_other_settings_are_replaced_only_if_asked(
     assert counts(done)["excerpts"] == 4 * 4
 
 
-@pytest.mark.parametrize("workers", [2])
 def test_a_track_that_kills_its_worker_is_given_up_and_the_rest_is_done(
-    data: Path, tmp_path: Path, command: Command, workers: int
+    data: Path, tmp_path: Path, command: Command
 ) -> None:
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(LETHAL)
     write_track(data / "train" / "lethal")
     out = tmp_path / "out"
-    line = ("prepare", data, "-o", out, *SMALL, "--workers", workers)
+    line = ("prepare", data, "-o", out, *SMALL, "--workers", 2)
     done = command(*line, PYTHONPATH=str(tmp_path / "hook"))
     assert done.returncode == 1, done.stderr
     (letter,) = dead_letters(out).values()
