@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...audio.decoding.audio_reader import AudioInfo
+from ...audio.decoding.stream_names import MIXTURE
 from ...audio.errors import AudioError
-from .stem_folders import MIXTURE, StemFile, StemTrack, blocks_of, probe_file
+from .stem_folders import StemFile, StemTrack, blocks_of, probe_file
 
 BLOCK_S = 30
 SILENT_DBFS = -80.0

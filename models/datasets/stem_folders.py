@@ -18,11 +18,11 @@ from typing import BinaryIO, Generic, TypeVar
 import numpy as np
 
 from ...audio.decoding.audio_reader import AudioInfo, probe, read_audio, stream_names
+from ...audio.decoding.stream_names import MIXTURE
 from ...audio.errors import AudioError
 from ...audio.extensions import STEM_FILE_EXTENSIONS, is_audio_name
 from ...errors import BeamsplitterError
 
-MIXTURE = "mixture"
 SPLITS = ("train", "val", "valid", "test")
 MOST_NAMED = 5
 

@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ..validation import problems_of
+
 MaskActivation = Literal["sigmoid", "relu", "hardtanh", "tanh", "softmax", "prelu", "selu", "elu"]
 
 
@@ -132,8 +134,4 @@ def network_settings(values: Mapping[str, object]) -> NetworkSettings:
     try:
         return SETTINGS[str(name)].model_validate(dict(values))
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, each['loc']))}: {each['msg']}".removeprefix(": ")
-            for each in error.errors()
-        )
-        raise ValueError(f"{name}: {problems}") from None
+        raise ValueError(f"{name}: {'; '.join(problems_of(error))}") from None

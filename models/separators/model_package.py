@@ -28,7 +28,7 @@ from ..packages.trained import (
 )
 from .base import RESIDUAL, Description, Member, ModelError, TorchSeparator, alone
 from .options import parse_options
-from .trained import Trained, TrainedOptions, resolved
+from .trained import Trained, TrainedOptions, block_s_of
 
 if TYPE_CHECKING:
     import torch
@@ -118,14 +118,15 @@ def describe(address: str, options: Mapping[str, object]) -> Description:
 
 def _describe_trained(folder: Path, address: str, options: Mapping[str, object]) -> Description:
     network = read_network(folder, address)
-    settings = resolved(parse_options(TrainedOptions, options), network)
+    settings = parse_options(TrainedOptions, options)
+    block_s = block_s_of(settings, network)
     files = (FILE_NAME, NETWORK_FILE, WEIGHTS_FILE)
     return Description(
         stems=stem_names(network.targets),
         sample_rates=(network.sample_rate,),
-        context_s=settings.block_seconds or 0.0,
+        context_s=block_s,
         uses_device=True,
-        resolved_options=settings.model_dump_json(),
+        resolved_options=settings.model_copy(update={"block_seconds": block_s}).model_dump_json(),
         sha256=_sha256_of(*(folder / name for name in files)),
     )
 

@@ -5,6 +5,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from ..validation import problems_of
+
 Options = TypeVar("Options", bound=BaseModel)
 
 
@@ -19,10 +21,6 @@ def parse_options(model: type[Options], options: Mapping[str, object]) -> Option
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
-        problems = "; ".join(f"{_place(each['loc'])}{each['msg']}" for each in error.errors())
+        problems = "; ".join(problems_of(error))
         known = ", ".join(model.model_fields) or "none"
         raise ValueError(f"{problems} (the options are: {known})") from None
-
-
-def _place(keys: tuple[int | str, ...]) -> str:
-    return f"{'.'.join(map(str, keys))}: " if keys else ""

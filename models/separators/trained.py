@@ -30,10 +30,9 @@ class TrainedOptions(BaseModel):
         return self
 
 
-def resolved(options: TrainedOptions, network: NetworkSettings) -> TrainedOptions:
-    """The options with those of the network in place of what is left open."""
-    block_seconds = options.block_seconds or network.sample_length * network.excerpts_of_block
-    return options.model_copy(update={"block_seconds": block_seconds})
+def block_s_of(options: TrainedOptions, network: NetworkSettings) -> float:
+    """Seconds that the network is given at once."""
+    return options.block_seconds or network.sample_length * network.excerpts_of_block
 
 
 class Trained(TorchSeparator):
@@ -60,9 +59,7 @@ class Trained(TorchSeparator):
         self.stems = stems
         self.sample_rate = settings.sample_rate
         self.channels = settings.num_channels
-        self.block_samples = round(
-            (resolved(options, settings).block_seconds or 0) * settings.sample_rate
-        )
+        self.block_samples = round(block_s_of(options, settings) * settings.sample_rate)
         self.context_samples = round(options.context_seconds * settings.sample_rate)
 
     def forward(self, blocks: "torch.Tensor") -> "torch.Tensor":

@@ -84,7 +84,7 @@ class Observe(AfterEpoch):
         dataloader_idx: int = 0,
     ) -> None:
         """Choose an excerpt to show."""
-        if self._shown is None or batch_idx == 0:
+        if batch_idx == 0:
             levels = batch[:LOOKED_AT].square().mean(dim=(-2, -1)).amin(dim=1)
             self._shown = batch[int(levels.argmax())]
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..datasets.excerpts import Strategy
 from ..networks.settings import NetworkSettings
+from ..validation import problems_of
 
 Criterion = Literal[
     "si_sdr", "l1", "l2", "rmse", "mask", "component", "kl_div", "multi_resolution_stft"
@@ -175,11 +176,7 @@ def trainer_settings(network: NetworkSettings, values: Mapping[str, object]) -> 
     try:
         made = TrainerSettings.model_validate({**RECIPES.get(network.model_type, {}), **values})
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, each['loc']))}: {each['msg']}".removeprefix(": ")
-            for each in error.errors()
-        )
-        raise ValueError(problems) from None
+        raise ValueError("; ".join(problems_of(error))) from None
     if made.criterion == "kl_div" and network.model_type != "SpectrogramNetVAE":
         raise ValueError(f"criterion: kl_div is for SpectrogramNetVAE, not {network.model_type}")
     if made.best_perm and len(network.targets) == 1:

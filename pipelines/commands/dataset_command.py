@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,13 +14,13 @@ from rich.text import Text
 
 from ...models.datasets.checking import TrackReport, check_tracks, usual_stems
 from ...models.datasets.stem_folders import StemTrack, find_tracks
+from .tables import table_console
 from .told_errors import command_group
 
 dataset_app = command_group(
     "dataset", help="Folders of tracks with their stems, to train separators on."
 )
 FAILED = 1
-PLAIN_WIDTH = 200
 
 
 @dataset_app.callback()
@@ -83,7 +82,6 @@ def _summary(folder: Path, wanted: tuple[str, ...], reports: list[TrackReport]) 
 def _print_reports(
     wanted: tuple[str, ...], reports: list[TrackReport], faulty: list[TrackReport]
 ) -> None:
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     if faulty:
         table = Table(box=box.SIMPLE)
         table.add_column("track", overflow="fold")
@@ -92,7 +90,7 @@ def _print_reports(
         for report in faulty:
             told = "\n".join(problem.message for problem in report.problems)
             table.add_row(*map(Text, (report.name, f"{report.duration_s:.1f} s", told)))
-        console.print(table)
+        table_console().print(table)
     hours = sum(report.duration_s for report in reports) / 3600
     print(
         f"{len(reports)} tracks, {hours:.2f} hours, stems {', '.join(wanted) or 'none'}: "

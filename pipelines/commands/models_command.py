@@ -22,13 +22,13 @@ from rich.text import Text
 from ...models.model_registry import ModelEntry, find_entry, list_entries
 from ...models.separators.base import ModelError
 from ...models.separators.by_name import SeparatorName, describe, require_installed, require_usable
+from .tables import table_console
 from .told_errors import command_group, failing_with
 
 models_app = command_group(
     "models", help="Known models: list them, fetch their files into the cache, and check those."
 )
 FAILED = 1
-PLAIN_WIDTH = 200
 ASKED_AT_ONCE = 8
 BUILT_IN = ("nn-filter", "hpss")
 
@@ -75,7 +75,7 @@ def list_models(
         stems, rate = ", ".join(entry.stems), f"{entry.sample_rate} Hz"
         row = entry.name, stems, rate, _megabytes(size_bytes), here, entry.licence
         table.add_row(*map(Text, row))
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
+    table_console().print(table)
 
 
 def _megabytes(size_bytes: int | None) -> str:

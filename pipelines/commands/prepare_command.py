@@ -17,8 +17,9 @@ from ...storage import DEAD_LETTERS, OutputTree, Storage, absolute
 from ..job.locations import expanded
 from ..local.cores import available_cores
 from ..local.shard_launch import Prepared, prepare_shards
+from .running import INTERRUPTED
 
-FAILED, INTERRUPTED = 1, 130
+FAILED = 1
 
 
 def prepare(

@@ -114,9 +114,9 @@ class Bar:
             return f"joining {name}{end}"
         speed = state.worked_s / (time.monotonic() - self.started)
         pace = f", {speed:.1f}x real time" if speed else ""
-        seconds = f"{_clock(state.worked_s)} of {_clock(state.known_s)}"
+        seconds = f"{clock(state.worked_s)} of {clock(state.known_s)}"
         failed = f", {len(state.failures)} failed" if state.failures else ""
-        left = f", {_clock((state.known_s - state.worked_s) / speed)} left" if speed else ""
+        left = f", {clock((state.known_s - state.worked_s) / speed)} left" if speed else ""
         texts = (
             f"{seconds} of audio{pace}{failed}{left}",
             f"{seconds}{pace}{failed}{left}",
@@ -191,7 +191,7 @@ def print_stream_summary(console: Console, totals: StreamTotals, *, location: st
     """The closing lines of a stream."""
     console.print(
         f"{totals.finished} finished, {totals.skipped} skipped, {totals.failed} failed; "
-        f"{_clock(totals.audio_s)} of audio",
+        f"{clock(totals.audio_s)} of audio",
         highlight=False,
     )
     if totals.passed:
@@ -213,7 +213,7 @@ def print_service_summary(
     counts = summary["recordings"]
     console.print(
         counts_of_run(counts["finished"], counts["skipped"], counts["failed"])
-        + f"; {_clock(summary['audio_s'])} of audio in {_clock(summary['wall_s'])}",
+        + f"; {clock(summary['audio_s'])} of audio in {clock(summary['wall_s'])}",
         highlight=False,
     )
     if counts["passed_through"]:
@@ -230,7 +230,7 @@ def print_summary(console: Console, state: RunState, *, wall_s: float, location:
     skipped = len(state.skipped - state.finished)
     console.print(
         counts_of_run(len(state.finished), skipped, len(state.failures))
-        + f"; {_clock(state.done_s)} of audio in {_clock(wall_s)}{speed}",
+        + f"; {clock(state.done_s)} of audio in {clock(wall_s)}{speed}",
         highlight=False,
     )
     if state.passed:
@@ -274,7 +274,8 @@ def print_left_alone(console: Console, messages: Iterable[str]) -> None:
         console.print(Text("--replace (replace: true) makes them anew, in place of what is there"))
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Hours, if there are any, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -27,15 +27,16 @@ from ...models.training.settings import (
     LossSettings,
     OptimizerSettings,
 )
+from .progress import clock
 from .running import INTERRUPTED
 from .setting_options import with_options
+from .tables import table_console
 
 if TYPE_CHECKING:
     from ...models.training.fitting import TrainingPlan
     from ...models.training.telling import TrainingState
 
 USUAL_TARGETS = ("bass", "drums", "other", "vocals")
-PLAIN_WIDTH = 200
 ROWS = 20
 NEEDED = ("torch", "lightning", "tensorboard", "safetensors")
 
@@ -46,14 +47,10 @@ class ConfigError(BeamsplitterError):
     """A network that can't be described as asked for; the message says why."""
 
 
-def _own_fields(settings: type[NetworkSettings]) -> set[str]:
-    return set(settings.model_fields) - set(NetworkSettings.model_fields)
-
-
 @with_options(
     (NetworkSettings, "All networks"),
     *((settings, name) for name, settings in SETTINGS.items()),
-    skip=("model_type", "targets", "about"),
+    skip=("model_type", "targets"),
 )
 def config(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=", ".join(SETTINGS) + ".")],
@@ -218,14 +215,8 @@ def _text(state: "TrainingState") -> str:
     best = f", best {state.best_loss:.4g}" if math.isfinite(state.best_loss) else ""
     return (
         f"loss {state.loss:.4g}{best}, {state.excerpts_per_s:.1f} excerpts/s, "
-        f"{_clock(state.left_s)} left"
+        f"{clock(state.left_s)} left"
     )
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _epoch_line(state: "TrainingState") -> str:
@@ -256,7 +247,7 @@ def _print_record(record: dict[str, Any]) -> None:
             f"{each['learning_rate']:.2g}",
             "best" if each == best else "",
         )
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
+    table_console().print(table)
     print(
         f"{record['minutes']:.1f} min, {record['parameters']:,} parameters; "
         f"{record['waited_share']:.1%} of the time was spent waiting for data"
