@@ -28,7 +28,7 @@ from ..packages.trained import (
 )
 from .base import RESIDUAL, Description, Member, ModelError, TorchSeparator, alone
 from .options import parse_options
-from .trained import Trained, TrainedOptions, block_s_of
+from .trained import Trained, trained_options
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ def describe(address: str, options: Mapping[str, object]) -> Description:
     address
         a folder, or its address at gs:// or https://
     options
-        see `PackageOptions`; of what was trained here, `TrainedOptions`
+        see `PackageOptions`; of what was trained here, `trained_options`
 
     Raises
     ------
@@ -118,15 +118,14 @@ def describe(address: str, options: Mapping[str, object]) -> Description:
 
 def _describe_trained(folder: Path, address: str, options: Mapping[str, object]) -> Description:
     network = read_network(folder, address)
-    settings = parse_options(TrainedOptions, options)
-    block_s = block_s_of(settings, network)
+    settings = trained_options(options, network)
     files = (FILE_NAME, NETWORK_FILE, WEIGHTS_FILE)
     return Description(
         stems=stem_names(network.targets),
         sample_rates=(network.sample_rate,),
-        context_s=block_s,
+        context_s=settings.block_seconds,
         uses_device=True,
-        resolved_options=settings.model_copy(update={"block_seconds": block_s}).model_dump_json(),
+        resolved_options=settings.model_dump_json(),
         sha256=_sha256_of(*(folder / name for name in files)),
     )
 
@@ -148,10 +147,10 @@ def load(address: str, options: Mapping[str, object]) -> tuple[Member, ...]:
     """
     folder = fetch_package(address)
     if (folder / WEIGHTS_FILE).is_file():
-        trained_options = parse_options(TrainedOptions, options)
         model = load_trained(folder, address)
+        fitting = trained_options(options, model.settings)
         stems = stem_names(model.settings.targets)
-        return alone(Trained(address, model, trained_options, stems))
+        return alone(Trained(address, model, fitting, stems))
     settings = parse_options(PackageOptions, options)
     metadata, module = _load_model(address)
     if metadata.effect_type != "waveform-to-waveform":

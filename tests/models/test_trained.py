@@ -180,6 +180,7 @@ def test_blocks_can_be_longer_than_in_training(folder: Path) -> None:
     [
         ({"downmix": True}, "downmix: Extra inputs are not permitted"),
         ({"block_seconds": 1, "context_seconds": 0.5}, "at most a quarter"),
+        ({"context_seconds": 0.2}, "at most a quarter"),
     ],
 )
 def test_wrong_options_are_told(folder: Path, options: dict[str, Any], message: str) -> None:
