@@ -13,7 +13,8 @@ test: $(VENV)/.installed-dev lint types imports
 	$(RUN)/pytest -n 2
 
 # A separator of speech and music: its data, a training of 20 CPU minutes at most, and what it is
-# worth on real recordings, which lie in AUDIO. Run again, it goes on where it was. One thread: so
+# worth on real recordings, which lie in AUDIO. It hears those of Debian's packages, which
+# benchmarks/training_demo_packages.txt lists. Run again, it goes on where it was. One thread: so
 # small a network gains nothing by a second one, which costs as much.
 AUDIO ?= ../shared/audio
 DEMO ?= demo-of-training

@@ -3,9 +3,9 @@
     python benchmarks/training_demo.py data --audio ../shared/audio --to FOLDER
     python benchmarks/training_demo.py scores --data FOLDER [--separator DIR …] [--json FILE]
 
-Training hears made sounds, voices of espeak-ng and music of `training_demo_sounds.py`, and one
-recorded reader and one recorded piece of music, varied; more of these choose the best epoch. Tests
-are of recordings only, of two other readers and two other pieces, so that nothing of a test mixture
+Training hears recordings of Debian's packages, varied, and made sounds: voices of espeak-ng and
+music of `training_demo_sounds.py`. One other reader and other pieces choose the best epoch. Tests
+are of recordings only, of two more readers and two more pieces, so that nothing of a test mixture
 is heard before: no reader, no piece.
 """
 
@@ -18,6 +18,7 @@ for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import argparse
 import functools
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ import numpy as np
 import soundfile
 import soxr
 from measuring import AUDIO_DIR
+from training_demo_recordings import READERS, pieces, reader, require_recordings, stretch_of
 from training_demo_sounds import (
     SAMPLE_RATE,
     played,
@@ -63,11 +65,15 @@ class Recorded:
     stop_s: float
 
 
-# Heard in training, as this share of the tracks.
-TRAINING_READER, TRAINING_MUSIC = "ashiel", "nutcracker"
-RECORDED_SHARE = 0.4
-# Of the tracks of training.
-VALIDATION_SHARE = 1 / 15
+# Pieces of Debian's packages that choose, and are not heard in training.
+VALIDATION_PIECES = ("elvish-theme", "northerners", "love_theme", "Coherence", "hr3-desert")
+VALIDATION = tuple(
+    Recorded("ashiel", music, start_s, start_s + TRACK_S)
+    for music, start_s in (
+        *(("nutcracker", 0), ("nutcracker", 60)),
+        *((piece, 20) for piece in VALIDATION_PIECES),
+    )
+)
 TEST = tuple(
     Recorded(reader, music, start_s, stop_s)
     for reader in ("austen", "chivalry")
@@ -80,49 +86,74 @@ TEST = tuple(
 )
 
 
-def make_data(audio: Path, folder: Path, *, minutes: float, seed: int, workers: int) -> None:
+def make_data(
+    audio: Path, folder: Path, *, minutes: float, recorded: float, seed: int, workers: int
+) -> None:
     """Write `train`, `val` and `test`: stems `speech.wav` and `music.wav` of each track.
 
-    Training tracks pair a made voice with made music; training may mix stems of different tracks.
-    Those of `test` have their `mixture.wav`, too. The same seed writes the same samples.
+    Training tracks pair any voice with any music; training may mix stems of different tracks. Those
+    of `val` and `test` have their `mixture.wav`, too. The same seed writes the same samples.
+
+    Parameters
+    ----------
+    audio
+        folder of the recordings to validate and to test by
+    folder
+        a new one
+    minutes
+        of training
+    recorded
+        share of voices and of music that are recordings of Debian's packages, in [0, 1]. Of 0: none
+        of them is needed, and validation is by one piece of music
+    seed
+        of all that is drawn
+    workers
+        processes
 
     Raises
     ------
     BeamsplitterError
-        a recording or espeak-ng is missing, or the folder holds something already
+        a recording, a package or espeak-ng is missing, or the folder holds something already
     """
     if folder.exists() and any(folder.iterdir()):
         raise BeamsplitterError(f"{folder} is not empty: name a new folder, or remove this one")
     require_espeak()
-    for source in TEST:
-        for level_db in LEVELS_DB:
+    if recorded:
+        require_recordings()
+    validation = [
+        source for source in VALIDATION if recorded or source.music not in VALIDATION_PIECES
+    ]
+    for split, sources in (("val", validation), ("test", TEST)):
+        for source, level_db in itertools.product(sources, LEVELS_DB):
             speech, music = recorded_stems(audio, source, level_db)
             name = f"{source.reader}-{source.music}-{source.start_s:g}s{level_db:+d}dB"
             stems = {"speech": speech, "music": music, "mixture": speech + music}
-            write_track(folder / "test" / name, stems)
-    tracks = max(round(60 * minutes / TRACK_S), 1)
-    make = functools.partial(make_track, audio, folder, seed)
-    splits = ["val"] * max(1, round(VALIDATION_SHARE * tracks)) + ["train"] * tracks
+            write_track(folder / split / name, stems)
+    tracks = range(max(round(60 * minutes / TRACK_S), 1))
+    make = functools.partial(make_track, folder / "train", recorded, seed)
     if workers == 1:
-        list(map(make, splits, range(len(splits))))
+        list(map(make, tracks))
         return
     with ProcessPoolExecutor(workers) as pool:
-        list(pool.map(make, splits, range(len(splits))))
+        list(pool.map(make, tracks))
 
 
-def make_track(audio: Path, folder: Path, seed: int, split: str, index: int) -> None:
+def make_track(folder: Path, recorded: float, seed: int, index: int) -> None:
     """A voice and music, as loud as each other: made, or recorded ones made into others."""
     chance = np.random.default_rng([seed, index])
-    has_recorded = chance.random(2) < RECORDED_SHARE
-    if has_recorded[0]:
-        speech = spoken_anew(recording(audio / f"speech_{TRAINING_READER}.ogg"), chance, TRACK_S)
+    is_recorded = chance.random(2) < recorded
+    if is_recorded[0]:
+        said = reader(READERS[chance.integers(len(READERS))])
+        speech = spoken_anew(said, chance, TRACK_S)
     else:
         speech = spoken(chance, TRACK_S)
-    if has_recorded[1]:
-        music = played_anew(recording(audio / f"{TRAINING_MUSIC}.ogg"), chance, TRACK_S)
+    if is_recorded[1]:
+        heard = [piece for piece in pieces() if piece.stem not in VALIDATION_PIECES]
+        stretch = stretch_of(heard[chance.integers(len(heard))], chance, 2 * TRACK_S)
+        music = played_anew(stretch, chance, TRACK_S)
     else:
         music = played(chance, TRACK_S)
-    write_track(folder / split / f"{index:03d}", {"speech": speech, "music": music})
+    write_track(folder / f"{index:03d}", {"speech": speech, "music": music})
 
 
 def write_track(folder: Path, stems: dict[str, np.ndarray]) -> None:
@@ -134,7 +165,10 @@ def write_track(folder: Path, stems: dict[str, np.ndarray]) -> None:
 def recorded_stems(audio: Path, source: Recorded, level_db: float) -> tuple[np.ndarray, np.ndarray]:
     """Speech and music, the RMS of the speech `level_db` above that of the music."""
     speech = recording(audio / f"speech_{source.reader}.ogg")
-    music = recording(audio / f"{source.music}.ogg")
+    packaged = (
+        {piece.stem: piece for piece in pieces()} if source.music in VALIDATION_PIECES else {}
+    )
+    music = recording(packaged.get(source.music, audio / f"{source.music}.ogg"))
     music = music[round(source.start_s * SAMPLE_RATE) : round(source.stop_s * SAMPLE_RATE)]
     speech = np.append(speech, np.zeros(round(PAUSE_S * SAMPLE_RATE), np.float32))
     speech = np.resize(speech, music.size)
@@ -156,15 +190,15 @@ def recording(path: Path) -> np.ndarray:
 
 
 def score_all(folder: Path, separators: Sequence[str]) -> dict[str, dict[str, float]]:
-    """SI-SDR in dB of the speech of each test track, by the name of what estimates it.
+    """SI-SDR in dB of the speech of each track, by the name of what estimates it.
 
     Raises
     ------
     BeamsplitterError
-        the folder has no test tracks, or a separator can't be had or gives no `speech`
+        the folder has none, or a separator can't be had or gives no `speech`
     """
     scores = {}
-    for track in find_tracks(folder / "test"):
+    for track in find_tracks(folder):
         if track.mixture is None or set(track.stems) != {"speech", "music"}:
             raise BeamsplitterError(f"{track.name} is no track of `training_demo.py data`")
         speech, music = (samples_of(track.stems[stem].path) for stem in ("speech", "music"))
@@ -221,11 +255,13 @@ def main() -> None:
     data = actions.add_parser("data", help="write train, val and test")
     data.add_argument("--audio", type=Path, default=AUDIO_DIR, help="folder of the recordings")
     data.add_argument("--to", type=Path, required=True, help="a new folder")
-    data.add_argument("--minutes", type=float, default=90, help="of training")
+    data.add_argument("--minutes", type=float, default=120, help="of training")
+    data.add_argument("--recorded", type=float, default=0.6, help="share, of Debian's packages")
     data.add_argument("--seed", type=int, default=0)
     data.add_argument("--workers", type=int, default=2, help="processes")
-    scores = actions.add_parser("scores", help="of separators on the test mixtures")
+    scores = actions.add_parser("scores", help="of separators on the mixtures of test or val")
     scores.add_argument("--data", type=Path, required=True)
+    scores.add_argument("--split", choices=("val", "test"), default="test")
     scores.add_argument("--separator", action="append", default=[], help="with a stem `speech`")
     scores.add_argument("--json", type=Path, help="write the table there, too")
     arguments = parser.parse_args()
@@ -235,11 +271,12 @@ def main() -> None:
                 arguments.audio,
                 arguments.to,
                 minutes=arguments.minutes,
+                recorded=arguments.recorded,
                 seed=arguments.seed,
                 workers=arguments.workers,
             )
             return
-        table = score_all(arguments.data, arguments.separator)
+        table = score_all(arguments.data / arguments.split, arguments.separator)
     except BeamsplitterError as error:
         sys.exit(f"{Path(__file__).name}: {error}")
     print_scores(table)

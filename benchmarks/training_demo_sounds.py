@@ -88,7 +88,7 @@ def spoken_anew(recording: np.ndarray, chance: Generator, seconds: float) -> np.
     stretch = chance.uniform(0.8, 1.25)
     begun = np.roll(recording, -int(chance.integers(recording.size)))
     voice_samples = warped(np.resize(begun, round(1.2 * stretch * count)), chance, stretch=stretch)
-    voice_samples = with_bass(voice_samples, chance, most_db=6)
+    voice_samples = with_bass(voice_samples, chance, most_db=12)
     return recorded_elsewhere(voice_samples[:count], chance)
 
 
@@ -103,11 +103,11 @@ def recorded_elsewhere(voice_samples: np.ndarray, chance: Generator) -> np.ndarr
 
 
 def played_anew(recording: np.ndarray, chance: Generator, seconds: float) -> np.ndarray:
-    """A stretch of recorded music, higher or lower, elsewhere."""
+    """Recorded music, higher or lower, elsewhere."""
     count = round(seconds * SAMPLE_RATE)
     stretch = chance.uniform(0.7, 1.4)
-    begun = np.roll(recording, -int(chance.integers(recording.size)))
-    piece = warped(np.resize(begun, round(1.2 * stretch * count)), chance, stretch=stretch, wow=0)
+    length = round(1.2 * stretch * count)
+    piece = warped(np.resize(recording, length), chance, stretch=stretch, wow=0)
     piece = equalized(piece[:count], chance, deviation_db=4)
     if chance.random() < 0.3:
         piece = in_a_room(piece, chance, wet=chance.uniform(0.1, 0.5))

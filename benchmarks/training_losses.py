@@ -2,8 +2,8 @@
 
     python benchmarks/training_losses.py --data FOLDER [--steps 200]
 
-FOLDER has `train` and `val`, such as `benchmarks/training_demo.py` makes it. The networks are
-smaller than by default, so that it ends within the hour on a CPU.
+FOLDER holds tracks, such as those in `train` of `benchmarks/training_demo.py data`: a fifth of them
+is held out. The networks are smaller than by default, so that it ends within the hour on a CPU.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """The data of the demonstration of training, and its table of scores, on toy sizes."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import soundfile
 from audio_files import RECORDINGS
 from programs import run_program
 
+from beamsplitter.errors import BeamsplitterError
 from beamsplitter.models.datasets.stem_folders import find_tracks
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -39,12 +41,17 @@ def demo(*arguments: object, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
+def made(folder: Path, *options: object, audio: Path = RECORDINGS) -> None:
+    """Data without the recordings that Debian's packages hold."""
+    done = demo("data", "--audio", audio, "--to", folder, "--recorded", 0, *options)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_program("espeak-ng", "--version", package="espeak-ng")
     folder = tmp_path_factory.mktemp("demo") / "data"
-    done = demo("data", "--audio", RECORDINGS, "--to", folder, "--minutes", 1, "--workers", 1)
-    assert done.returncode == 0, done.stderr
+    made(folder, "--minutes", 1, "--workers", 1)
     return folder
 
 
@@ -63,7 +70,7 @@ def level_db(signal: np.ndarray) -> float:
 
 
 def test_each_track_has_both_stems_of_one_length_with_sound_in_them(data: Path) -> None:
-    for split, count in (("train", 2), ("val", 1), ("test", 24)):
+    for split, count in (("train", 2), ("val", 6), ("test", 24)):
         tracks = stems_of(data / split)
         assert len(tracks) == count
         for stems in tracks.values():
@@ -73,13 +80,13 @@ def test_each_track_has_both_stems_of_one_length_with_sound_in_them(data: Path) 
 
 
 def test_recorded_tracks_have_the_level_that_they_are_named_by(data: Path) -> None:
-    for name, stems in stems_of(data / "test").items():
+    for name, stems in {**stems_of(data / "val"), **stems_of(data / "test")}.items():
         difference_db = level_db(stems["speech"]) - level_db(stems["music"])
         assert difference_db == pytest.approx(float(name[-5:-2].lstrip("s")), abs=0.05)
 
 
 def test_mixtures_are_the_sums_of_their_stems(data: Path) -> None:
-    for track in find_tracks(data / "test"):
+    for track in [*find_tracks(data / "val"), *find_tracks(data / "test")]:
         assert track.mixture is not None
         mixture, _ = soundfile.read(track.mixture.path)
         parts = [soundfile.read(file.path)[0] for file in track.stems.values()]
@@ -100,8 +107,7 @@ def test_nothing_of_a_test_is_heard_before(data: Path, tmp_path: Path) -> None:
         else:
             recording.symlink_to(RECORDINGS / name)
     folder = tmp_path / "data"
-    done = demo("data", "--audio", tmp_path / "audio", "--to", folder, "--minutes", 1)
-    assert done.returncode == 0, done.stderr
+    made(folder, "--minutes", 1, audio=tmp_path / "audio")
     for split in ("train", "val"):
         for path in (data / split).rglob("*.wav"):
             assert (folder / path.relative_to(data)).read_bytes() == path.read_bytes()
@@ -112,18 +118,16 @@ def test_nothing_of_a_test_is_heard_before(data: Path, tmp_path: Path) -> None:
 def test_the_same_seed_makes_the_same_tracks(data: Path, tmp_path: Path) -> None:
     for seed, same in ((0, True), (1, False)):
         folder = tmp_path / str(seed)
-        options = ("--minutes", 0.5, "--seed", seed)
-        done = demo("data", "--audio", RECORDINGS, "--to", folder, *options)
-        assert done.returncode == 0, done.stderr
+        made(folder, "--minutes", 0.5, "--seed", seed)
         (name, again), *_ = stems_of(folder / "train").items()
         for stem, samples in stems_of(data / "train")[name].items():
             assert np.array_equal(samples, again[stem]) == same
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    done = demo("data", "--audio", tmp_path, "--to", tmp_path / "a")
+    done = demo("data", "--audio", tmp_path, "--to", tmp_path / "a", "--recorded", 0)
     assert done.returncode == 1
-    assert "speech_austen.ogg is missing" in done.stderr
+    assert "speech_ashiel.ogg is missing" in done.stderr
     done = demo("data", "--audio", RECORDINGS, "--to", tmp_path / "b", PATH=str(tmp_path))
     assert done.returncode == 1
     assert "apt-get install espeak-ng" in done.stderr
@@ -132,6 +136,53 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "is not empty" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_packages_that_are_missing_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    recordings = importlib.import_module("training_demo_recordings")
+    monkeypatch.setattr(recordings, "READERS", (tmp_path / "nobody",))
+    with pytest.raises(BeamsplitterError, match=r"apt-get install asterisk-core-sounds-en-g722 .*"):
+        recordings.require_recordings()
+
+
+def test_a_reader_is_all_that_is_spoken_each_as_loud_as_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    recordings = importlib.import_module("training_demo_recordings")
+    for name, seconds, level in (
+        *(("a", 1.0, 0.5), ("digits/b", 2.0, 0.05)),
+        *(("beep", 3.0, 0.5), ("silence/9", 3.0, 0.5), ("short", 0.3, 0.5)),
+    ):
+        path = tmp_path / f"{name}.g722"
+        path.parent.mkdir(exist_ok=True)
+        noise = f"anoisesrc=d={seconds}:r={SAMPLE_RATE}:a={level}"
+        run_program("ffmpeg", "-v", "error", "-f", "lavfi", "-i", noise, path, package="ffmpeg")
+    said = recordings.reader(tmp_path)
+    assert said.size == pytest.approx(3 * SAMPLE_RATE, abs=100)
+    assert level_db(said[:SAMPLE_RATE]) == pytest.approx(-20, abs=0.5)
+    assert level_db(said[SAMPLE_RATE:]) == pytest.approx(-20, abs=0.5)
+
+
+def test_a_stretch_of_music_lies_anywhere_in_its_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    recordings = importlib.import_module("training_demo_recordings")
+    ramp = np.linspace(-0.5, 0.5, 10 * SAMPLE_RATE)
+    soundfile.write(tmp_path / "ramp.wav", np.stack([ramp, ramp], axis=1), SAMPLE_RATE)
+    starts = []
+    for seed in range(5):
+        chance = np.random.default_rng(seed)
+        stretch = recordings.stretch_of(tmp_path / "ramp.wav", chance, 2.0)
+        assert np.diff(stretch) == pytest.approx(np.diff(ramp)[0], abs=1e-4)
+        assert stretch.size == 2 * SAMPLE_RATE
+        starts.append(float(stretch[0]))
+    assert len(set(starts)) == 5
+    assert recordings.stretch_of(tmp_path / "ramp.wav", chance, 60).size == ramp.size
 
 
 def test_scores_stand_in_a_table_and_in_json(data: Path, tmp_path: Path) -> None:
