@@ -61,4 +61,6 @@ $(VENV)/.installed-train: $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@# Compiled where it is installed: without a C compiler its tests are skipped.
+	-$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable ".[perceptual]"
 	touch $@

@@ -34,7 +34,7 @@ import soundfile
 import soxr
 
 from beamsplitter.audio.synthesis import synthesize_song
-from beamsplitter.models.evaluation import si_sdr
+from beamsplitter.models.evaluation.distortion import si_sdr
 from beamsplitter.models.separators import nearest_neighbors, recipes
 from beamsplitter.models.separators.nearest_neighbors import separate
 from beamsplitter.models.separators.recipes import RECIPES

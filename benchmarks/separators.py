@@ -32,7 +32,7 @@ from demucs.apply import apply_model
 from demucs_speed import released_size
 from measuring import AUDIO_DIR, beamsplitter, cost_of, long_signal, write_files
 
-from beamsplitter.models.evaluation import si_sdr
+from beamsplitter.models.evaluation.distortion import si_sdr
 from beamsplitter.models.separators.demucs import load_network
 
 SIGNATURE = "955717e8"

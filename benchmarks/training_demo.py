@@ -45,7 +45,7 @@ from training_demo_sounds import (
 import beamsplitter
 from beamsplitter.errors import BeamsplitterError
 from beamsplitter.models.datasets.stem_folders import find_tracks
-from beamsplitter.models.evaluation import si_sdr
+from beamsplitter.models.evaluation.distortion import si_sdr
 
 TRACK_S = 30.0
 PAUSE_S = 1.5

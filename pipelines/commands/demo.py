@@ -7,7 +7,7 @@ import soundfile
 from rich.console import Console
 
 from ...audio.synthesis import synthesize_song
-from ...models.evaluation import si_sdr
+from ...models.evaluation.distortion import si_sdr
 
 SAMPLE_RATE = 44100
 DURATION_S = 30.0

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from beamsplitter.audio.errors import TooShortAudioError
 from beamsplitter.audio.spectrum import magnitude_and_phase, stft
 from beamsplitter.audio.synthesis import synthesize_song
-from beamsplitter.models.evaluation import si_sdr
+from beamsplitter.models.evaluation.distortion import si_sdr
 from beamsplitter.models.separators.nearest_neighbors import (
     filter_nearest,
     hop_length_of,
