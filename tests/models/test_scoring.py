@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -229,3 +230,27 @@ def test_what_can_not_be_scored(changes, facts):
     with pytest.raises(EvaluationError) as caught:
         score(**changes)
     assert_names(caught.value, *facts)
+
+
+def test_memory_does_not_grow_with_the_length_of_a_track():
+    def peak(seconds):
+        def read(start, stop):
+            return VOICE[:1, np.arange(start, stop) % SAMPLES]
+
+        tracemalloc.start()
+        score_track(
+            {"voice": read},
+            {"voice": read},
+            None,
+            ScoringSettings(BUILT_IN),
+            sample_rate=RATE,
+            samples=seconds * RATE,
+            channels=1,
+        )
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(10)  # what is kept for good
+    # Of the longer track, one signal alone takes 6 MB.
+    assert peak(200) < peak(20) + 1e6
