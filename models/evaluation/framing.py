@@ -67,14 +67,16 @@ class Stretch:
 
 def stretches(grid: FrameGrid, read: ReadRange) -> Iterator[Stretch]:
     """Read a track once from its start to its end; no more is held than a frame and a hop."""
-    held = read(0, 0)
+    held: FloatArray | None = None
     for index in range(len(grid)):
         start, stop = grid.range_of(index)
         last = index + 1 == len(grid)
         fresh_stop = grid.samples if last else start + grid.hop_samples
-        missing = max(stop, fresh_stop) - start - held.shape[-1]
-        read_from = start + held.shape[-1]
-        if missing > 0:
-            held = np.concatenate([held, read(read_from, read_from + missing)], axis=-1)
+        needed_stop = max(stop, fresh_stop)
+        if held is None:
+            held = read(start, needed_stop)
+        elif start + held.shape[-1] < needed_stop:
+            block = read(start + held.shape[-1], needed_stop)
+            held = np.concatenate([held, block], axis=-1)
         yield Stretch(index, held[..., : stop - start], held[..., : fresh_stop - start])
         held = held[..., grid.hop_samples :]
