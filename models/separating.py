@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,8 +114,18 @@ def separate(
             f"{mixture.shape[-1] / rate:.3f} s is too short for {separator}, which needs "
             f"{description.minimum_s:g} s"
         )
-    made = _separate_parts(
-        mixture, rate, description, _models(separators, device), wanted, part_seconds, progress
+    made = _whole(
+        separated_blocks(
+            lambda start, stop: mixture[:, start:stop],
+            description,
+            models_of(separators, device),
+            samples=mixture.shape[-1],
+            channels=len(mixture),
+            sample_rate=rate,
+            stems=wanted,
+            part_seconds=part_seconds,
+            progress=progress,
+        )
     )
     if isinstance(samples, np.ndarray) and samples.ndim == 1:
         made = {stem: each[0] for stem, each in made.items()}
@@ -142,7 +152,8 @@ def wanted_of(
 
 
 @functools.lru_cache(LOADED_AT_ONCE)
-def _models(separators: tuple[SeparatorName, ...], device: str) -> Models:
+def models_of(separators: tuple[SeparatorName, ...], device: str) -> Models:
+    """The models of a separator; the last two are kept."""
     return open_models(separators, DeviceOptions(device=device))
 
 
@@ -183,56 +194,92 @@ def _read(path: "str | os.PathLike[str]") -> tuple[np.ndarray, int]:
     return mixture, info.sample_rate
 
 
-def _separate_parts(
-    mixture: np.ndarray,
-    rate: int,
+def separated_blocks(
+    read: Callable[[int, int], np.ndarray],
     description: Description,
     models: Models,
+    *,
+    samples: int,
+    channels: int,
+    sample_rate: int,
     stems: tuple[str, ...],
-    part_seconds: float,
-    progress: Progress | None,
-) -> dict[str, np.ndarray]:
-    channels, total = mixture.shape
-    parts = plan_parts_for(description, total, rate, channels, part_seconds=part_seconds)
+    part_seconds: float = LONGEST_PART_S,
+    progress: Progress | None = None,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Separate a recording part by part; no more than two parts are in memory.
+
+    Parameters
+    ----------
+    read
+        `read(start_sample, stop_sample)` gives float32 `(channels, samples)` of the mixture
+    description, models
+        of the separator
+    samples, channels, sample_rate
+        of the mixture
+    stems
+        those that are wanted
+    part_seconds, progress
+        as of `separate`
+
+    Yields
+    ------
+    Blocks of the stems by name, float32 `(channels, samples)`; together they are `samples` long
+    """
+    parts = plan_parts_for(description, samples, sample_rate, channels, part_seconds=part_seconds)
     statistics = None
     if description.normalizes and len(parts) > 1:
-        statistics = _statistics_of(mixture, rate, description)
+        statistics = _statistics_of(read, samples, sample_rate, description)
+    made: dict[int, dict[str, np.ndarray]] = {}
 
     def tell(done_s: float) -> None:
         if progress:
-            progress(done_s, total / rate)
+            progress(done_s, samples / sample_rate)
 
-    by_part = []
-    for part in parts:
-        made = separate_part(
-            mixture[:, part.context_start_sample : part.context_stop_sample],
-            rate,
-            models.members,
-            models.run,
-            position=Position.of(part, total),
-            stems=stems,
-            statistics=statistics,
-            options=MixingOptions(),
-            progress=piece_of(tell, part.start_sample / rate, part.stop_sample / rate),
-        )
-        by_part.append(made)
-    return {stem: _joined(parts, [made[stem] for made in by_part]) for stem in stems}
+    def stems_of(part: Part) -> dict[str, np.ndarray]:
+        if part.index not in made:
+            made.pop(part.index - 2, None)
+            made[part.index] = separate_part(
+                read(part.context_start_sample, part.context_stop_sample),
+                sample_rate,
+                models.members,
+                models.run,
+                position=Position.of(part, samples),
+                stems=stems,
+                statistics=statistics,
+                options=MixingOptions(),
+                progress=piece_of(
+                    tell, part.start_sample / sample_rate, part.stop_sample / sample_rate
+                ),
+            )
+        return made[part.index]
+
+    if len(parts) == 1:
+        yield stems_of(parts[0])
+        return
+
+    def read_stem(stem: str, part: Part, start_sample: int, stop_sample: int) -> np.ndarray:
+        begin = part.stem_start_sample
+        return stems_of(part)[stem][:, start_sample - begin : stop_sample - begin]
+
+    joined = [join_parts(parts, functools.partial(read_stem, stem)) for stem in stems]
+    for blocks in zip(*joined, strict=True):
+        yield dict(zip(stems, blocks, strict=True))
 
 
-def _statistics_of(mixture: np.ndarray, rate: int, description: Description) -> Statistics:
+def _statistics_of(
+    read: Callable[[int, int], np.ndarray], samples: int, rate: int, description: Description
+) -> Statistics:
     statistics = StreamingStatistics(rate, (description.sample_rates or (rate,))[0])
     block = round(STATISTICS_BLOCK_S * rate)
-    for start in range(0, mixture.shape[-1], block):
-        statistics.add(mixture[:, start : start + block])
+    for start in range(0, samples, block):
+        statistics.add(read(start, min(start + block, samples)))
     return statistics.result()
 
 
-def _joined(parts: Sequence[Part], stems: Sequence[np.ndarray]) -> np.ndarray:
-    if len(parts) == 1:
-        return stems[0]
-
-    def read(part: Part, start_sample: int, stop_sample: int) -> np.ndarray:
-        begin = part.stem_start_sample
-        return stems[part.index][:, start_sample - begin : stop_sample - begin]
-
-    return np.concatenate(list(join_parts(parts, read)), axis=-1)
+def _whole(blocks: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    first, *others = blocks
+    if not others:
+        return first
+    return {
+        stem: np.concatenate([each[stem] for each in (first, *others)], axis=-1) for stem in first
+    }

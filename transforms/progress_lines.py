@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from ..models.datasets.shards import ShardRecord
+from ..models.evaluation.tables import TrackRecord
 from .klio.message import parse_message
 from .plain import to_plain
 from .records import Failure, PartReceipt, PartReference, PendingRecording, Receipt
@@ -38,4 +39,6 @@ def progress_of(element: Any) -> dict[str, Any]:
         }
     if isinstance(element, ShardRecord):
         return {"element": element.name, "excerpts": len(element.starts)}
+    if isinstance(element, TrackRecord):
+        return {"element": f"{element.system}/{element.name}"}
     raise TypeError(f"no progress of {type(element).__name__}")

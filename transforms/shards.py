@@ -12,10 +12,6 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from ..audio.channels import as_many
-from ..audio.decoding.audio_reader import probe
-from ..audio.parts import Part
-from ..audio.resampling import resampled_range
 from ..models.datasets.excerpts import Excerpt, TrackLength
 from ..models.datasets.shards import (
     INDEX,
@@ -37,10 +33,10 @@ from ..models.datasets.stem_folders import (
 )
 from ..storage import OutputTree, Storage, StorageError, crc32c_of, scheme_of
 from .coders import RecordCoder
-from .loading import LoadAudio, LoadBinary
-from .records import PartReference, Track, there
+from .records import Track
 from .reporting import ReportProgress, WriteDeadLetters
 from .steps import GivenUpError, Step, run_step
+from .track_files import TrackFiles
 
 # What is decoded at a time, so that memory does not grow with the length of a track.
 BLOCK_S = 30.0
@@ -137,8 +133,7 @@ class WriteShard(Step):
         self.settings = settings
         self.tree = tree
         self.given_up = given_up or {}
-        self.load_binary = LoadBinary(tree.storage)
-        self.load_audio = LoadAudio(tree.storage)
+        self.files = TrackFiles(tree.storage)
 
     def identify(self, record: StemTrack) -> dict[str, Any]:
         """What a dead letter calls the track."""
@@ -186,27 +181,10 @@ class WriteShard(Step):
         return record if is_whole else None
 
     def _loaded(self, needed: NeededFiles[StemFile]) -> NeededFiles[Track]:
-        paths = dict.fromkeys(file.path for file in needed.all)
-        loaded = {path: next(iter(self.load_binary.apply(path))) for path in paths}
-        tracks = needed.converted(lambda file: self._stream_of(loaded[file.path], file.stream))
-        for file, track in zip(needed.all, tracks.all, strict=True):
+        opened = self.files.opened(needed.all)
+        for file, track in opened.items():
             require_channels(track.recording.info, self.settings.channels, file.path)
-        return tracks
-
-    def _stream_of(self, track: Track, stream: int) -> Track:
-        """The track of another of its file's audio streams."""
-        recording = track.recording
-        if stream == recording.info.stream:
-            return track
-        options: dict[str, Any] = {"name": recording.element, "stream": stream}
-        if track.binary is not None:
-            info = probe(track.binary, **options)
-        else:
-            with self.tree.storage.reading(recording.uri) as file:
-                info = probe(file, **options)
-        recording = dataclasses.replace(recording, info=info, total_samples=info.frames)
-        reference = PartReference(recording, Part.whole(info.frames))
-        return Track(reference, binary=track.binary)
+        return needed.converted(opened.__getitem__)
 
     def _written(self, name: str, files: NeededFiles[Track]) -> ShardRecord:
         infos = [track.recording.info for track in files.all]
@@ -267,19 +245,10 @@ class WriteShard(Step):
 
     def _read(self, track: Track, *, start: int, stop: int) -> np.ndarray:
         """A range of a file, at the rate and with the channels of the shards."""
-
-        def read(first: int, last: int) -> np.ndarray:
-            part = Part(0, 1, *(first, last) * 3)
-            wanted = Track(PartReference(track.recording, part), binary=track.binary)
-            (loaded,) = self.load_audio.apply(wanted)
-            return as_many(there(loaded.samples, "samples"), self.settings.channels)
-
-        info = track.recording.info
-        return resampled_range(
-            read,
-            samples=info.frames,
-            sample_rate=info.sample_rate,
-            rate=self.settings.sample_rate,
+        return self.files.read(
+            track,
+            sample_rate=self.settings.sample_rate,
+            channels=self.settings.channels,
             start_sample=start,
             stop_sample=stop,
         )

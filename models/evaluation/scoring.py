@@ -27,6 +27,8 @@ BSSEVAL, SPECTRAL_DISTANCE = "bsseval", "spectral_distance"
 MEASURES = (*RATIOS, BSSEVAL, SPECTRAL_DISTANCE, *perceptual.SCORES)
 # Others are the better the higher.
 LOWER_IS_BETTER = (SPECTRAL_DISTANCE,)
+# A mixture has no artefacts: its SAR is infinite but for rounding.
+WITHOUT_IMPROVEMENT = ("sar",)
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ def score_track(
         stems={
             stem: StemScores(
                 measures={
-                    name: _of_stem(each, index, len(estimates), name in LOWER_IS_BETTER)
+                    name: _of_stem(name, each, index, len(estimates))
                     for name, each in values.items()
                 },
                 silent_reference_frames=int(silence[signals.pairs[index][0]].sum()),
@@ -218,10 +220,12 @@ def score_track(
 Values = tuple[FloatArray, FloatArray]
 
 
-def _of_stem(values: Values, index: int, stems: int, lower_is_better: bool) -> MeasureScores:
+def _of_stem(name: str, values: Values, index: int, stems: int) -> MeasureScores:
     """Pairs with estimates come first, then those with the mixture."""
     (track, of_mixture), (frames, frames_of_mixture) = (each[index::stems] for each in values)
-    sign = -1 if lower_is_better else 1
+    sign = -1 if name in LOWER_IS_BETTER else 1
+    if name in WITHOUT_IMPROVEMENT:
+        sign = math.nan
     with np.errstate(invalid="ignore"):  # infinity against infinity is no improvement
         return MeasureScores(
             track=float(track),

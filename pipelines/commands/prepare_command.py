@@ -1,15 +1,10 @@
 """The command `beamsplitter prepare`: excerpts cut once, for trainings to read."""
 
-import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.text import Text
 
 from ...models.datasets.shards import SILENCE_DBFS, ShardSettings
 from ...models.datasets.stem_folders import require_targets
@@ -18,6 +13,7 @@ from ..job.locations import expanded
 from ..local.cores import available_cores
 from ..local.shard_launch import Prepared, prepare_shards
 from .running import INTERRUPTED
+from .track_progress import shown_tracks
 
 FAILED = 1
 
@@ -75,7 +71,7 @@ def prepare(
         require_targets(found, settings.targets)
     tree = OutputTree(absolute(expanded(output)))
     try:
-        with _shown_progress(len(found)) as show:
+        with shown_tracks("preparing", len(found)) as show:
             prepared = prepare_shards(
                 found,
                 tree,
@@ -90,24 +86,6 @@ def prepare(
     _print_counts(prepared, tree, as_json=as_json)
     if prepared.failures:
         raise typer.Exit(FAILED)
-
-
-@contextlib.contextmanager
-def _shown_progress(total: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar on a terminal; what fails is told anywhere, as it comes."""
-    console = Console(stderr=True, soft_wrap=True)
-    columns = TextColumn("preparing"), BarColumn(), MofNCompleteColumn()
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task("", total=total)
-
-        def show(line: dict[str, Any]) -> None:
-            progress.advance(task)
-            if line["event"] == "failed":
-                console.print(Text(f"{line['element']}: {line['message']}"))
-
-        yield show
 
 
 def _print_counts(prepared: Prepared, tree: OutputTree, *, as_json: bool) -> None:

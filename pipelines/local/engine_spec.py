@@ -3,7 +3,10 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+# What is made of the tracks of a dataset.
+TrackKind = Literal["shards", "scores"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +34,13 @@ class EngineSpec(ProcessSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardSpec(ProcessSpec):
-    """What the launcher tells the engine that makes shards, all of it plain.
+class TrackSpec(ProcessSpec):
+    """What the launcher tells the engine of a dataset's tracks, all of it plain.
 
-    `reports` is whether it writes index and dead letters: not where a track is tried alone.
+    `reports` is whether it writes what is of all tracks: not where a track is tried alone.
     """
 
+    kind: TrackKind
     settings: dict[str, Any]
     tracks: list[dict[str, Any]]
     location: str

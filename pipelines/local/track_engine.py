@@ -1,4 +1,4 @@
-"""The process that makes shards on FnApiRunner, apart from the launcher that watches it."""
+"""The process that runs tracks of a dataset on FnApiRunner, apart from the launcher."""
 
 from pathlib import Path
 from typing import Any
@@ -7,32 +7,41 @@ import apache_beam as beam
 
 from ...models.datasets.shards import ShardSettings
 from ...models.datasets.stem_folders import StemTrack
+from ...models.evaluation.matching import EvaluationTrack
+from ...models.evaluation.settings import EvaluationSettings
 from ...storage import DEAD_LETTERS, OutputTree
 from ...transforms.plain import from_plain
+from ...transforms.scoring import ScoreTracks
 from ...transforms.shards import PrepareShards
 from ..outcomes.step_metrics import metrics_by_step
 from .engine import execute, fn_api_options, serve
-from .engine_spec import ShardSpec
+from .engine_spec import TrackSpec
+
+KINDS: dict[str, tuple[type, type, Any]] = {
+    "shards": (StemTrack, ShardSettings, PrepareShards),
+    "scores": (EvaluationTrack, EvaluationSettings, ScoreTracks),
+}
 
 
-def run(spec: ShardSpec) -> dict[str, Any]:
+def run(spec: TrackSpec) -> dict[str, Any]:
     """Run the graph; gives the metrics by step."""
-    tracks = [from_plain(StemTrack, plain) for plain in spec.tracks]
-    pipeline = beam.Pipeline(options=fn_api_options("prepare", workers=spec.workers))
-    prepare = PrepareShards(
-        from_plain(ShardSettings, spec.settings),
+    record, settings, transform = KINDS[spec.kind]
+    tracks = [from_plain(record, plain) for plain in spec.tracks]
+    pipeline = beam.Pipeline(options=fn_api_options(spec.kind, workers=spec.workers))
+    made = transform(
+        from_plain(settings, spec.settings),
         OutputTree(spec.location),
         given_up=spec.given_up,
         progress_path=spec.progress_path,
         reports=spec.reports,
     )
-    pipeline | "ReadTracks" >> beam.Create(tracks) | "Prepare" >> prepare
+    pipeline | "ReadTracks" >> beam.Create(tracks) | "Run" >> made
     result = pipeline.run()
     result.wait_until_finish()
     return metrics_by_step(result)
 
 
-def work(spec: ShardSpec, folder: Path) -> int:
+def work(spec: TrackSpec, folder: Path) -> int:
     """Run a spec, whose files lie in a folder; gives the exit code of this process."""
 
     def prepare() -> None:
@@ -43,5 +52,5 @@ def work(spec: ShardSpec, folder: Path) -> int:
 
 
 def main() -> None:
-    """Run the spec of shards to make."""
-    serve(ShardSpec, work)
+    """Run the spec of tracks."""
+    serve(TrackSpec, work)

@@ -1,0 +1,56 @@
+"""The files that an evaluation leaves of all tracks."""
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from .plots import distributions_png, side_by_side_png
+from .scoring import ScoringSettings
+from .tables import (
+    TrackRecord,
+    csv_text,
+    duels_of,
+    main_span,
+    markdown_text,
+    parquet_bytes,
+    scores_of,
+)
+
+CSV, JSON, MARKDOWN, PARQUET = "scores.csv", "scores.json", "scores.md", "scores.parquet"
+FORMAT = 1
+
+
+def result_files(
+    records: Sequence[TrackRecord], settings: ScoringSettings
+) -> Iterator[tuple[str, bytes]]:
+    """Names and contents: tables, and pictures of what they hold.
+
+    The order of the records makes no difference.
+    """
+    records = sorted(records, key=lambda record: (record.system, record.name))
+    scores, duels = scores_of(records), duels_of(records)
+    yield CSV, csv_text(records).encode()
+    yield PARQUET, parquet_bytes(records)
+    yield MARKDOWN, markdown_text(scores, duels).encode()
+    for measure in dict.fromkeys(each.measure for each in scores):
+        span = main_span(measure)
+        picture = distributions_png(records, measure, span)
+        if picture is not None:
+            yield f"plots/{measure}.png", picture
+        for first, second in itertools.combinations({r.system: None for r in records}, 2):
+            picture = side_by_side_png(records, first, second, measure, span)
+            if picture is not None:
+                yield f"plots/{first}-against-{second}-{measure}.png", picture
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "settings": asdict(settings),
+        "tracks": {
+            system: sum(record.system == system for record in records)
+            for system in sorted({record.system for record in records})
+        },
+        "scores": [asdict(each) for each in scores],
+        "side_by_side": [asdict(each) for each in duels],
+    }
+    yield JSON, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()

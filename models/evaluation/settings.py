@@ -1,0 +1,34 @@
+"""How a dataset is scored."""
+
+from dataclasses import dataclass, field
+
+from ..separators.by_name import SeparatorName
+from .scoring import ScoringSettings
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """All that decides on scores but the files.
+
+    Attributes
+    ----------
+    scoring
+        which measures, of which frames
+    separators
+        what makes the estimates, by the name of the system; systems without one have files
+    names
+        of the separators' stems: theirs to those of the tracks
+    device
+        of models
+    part_seconds
+        longest part that is separated at once
+    pictures
+        draw the scores of each track over time
+    """
+
+    scoring: ScoringSettings
+    separators: dict[str, SeparatorName] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    device: str = "auto"
+    part_seconds: float = 300.0
+    pictures: bool = False

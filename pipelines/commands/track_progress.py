@@ -1,0 +1,39 @@
+"""Progress of commands that work on the tracks of a dataset."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+@contextlib.contextmanager
+def shown_tracks(doing: str, total: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar on a terminal; what fails is told anywhere, as it comes.
+
+    Parameters
+    ----------
+    doing
+        what is done to the tracks, in one word
+    total
+        how many there are
+
+    Yields
+    ------
+    What is to be told of each track that is through: a line of progress.
+    """
+    console = Console(stderr=True, soft_wrap=True)
+    columns = TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("", total=total)
+
+        def show(line: dict[str, Any]) -> None:
+            progress.advance(task)
+            if line["event"] == "failed":
+                console.print(Text(f"{line['element']}: {line['message']}"))
+
+        yield show

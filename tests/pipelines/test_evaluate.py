@@ -1,0 +1,198 @@
+"""`beamsplitter evaluate` as a user runs it: folders, separators, buckets, and what goes wrong."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import museval
+import numpy as np
+import pyarrow.parquet
+import pytest
+import soundfile
+import torch
+from conftest import dead_letters
+from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
+from typer.testing import CliRunner
+
+import beamsplitter
+from beamsplitter.pipelines.command_line import app
+
+RATE = 8000
+STEMS = ("vocals", "drums")
+NAMES = ("test/A", "test/album ü/b #1", "test/名前")
+FAST = ("--measures", "si_sdr,snr")
+
+
+def song(seed: int, seconds: float) -> dict[str, np.ndarray]:
+    """Stems of stereo noise of different colours."""
+    generator = np.random.default_rng(seed)
+    vocals, drums = 0.05 * generator.standard_normal((2, 2, round(seconds * RATE)))
+    return {"vocals": vocals, "drums": drums + np.roll(drums, 1, axis=-1)}
+
+
+def write(path: Path, samples: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples.T, RATE, subtype="FLOAT" if path.suffix == ".wav" else "PCM_16")
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """`data`, and estimates of it in the folders `good` and `bad`."""
+    for seed, name in enumerate(NAMES):
+        stems = song(seed, 2.5 + seed)
+        generator = np.random.default_rng(100 + seed)
+        write(tmp_path / "data" / name / "mixture.wav", sum(stems.values(), np.zeros(())))
+        for stem, samples in stems.items():
+            write(tmp_path / "data" / name / f"{stem}.wav", samples)
+            for system, error in (("good", 0.01), ("bad", 0.04)):
+                estimate = samples + error * generator.standard_normal(samples.shape)
+                write(tmp_path / system / name.removeprefix("test/") / f"{stem}.flac", estimate)
+    return tmp_path
+
+
+def evaluate(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments), "--workers", "2"])
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "scores.csv").read_text().splitlines()))
+
+
+def files_of(out: Path) -> dict[str, bytes]:
+    paths = (path for path in out.rglob("*") if path.is_file())
+    return {str(path.relative_to(out)): path.read_bytes() for path in paths}
+
+
+def test_scores_are_those_of_torchmetrics_and_stand_in_all_tables(folders: Path) -> None:
+    out = folders / "scores"
+    done = evaluate(folders / "data", folders / "good", folders / "bad", "-o", out)
+    assert done.exit_code == 0, done.output
+    rows = rows_of(out)
+    assert len(rows) == 2 * len(NAMES) * len(STEMS) * 7
+    for row in rows:
+        if row["measure"] == "si_sdr":
+            folder = folders / row["system"] / row["track"].removeprefix("test/")
+            estimate, _ = soundfile.read(folder / f"{row['stem']}.flac")
+            reference, _ = soundfile.read(folders / "data" / row["track"] / f"{row['stem']}.wav")
+            mixture, _ = soundfile.read(folders / "data" / row["track"] / "mixture.wav")
+            expected, before = (
+                scale_invariant_signal_distortion_ratio(
+                    torch.from_numpy(each.T), torch.from_numpy(reference.T)
+                ).mean()
+                for each in (estimate, mixture)
+            )
+            assert float(row["whole"]) == pytest.approx(float(expected), abs=1e-4)
+            improvement = float(expected - before)
+            assert float(row["whole_improvement"]) == pytest.approx(improvement, abs=1e-4)
+            assert int(row["frames"]) == int(2.5 + NAMES.index(row["track"]))
+    table = pyarrow.parquet.read_table(out / "scores.parquet").to_pylist()
+    assert [float(row["whole"]) for row in rows] == [row["whole"] for row in table]
+    content = json.loads((out / "scores.json").read_text())
+    (duel,) = (
+        each
+        for each in content["side_by_side"]
+        if (each["stem"], each["measure"], each["span"]) == ("vocals", "si_sdr", "track")
+    )
+    assert (duel["first"], duel["second"]) == ("bad", "good")
+    assert duel["comparison"]["worse"] == duel["comparison"]["tracks"] == len(NAMES)
+    assert "| bad | good | vocals | SI-SDR (dB)" in (out / "scores.md").read_text()
+    assert (out / "plots" / "sdr.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "plots" / "bad-against-good-si_sdr.png").exists()
+
+
+def test_museval_reads_its_files(folders: Path) -> None:
+    out = folders / "scores"
+    measures = ("--measures", "bsseval")
+    done = evaluate(folders / "data", folders / "good", "-o", out, *measures)
+    assert done.exit_code == 0, done.output
+    store = museval.MethodStore()
+    store.add_eval_dir(out / "museval" / "good")
+    medians = store.agg_frames_tracks_scores()
+    content = json.loads((out / "scores.json").read_text())
+    for each in content["scores"]:
+        if each["span"] == "frames":
+            theirs = medians["good", each["stem"], each["measure"].upper()]
+            assert each["score"]["median"] == pytest.approx(theirs, abs=1e-4)
+
+
+def test_a_separator_is_scored_as_what_it_writes(folders: Path) -> None:
+    out, data = folders / "scores", folders / "data"
+    names = ("--name", "foreground=vocals", "--name", "background=drums")
+    for name in NAMES:
+        mixture = beamsplitter.separate(data / name / "mixture.wav")
+        for stem, samples in mixture.items():
+            write(folders / "written" / name / f"{stem}.wav", samples)
+    systems = (folders / "written", "--separator", "nn-filter")
+    done = evaluate(data, *systems, "-o", out, *names, *FAST)
+    assert done.exit_code == 0, done.output
+    scores = {(r["system"], r["track"], r["stem"], r["measure"]): r["whole"] for r in rows_of(out)}
+    for (system, *key), score in scores.items():
+        other = scores[("written" if system == "nn-filter" else "nn-filter", *key)]
+        assert float(score) == pytest.approx(float(other), abs=1e-4)
+
+
+def test_it_goes_on_where_it_was_and_gives_the_same_bytes(folders: Path) -> None:
+    out, again = folders / "scores", folders / "again"
+    arguments = (folders / "data", folders / "good", *FAST, "--track-plots")
+    assert evaluate(*arguments, "-o", out).exit_code == 0
+    assert (out / "tracks" / "good" / f"{NAMES[1]}-si_sdr.png").exists()
+    first = files_of(out)
+    assert evaluate(*arguments, "-o", again).exit_code == 0
+    assert files_of(again) == first
+    (out / "tracks" / "good" / f"{NAMES[0]}.json").unlink()
+    done = evaluate(*arguments, "-o", out)
+    assert "3 tracks scored (2 before)" in done.output
+    assert files_of(out) == first
+    changed = folders / "good" / "A" / "vocals.flac"
+    write(changed, song(9, 2.5)["vocals"])
+    done = evaluate(*arguments, "-o", out)
+    assert "3 tracks scored (2 before)" in done.output
+    assert files_of(out) != first
+
+
+def test_what_is_wrong_with_a_track_is_told_and_the_others_are_scored(folders: Path) -> None:
+    out, good = folders / "scores", folders / "good"
+    (good / "A" / "vocals.flac").write_bytes(b"no sound")
+    short = good / "名前" / "drums.flac"
+    write(short, song(2, 1.0)["drums"])
+    shutil.rmtree(good / "album ü")
+    write(good / "Z" / "vocals.flac", song(3, 1.0)["vocals"])
+    write(good / "A" / "kazoo.flac", song(3, 1.0)["vocals"])
+    done = evaluate(folders / "data", good, folders / "bad", "-o", out, *FAST)
+    assert done.exit_code == 1
+    failures = dead_letters(out)
+    assert {*failures} == {"good/test/A", "good/test/名前"}
+    messages = " ".join(each["message"] for each in failures.values())
+    assert "drums.flac: is 3.50 s shorter than its references" in messages
+    for told in (
+        "good: 1 tracks have no estimates: test/album ü/b #1",
+        "good: 1 folders are of no track: Z",
+        "good: 1 stems have no reference: kazoo",
+    ):
+        assert told in done.output
+    assert {row["system"] for row in rows_of(out)} == {"bad"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("good", "--measures", "loudness"), "there is no measure loudness"),
+        (("good", "good"), "two systems are called good"),
+        (("good", "--name", "vocals"), "--name vocals: write it as NAME=value"),
+        ((), "name a folder of ESTIMATES, or a --separator"),
+        (("data/test/A",), "no track of the references has an estimate there"),
+        (("nowhere",), "nowhere: is no folder"),
+        (("--separator", "magic"), "magic"),
+        (("--separator", "nn-filter"), "its stems background, foreground have no reference"),
+    ],
+)
+def test_mistakes_in_the_call_are_told(
+    folders: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    given = [str(folders / each) if (folders / each).exists() else each for each in arguments]
+    done = evaluate(folders / "data", *given, "-o", folders / "scores")
+    assert done.exit_code == 2
+    assert message in done.output.replace("\n", " ")
+    assert not (folders / "scores").exists()

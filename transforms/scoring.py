@@ -1,0 +1,351 @@
+"""From tracks with their estimates to scores: ScoreTracks."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+
+from ..audio.channels import can_become
+from ..audio.resampling import rounded_length
+from ..models.datasets.stem_folders import DatasetError, StemFile
+from ..models.evaluation.matching import EvaluationTrack
+from ..models.evaluation.museval_files import museval_name, museval_text
+from ..models.evaluation.plots import over_time_png
+from ..models.evaluation.results import result_files
+from ..models.evaluation.scoring import Reader, TrackScores, score_track
+from ..models.evaluation.settings import EvaluationSettings
+from ..models.evaluation.tables import TrackRecord, record_of
+from ..models.separating import models_of, separated_blocks
+from ..models.separators.by_name import describe
+from ..storage import OutputTree, StorageError
+from .coders import RecordCoder
+from .plain import from_plain, to_plain
+from .records import Track
+from .reporting import ReportProgress, WriteDeadLetters
+from .steps import GivenUpError, Step, run_step
+from .track_files import TrackFiles
+
+# What is decoded at a time, so that memory does not grow with the length of a track.
+BLOCK_S = 30.0
+# Encoders add some samples, or leave some out.
+MOST_DIFFERENCE_S = 0.5
+FORMAT = 1
+
+beam.coders.registry.register_coder(EvaluationTrack, RecordCoder)
+beam.coders.registry.register_coder(TrackRecord, RecordCoder)
+
+
+@dataclasses.dataclass
+class ScoreTracks(beam.PTransform):
+    """Scores the estimates of tracks: `EvaluationTrack` to `TrackRecord`.
+
+    Only names of files, and a track's numbers, cross a shuffle. What is written of a track follows
+    from its files and the settings alone; what is scored already is left as it is.
+
+    Parameters
+    ----------
+    settings
+        of the scores
+    tree
+        where they go, with `failures.jsonl`; its storage reads the tracks, too
+    given_up
+        elements that go straight to the dead letters, with the reason
+    progress_path
+        file that a line is appended to for each track that is through
+    reports
+        write the tables of all tracks, and dead letters
+    """
+
+    settings: EvaluationSettings
+    tree: OutputTree
+    given_up: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    progress_path: str | None = None
+    reports: bool = True
+
+    def expand(self, tracks: beam.PCollection) -> beam.PCollection:
+        """Tracks to their scores."""
+        failed: list[beam.PCollection] = []
+        score = ScoreTrack(self.settings, self.tree, given_up=self.given_up)
+        records = run_step(tracks | "Spread" >> beam.Reshuffle(), score, TrackRecord, failed)
+        (failures,) = failed
+        if self.progress_path:
+            records |= "ReportScore" >> ReportProgress(self.progress_path, "finished")
+            failures |= "ReportFailure" >> ReportProgress(self.progress_path, "failed")
+        if not self.reports:
+            return records
+        (
+            records
+            | "Together" >> beam.combiners.ToList()
+            | "WriteTables" >> beam.Map(write_results, self.settings, self.tree)
+        )
+        failures | WriteDeadLetters(self.tree)
+        return records
+
+
+def write_results(
+    records: list[TrackRecord], settings: EvaluationSettings, tree: OutputTree
+) -> None:
+    """Write the tables and plots of all tracks."""
+    for name, content in result_files(records, settings.scoring):
+        tree.write(content, name)
+
+
+class ScoreTrack(Step):
+    """Scores a track, writes what it found, and gives its numbers.
+
+    Parameters
+    ----------
+    settings
+        of the scores
+    tree
+        where they go; its storage reads the tracks, too
+    given_up
+        elements that are not tried any more, with the reason
+
+    Raises
+    ------
+    StorageError
+        a file is not there, or the track's name leads out of the tree
+    AudioError
+        a file can't be decoded
+    DatasetError
+        an estimate has another length or other channels than its reference
+    """
+
+    def __init__(
+        self,
+        settings: EvaluationSettings,
+        tree: OutputTree,
+        *,
+        given_up: Mapping[str, str] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.tree = tree
+        self.given_up = given_up or {}
+        self.files = TrackFiles(tree.storage)
+
+    def identify(self, record: EvaluationTrack) -> dict[str, Any]:
+        """What a dead letter calls the track."""
+        return {"element": record.element}
+
+    def apply(self, record: EvaluationTrack) -> Iterable[TrackRecord]:
+        """One track to its numbers."""
+        if record.element in self.given_up:
+            raise GivenUpError(self.given_up[record.element], None)
+        name = scores_name(record)
+        self.tree.path(name)  # refuses what leads out of it
+        digest = self._digest_of(record)
+        made = self._record_if_made(name, digest)
+        if made is not None:
+            self.count("kept")
+            return [made]
+        scores = self._scored(record)
+        made = record_of(record.system, record.name, scores)
+        if self.settings.pictures:
+            for file, picture in over_time(record, scores, self.settings.scoring.hop_s):
+                self.tree.write(picture, file)
+        museval = museval_text(scores, self.settings.scoring)
+        if museval is not None:
+            self.tree.write(museval.encode(), museval_name(record.system, record.name))
+        content = {
+            "format": FORMAT,
+            "digest": digest,
+            "record": to_plain(made),
+            "scores": scores.to_plain(),
+        }
+        self.tree.write(json.dumps(content, indent=1, allow_nan=False).encode(), name)
+        return [made]
+
+    def _digest_of(self, track: EvaluationTrack) -> str:
+        """SHA-256 of the settings, and of the files as they are now."""
+        separator = self.settings.separators.get(track.system)
+        made_by: Any = None
+        if separator is not None:
+            found = describe((separator,))
+            made_by = [separator.name, found.resolved_options, found.sha256]
+        files = [
+            [name, *dataclasses.astuple(file), self.tree.storage.stat(file.path).generation]
+            for name, file in named_files(track)
+        ]
+        settings = dataclasses.asdict(self.settings) | {"separators": None, "device": None}
+        content = [FORMAT, settings, made_by, files]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def _record_if_made(self, name: str, digest: str) -> TrackRecord | None:
+        try:
+            found = json.loads(self.tree.read(name))
+            if found["digest"] != digest:
+                return None
+            return from_plain(TrackRecord, found["record"])
+        except (StorageError, ValueError, TypeError, KeyError):
+            return None  # it is not there, or another program's
+
+    def _scored(self, track: EvaluationTrack) -> TrackScores:
+        opened = self.files.opened([file for _, file in named_files(track)])
+        references = [file for each in track.references.values() for file in each.files]
+        form = _Form.of([opened[file] for file in references])
+        if track.mixture is not None:
+            form.require(opened[track.mixture], track.mixture.path)
+        for file in track.estimates.values():
+            form.require(opened[file], file.path)
+
+        def reader(file: StemFile) -> Reader:
+            return form.reader(self.files, opened[file])
+
+        readers = {
+            stem: summed([reader(file) for file in reference.files])
+            for stem, reference in track.references.items()
+        }
+        if track.mixture is not None:
+            mixture = reader(track.mixture)
+        else:
+            mixture = summed([*readers.values()])
+        score = functools.partial(
+            score_track,
+            readers,
+            mixture=mixture,
+            settings=self.settings.scoring,
+            sample_rate=form.sample_rate,
+            samples=form.samples,
+            channels=form.channels,
+        )
+        if track.estimates:
+            return score({stem: reader(file) for stem, file in track.estimates.items()})
+        with tempfile.TemporaryDirectory(prefix="beamsplitter-") as folder:
+            return score(self._separated(track, mixture, form, Path(folder)))
+
+    def _separated(
+        self, track: EvaluationTrack, mixture: Reader, form: "_Form", folder: Path
+    ) -> dict[str, Reader]:
+        """The estimates of a separator, on this machine's disk."""
+        separators = (self.settings.separators[track.system],)
+        description = describe(separators)
+        names = {stem: self.settings.names.get(stem, stem) for stem in description.all_stems}
+        stems = tuple(stem for stem, name in names.items() if name in track.references)
+        shape = (form.channels, form.samples)
+        kept = {
+            stem: np.memmap(folder / str(number), np.float32, "w+", shape=shape)
+            for number, stem in enumerate(stems)
+        }
+        done = 0
+        for blocks in separated_blocks(
+            mixture,
+            description,
+            models_of(separators, self.settings.device),
+            samples=form.samples,
+            channels=form.channels,
+            sample_rate=form.sample_rate,
+            stems=stems,
+            part_seconds=self.settings.part_seconds,
+        ):
+            for stem, block in blocks.items():
+                kept[stem][:, done : done + block.shape[-1]] = block
+            done += blocks[stems[0]].shape[-1]
+        return {names[stem]: _range_of(samples) for stem, samples in kept.items()}
+
+
+def named_files(track: EvaluationTrack) -> Iterator[tuple[str, StemFile]]:
+    """All files of a track, with what they are."""
+    for stem, reference in track.references.items():
+        for file in reference.files:
+            yield f"reference {stem}", file
+    if track.mixture is not None:
+        yield "mixture", track.mixture
+    for stem, file in track.estimates.items():
+        yield f"estimate {stem}", file
+
+
+def scores_name(track: EvaluationTrack) -> str:
+    """Where the scores of a track lie."""
+    return f"tracks/{track.system}/{track.name}.json"
+
+
+def over_time(
+    track: EvaluationTrack, scores: TrackScores, hop_s: float
+) -> Iterator[tuple[str, bytes]]:
+    """Pictures of a track's scores, frame by frame: names and contents."""
+    measures = next(iter(scores.stems.values())).measures
+    for measure in measures:
+        frames = {stem: each.measures[measure].frames for stem, each in scores.stems.items()}
+        if any(frames.values()):
+            name = scores_name(track).removesuffix(".json")
+            yield f"{name}-{measure}.png", over_time_png(frames, measure, hop_s)
+
+
+def summed(readers: list[Reader]) -> Reader:
+    """The sum of signals."""
+    if len(readers) == 1:
+        return readers[0]
+    return lambda start, stop: np.sum([read(start, stop) for read in readers], axis=0)
+
+
+def _range_of(samples: np.ndarray) -> Reader:
+    return lambda start, stop: np.array(samples[:, start:stop])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """What all signals of a track are brought to: that of its references."""
+
+    sample_rate: int
+    samples: int
+    channels: int
+
+    @classmethod
+    def of(cls, references: Iterable[Track]) -> "_Form":
+        """The highest rate and most channels that there are, up to the end of the shortest."""
+        infos = [track.recording.info for track in references]
+        rate = max(info.sample_rate for info in infos)
+        lengths = [rounded_length(info.frames, info.sample_rate, rate) for info in infos]
+        return cls(rate, min(lengths), max(info.channels for info in infos))
+
+    def require(self, track: Track, name: str) -> None:
+        """Raise DatasetError where a file is of something else than its references."""
+        info = track.recording.info
+        if not can_become(info.channels, self.channels):
+            raise DatasetError(
+                f"{name}: has {info.channels} channels, its references have {self.channels}"
+            )
+        seconds = info.frames / info.sample_rate - self.samples / self.sample_rate
+        if abs(seconds) > MOST_DIFFERENCE_S:
+            raise DatasetError(
+                f"{name}: is {abs(seconds):.2f} s {'longer' if seconds > 0 else 'shorter'} than "
+                "its references: is it of another recording, or of an excerpt?"
+            )
+
+    def reader(self, files: TrackFiles, track: Track) -> Reader:
+        """A file in this form, decoded block by block; what is missing at its end is silent."""
+        info = track.recording.info
+        there = min(rounded_length(info.frames, info.sample_rate, self.sample_rate), self.samples)
+        block = round(BLOCK_S * self.sample_rate)
+        held = 0, np.zeros((self.channels, 0), np.float32)
+
+        def read(start: int, stop: int) -> np.ndarray:
+            nonlocal held
+            first, samples = held
+            if not first <= start <= stop <= first + samples.shape[-1]:
+                held = first, samples = start, whole(start, max(stop, start + block))
+            return samples[:, start - first : stop - first]
+
+        def whole(start: int, stop: int) -> np.ndarray:
+            stop = min(stop, self.samples)
+            samples = np.zeros((self.channels, stop - start), np.float32)
+            if start < there:
+                found = files.read(
+                    track,
+                    sample_rate=self.sample_rate,
+                    channels=self.channels,
+                    start_sample=start,
+                    stop_sample=min(stop, there),
+                )
+                samples[:, : found.shape[-1]] = found
+            return samples
+
+        return read
