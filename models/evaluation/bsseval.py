@@ -86,8 +86,8 @@ class BssEval:
         self._silent &= is_silent(signals)
         self._correlations.add(np.concatenate(signals))
 
-    def solve(self) -> FrameScorer:
-        """What scores frames, once all blocks were taken.
+    def solve(self, frame_samples: int) -> FrameScorer:
+        """What scores frames of this length, once all blocks were taken.
 
         A reference that is silent throughout is left out, as are pairs with such a reference or
         such an estimate: they are undefined in all frames, and the others are as if these were not
@@ -99,15 +99,21 @@ class BssEval:
         pairs = [pair for group in self.groups for pair in group]
         scored = [pair for pair in pairs if sounding[list(pair)].all()]
         estimates = sorted({estimate for _, estimate in scored})
-        joint: dict[int, FloatArray] = {}
-        single: dict[Pair, FloatArray] = {}
+        # As long as what filters make of a frame.
+        n_fft = scipy.fft.next_fast_len(frame_samples + self.taps - 1, real=True)
+        by_all: dict[int, ComplexArray] = {}
+        by_reference: dict[Pair, ComplexArray] = {}
         if scored:
-            joint = self._filters(lags, kept, estimates)
+            filters = self._filters(lags, kept, estimates)
+            by_all = {estimate: scipy.fft.rfft(each, n_fft) for estimate, each in filters.items()}
         for reference in sorted({reference for reference, _ in scored}):
             of_it = [estimate for other, estimate in scored if other == reference]
             filters = self._filters(lags, np.array([reference]), of_it)
-            single |= {(reference, estimate): filters[estimate] for estimate in of_it}
-        return FrameScorer(kept, self.groups, joint, single)
+            by_reference |= {
+                (reference, estimate): scipy.fft.rfft(each, n_fft)
+                for estimate, each in filters.items()
+            }
+        return FrameScorer(kept, self.groups, n_fft, by_all, by_reference)
 
     def _filters(
         self, lags: FloatArray, references: NDArray[np.intp], estimates: Sequence[int]
@@ -211,7 +217,7 @@ def _gram_matrix(lags: FloatArray) -> FloatArray:
     return gram.reshape(rows * taps, rows * taps)
 
 
-@dataclass
+@dataclass(frozen=True)
 class FrameScorer:
     """The second pass: scores frames by filters that are known.
 
@@ -219,17 +225,16 @@ class FrameScorer:
     ----------
     kept : indices of the references that sound somewhere in the track
     groups : as `BssEval` has them
-    joint : of each estimate the filters of all references, `(channels, rows, taps)`
-    single : of each pair that of its reference alone, `(channels, channels, taps)`
+    n_fft : samples, of all spectra
+    by_all : of each estimate the filters of all references, `(channels, rows, bins)`
+    by_reference : of each pair those of its reference alone, `(channels, channels, bins)`
     """
 
     kept: NDArray[np.intp]
     groups: Sequence[Sequence[Pair]]
-    joint: dict[int, FloatArray]
-    single: dict[Pair, FloatArray]
-
-    def __post_init__(self) -> None:
-        self._n_fft = 0
+    n_fft: int
+    by_all: dict[int, ComplexArray]
+    by_reference: dict[Pair, ComplexArray]
 
     def ratios(self, signals: FloatArray) -> FloatArray:
         """Score a frame.
@@ -245,52 +250,29 @@ class FrameScorer:
         other. nan where undefined; infinite where there is nothing to be found of a distortion.
         """
         silent = is_silent(signals)
-        ratios: list[FloatArray] = []
-        undefined = np.full(len(NAMES), np.nan)
-        spectra = self._spectra(signals)
+        spectra = scipy.fft.rfft(signals, self.n_fft)
         sources = spectra[self.kept].reshape(-1, spectra.shape[-1])
         projections: dict[int, ComplexArray] = {}
+        ratios: list[FloatArray] = []
         for group in self.groups:
-            scored = [pair for pair in group if pair in self.single]
+            scored = [pair for pair in group if pair in self.by_reference]
             heard = [*self.kept, *(estimate for _, estimate in scored)]
-            is_defined = not silent[heard].any()
             for pair in group:
-                if not is_defined or pair not in scored:
-                    ratios.append(undefined)
+                if pair not in scored or silent[heard].any():
+                    ratios.append(np.full(len(NAMES), np.nan))
                     continue
                 reference, estimate = pair
                 if estimate not in projections:
-                    projections[estimate] = _filtered(sources, self._joint_spectra[estimate])
+                    projections[estimate] = _filtered(sources, self.by_all[estimate])
                 ratios.append(
                     self._ratios(
                         spectra[reference],
                         spectra[estimate],
-                        _filtered(spectra[reference], self._single_spectra[pair]),
+                        _filtered(spectra[reference], self.by_reference[pair]),
                         projections[estimate],
                     )
                 )
-        return np.array(ratios).reshape(-1, len(NAMES)).T
-
-    def _spectra(self, signals: FloatArray) -> ComplexArray:
-        """`(signals, channels, bins)`, long enough for what filters make of a frame."""
-        taps = next(iter(self.joint.values())).shape[-1] if self.joint else 1
-        n_fft = scipy.fft.next_fast_len(signals.shape[-1] + taps - 1, real=True)
-        if n_fft != self._n_fft:
-            self._n_fft = n_fft
-            self._joint_spectra = {
-                estimate: scipy.fft.rfft(filters, n_fft, axis=-1)
-                for estimate, filters in self.joint.items()
-            }
-            self._single_spectra = {
-                pair: scipy.fft.rfft(filters, n_fft, axis=-1)
-                for pair, filters in self.single.items()
-            }
-            # Half a spectrum stands for both halves, but for its ends.
-            self._weights = np.full(n_fft // 2 + 1, 2.0)
-            self._weights[0] = 1
-            if n_fft % 2 == 0:
-                self._weights[-1] = 1
-        return np.asarray(scipy.fft.rfft(signals, n_fft, axis=-1))
+        return np.array(ratios).T
 
     def _ratios(
         self,
@@ -299,7 +281,7 @@ class FrameScorer:
         by_reference: ComplexArray,
         by_all: ComplexArray,
     ) -> FloatArray:
-        """Of spectra: those of the estimate's projections are the last two."""
+        """Of spectra `(channels, bins)`; the last two are the estimate's projections."""
         energy = self._energy(reference)
         return np.array(
             [
@@ -311,8 +293,10 @@ class FrameScorer:
         )
 
     def _energy(self, spectra: ComplexArray) -> float:
-        power = np.square(spectra.real) + np.square(spectra.imag)
-        return float(np.sum(power * self._weights))
+        power = np.sum(np.square(spectra.real) + np.square(spectra.imag), axis=0)
+        # Half a spectrum stands for both halves, but for its ends.
+        ends = power[0] + (power[-1] if self.n_fft % 2 == 0 else 0)
+        return float(2 * np.sum(power) - ends)
 
 
 def _filtered(sources: ComplexArray, filters: ComplexArray) -> ComplexArray:
@@ -377,6 +361,6 @@ def bss_eval(
     first_pass = BssEval(stems, [pairs], signals=len(signals), channels=channels, taps=taps)
     grid = FrameGrid(samples, window_samples, hop_samples)
     first_pass.add(signals)
-    scorer = first_pass.solve()
+    scorer = first_pass.solve(min(window_samples, samples))
     frames = stretches(grid, lambda start, stop: signals[..., start:stop])
     return np.stack([scorer.ratios(each.frame) for each in frames], axis=-1)

@@ -363,7 +363,7 @@ class _BssEval:
         self.first_pass.add(stretch.fresh)
 
     def finished(self) -> dict[str, Values]:
-        scorer = self.first_pass.solve()
+        scorer = self.first_pass.solve(min(self.grid.frame_samples, self.grid.samples))
         frames = np.stack(
             [scorer.ratios(each.frame) for each in stretches(self.grid, self.signals.read)],
             axis=-1,

@@ -77,7 +77,7 @@ class _OneResolution:
     ) -> None:
         self.n_fft, self.hop, window_length = resolution
         self.grid = grid
-        self.references, self.estimates = np.array(pairs).T
+        self.pairs = pairs
         before = (self.n_fft - window_length) // 2
         self.window = np.zeros(self.n_fft)
         self.window[before : before + window_length] = scipy.signal.get_window(
@@ -111,16 +111,18 @@ class _OneResolution:
         power = np.square(spectra.real) + np.square(spectra.imag)
         magnitude = np.sqrt(power + EPSILON)
         level = np.log(magnitude)
-        reference, estimate = self.references, self.estimates
-        # `(pairs, channels, FFTs, bins)` each.
-        terms = (
-            np.square(magnitude[reference] - magnitude[estimate]),
-            np.square(magnitude[reference]),
-            np.abs(level[reference] - level[estimate]),
-            np.ones_like(level[reference]),
-            power[reference],
-        )
-        columns = np.stack([term.sum(axis=(1, 3)) for term in terms])
+        energy = np.square(magnitude).sum(axis=(1, 3))
+        sounding = power.sum(axis=(1, 3))
+        # `(sums, pairs, FFTs)`
+        columns = np.empty((5, len(self.pairs), power.shape[2]))
+        for index, (reference, estimate) in enumerate(self.pairs):
+            difference = magnitude[reference] - magnitude[estimate]
+            columns[0, index] = np.square(difference, out=difference).sum(axis=(0, 2))
+            columns[1, index] = energy[reference]
+            np.subtract(level[reference], level[estimate], out=difference)
+            columns[2, index] = np.abs(difference, out=difference).sum(axis=(0, 2))
+            columns[3, index] = power.shape[1] * power.shape[3]
+            columns[4, index] = sounding[reference]
         self.track += columns.sum(axis=-1)
         centers = self.next_center + self.hop * np.arange(columns.shape[-1])
         self.next_center = int(centers[-1]) + self.hop

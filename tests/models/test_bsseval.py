@@ -239,7 +239,7 @@ def test_how_a_track_is_cut_makes_no_difference_to_a_bit(cuts):
         first_pass = BssEval(2, [[(0, 2), (1, 3)]], signals=4, channels=1, taps=32)
         for start, stop in itertools.pairwise(edges):
             first_pass.add(signals[..., start:stop])
-        return first_pass.solve().ratios(signals[..., RATE : 2 * RATE])
+        return first_pass.solve(RATE).ratios(signals[..., RATE : 2 * RATE])
 
     np.testing.assert_array_equal(ratios([0, *sorted(cuts), 16000]), ratios([0, 16000]))
 
@@ -254,7 +254,7 @@ def test_a_mixture_as_the_estimate_of_all_stems_is_a_group_of_its_own():
     groups = [[(0, 2), (1, 3)], [(0, 4), (1, 4)]]
     first_pass = BssEval(2, groups, signals=5, channels=2, taps=64)
     first_pass.add(signals)
-    scorer = first_pass.solve()
+    scorer = first_pass.solve(RATE)
     ours = np.stack([scorer.ratios(signals[..., i * RATE : (i + 1) * RATE]) for i in (0, 1)], -1)
     mixtures = np.stack([mixture, mixture])
     np.testing.assert_allclose(
