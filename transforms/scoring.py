@@ -20,7 +20,6 @@ from ..models.evaluation.museval_files import museval_name, museval_text
 from ..models.evaluation.plots import over_time_png
 from ..models.evaluation.results import result_files
 from ..models.evaluation.scoring import Reader, TrackScores, score_track
-from ..models.evaluation.settings import EvaluationSettings
 from ..models.evaluation.tables import TrackRecord, record_of
 from ..models.separating import models_of, separated_blocks
 from ..models.separators.by_name import describe
@@ -29,6 +28,7 @@ from .coders import RecordCoder
 from .plain import from_plain, to_plain
 from .records import Track
 from .reporting import ReportProgress, WriteDeadLetters
+from .scoring_settings import EvaluationSettings
 from .steps import GivenUpError, Step, run_step
 from .track_files import TrackFiles
 

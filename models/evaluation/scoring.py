@@ -223,7 +223,7 @@ Values = tuple[FloatArray, FloatArray]
 def _of_stem(name: str, values: Values, index: int, stems: int) -> MeasureScores:
     """Pairs with estimates come first, then those with the mixture."""
     (track, of_mixture), (frames, frames_of_mixture) = (each[index::stems] for each in values)
-    sign = -1 if name in LOWER_IS_BETTER else 1
+    sign = -1.0 if name in LOWER_IS_BETTER else 1.0
     if name in WITHOUT_IMPROVEMENT:
         sign = math.nan
     with np.errstate(invalid="ignore"):  # infinity against infinity is no improvement

@@ -15,10 +15,10 @@ from rich.text import Text
 from ...models.datasets.stem_folders import MOST_NAMED, DatasetError
 from ...models.evaluation.matching import Matched, match, separated_tracks
 from ...models.evaluation.scoring import MEASURES, ScoringSettings
-from ...models.evaluation.settings import EvaluationSettings
 from ...models.evaluation.tables import main_span, title_of
 from ...models.separators.by_name import SeparatorName, describe, fetch, require_usable
 from ...storage import DEAD_LETTERS, OutputTree, Storage, absolute
+from ...transforms.scoring_settings import EvaluationSettings
 from ..job.locations import expanded
 from ..local.cores import available_cores
 from ..local.score_launch import Scored, score_tracks

@@ -7,8 +7,8 @@ from typing import Any
 
 from ...models.evaluation.matching import EvaluationTrack
 from ...models.evaluation.results import JSON
-from ...models.evaluation.settings import EvaluationSettings
 from ...storage import DEAD_LETTERS, OutputTree
+from ...transforms.scoring_settings import EvaluationSettings
 from .track_launch import Show, run_tracks
 
 

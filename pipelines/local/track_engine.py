@@ -8,10 +8,10 @@ import apache_beam as beam
 from ...models.datasets.shards import ShardSettings
 from ...models.datasets.stem_folders import StemTrack
 from ...models.evaluation.matching import EvaluationTrack
-from ...models.evaluation.settings import EvaluationSettings
 from ...storage import DEAD_LETTERS, OutputTree
 from ...transforms.plain import from_plain
 from ...transforms.scoring import ScoreTracks
+from ...transforms.scoring_settings import EvaluationSettings
 from ...transforms.shards import PrepareShards
 from ..outcomes.step_metrics import metrics_by_step
 from .engine import execute, fn_api_options, serve
@@ -26,7 +26,7 @@ KINDS: dict[str, tuple[type, type, Any]] = {
 def run(spec: TrackSpec) -> dict[str, Any]:
     """Run the graph; gives the metrics by step."""
     record, settings, transform = KINDS[spec.kind]
-    tracks = [from_plain(record, plain) for plain in spec.tracks]
+    tracks: list[Any] = [from_plain(record, plain) for plain in spec.tracks]
     pipeline = beam.Pipeline(options=fn_api_options(spec.kind, workers=spec.workers))
     made = transform(
         from_plain(settings, spec.settings),

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from ..separators.by_name import SeparatorName
-from .scoring import ScoringSettings
+from ..models.evaluation.scoring import ScoringSettings
+from ..models.separators.by_name import SeparatorName
 
 
 @dataclass(frozen=True)
