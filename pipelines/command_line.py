@@ -6,18 +6,18 @@ import io
 import json
 import signal
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-import yaml
 
 from ..audio.stem_format import Container
 from ..storage import Access, OutputTree, Storage, absolute
 from .commands import one_file
 from .commands.dataset_command import dataset_app
+from .commands.export_command import export
 from .commands.models_command import models_app
+from .commands.option_values import options_of, pair_of
 from .commands.prepare_command import prepare
 from .commands.running import INTERRUPTED, require_output, run_batch, run_job
 from .commands.told_errors import Commands
@@ -44,6 +44,7 @@ AURALFLOW_NAMES = {"token_normalize_func": lambda name: name.replace("_", "-")}
 app.command("config", context_settings=AURALFLOW_NAMES)(config)
 app.command("train", context_settings=AURALFLOW_NAMES)(train)
 app.command()(prepare)
+app.command()(export)
 USAGE_ERROR = 2
 # What the options of `separate` fill of a job, as messages call it.
 FLAGS = {
@@ -217,7 +218,7 @@ def separate(
         root=root,
         separation={
             "separator": separator,
-            "options": _options_of(option or ()),
+            "options": options_of(option or ()),
             "recipe": recipe,
             "device": device,
             "part_seconds": part_seconds,
@@ -472,25 +473,8 @@ def demo(
 
 
 def _load(path: str, overrides: list[str] | None, templates: list[str] | None) -> JobConfig:
-    values = dict(_pair(each, "--template") for each in templates or ())
+    values = dict(pair_of(each, "--template") for each in templates or ())
     return load_job(path, overrides=overrides or (), templates=values)
-
-
-def _options_of(pairs: Iterable[str]) -> dict[str, Any]:
-    try:
-        return {
-            name: yaml.safe_load(value)
-            for name, value in (_pair(each, "--option") for each in pairs)
-        }
-    except yaml.YAMLError as error:
-        raise JobFileError(f"--option: the value is no YAML: {error}") from error
-
-
-def _pair(text: str, flag: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise JobFileError(f"{flag} {text}: write it as NAME=value")
-    return name, value
 
 
 def main() -> None:
