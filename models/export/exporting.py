@@ -21,6 +21,8 @@ from .separator_model import SeparatorModel, model_of
 from .torch_export import is_recurrent, save_exported
 
 Format = Literal["torchscript", "torch-export"]
+# Of other people's networks: tests/models/test_export.py shows that they don't compile.
+OTHERS_CODE = ("demucs", "umx")
 FORMAT_FILES: dict[Format, str] = {"torchscript": MODEL_FILE, "torch-export": "model.pt2"}
 
 
@@ -146,6 +148,12 @@ def exportable(name: SeparatorName) -> TorchSeparator:
     ModelError
         it is something else, or can't be loaded
     """
+    kind = name.name.partition(":")[0]
+    if kind in OTHERS_CODE:
+        raise ModelError(
+            f"{name.name}: TorchScript does not compile its code, and torch.export would fix it to "
+            "one length: export what you trained, or a class of your own"
+        )
     if describe((name,)).effect == "labels":
         raise ModelError(f"{name.name}: is a model package already, one that gives labels: copy it")
     members = load((name,))

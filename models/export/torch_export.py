@@ -60,7 +60,7 @@ def is_recurrent(model: nn.Module) -> bool:
 def _save(model: SeparatorModel, samples: int, path: Path, name: str, *, is_dynamic: bool) -> None:
     length = ({1: torch.export.Dim.DYNAMIC},) if is_dynamic else None
     example = torch.zeros(model.channels, samples)
-    with _quiet():
+    with _quiet(), torch.no_grad():
         program = torch.export.export(model, (example,), dynamic_shapes=length)
         torch.export.save(program, path)
     odd = (samples // 3, samples - 1, samples + 1, 2 * samples) if is_dynamic else ()
@@ -70,7 +70,7 @@ def _save(model: SeparatorModel, samples: int, path: Path, name: str, *, is_dyna
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """What torch tells of lengths that it can't leave open is told by the caller."""
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,6 +1,7 @@
 """Packages that are exported: what they give is what their separators give."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from demucs_models import tiny_demucs, tiny_hdemucs, tiny_htdemucs
 from model_packages import Loudness, Volume, write_package
 from separators_to_export import RATE
 from toy_training import write_network
@@ -15,12 +17,17 @@ from toy_training import write_network
 import beamsplitter
 from beamsplitter.models.export.exporting import Exported, export_separator
 from beamsplitter.models.export.package_words import Words
+from beamsplitter.models.export.scripting import scripted
+from beamsplitter.models.export.separator_model import model_of
 from beamsplitter.models.networks.by_settings import make_model
+from beamsplitter.models.networks.open_unmix import OpenUnmix, Targets
 from beamsplitter.models.packages.metadata import problems
 from beamsplitter.models.packages.torchscript import load_torchscript
 from beamsplitter.models.packages.trained import read_network, save_trained
 from beamsplitter.models.separators.base import ModelError
 from beamsplitter.models.separators.by_name import SeparatorName, describe
+from beamsplitter.models.separators.demucs import DemucsSeparator
+from beamsplitter.models.separators.open_unmix import MUSIC, OpenUnmixSeparator
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
@@ -207,6 +214,8 @@ def test_a_package_normalises_by_what_it_is_given(tmp_path: Path) -> None:
         ("separators_to_export:Changing", "changing: as it was written, it gives something else"),
         ("separators_to_export:Nothing", "Nothing is no Separator"),
         ("no-such-thing", "no separator has this name"),
+        ("demucs:htdemucs", "demucs:htdemucs: TorchScript does not compile its code"),
+        ("umx:umxhq", "umx:umxhq: TorchScript does not compile its code"),
     ],
 )
 def test_what_cannot_be_exported_is_told_and_nothing_is_left(
@@ -217,6 +226,21 @@ def test_what_cannot_be_exported_is_told_and_nothing_is_left(
         export(separator, tmp_path / "package", formats=formats)
     assert "\n" not in str(caught.value)
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("network", [tiny_htdemucs, tiny_hdemucs, tiny_demucs])
+def test_demucs_does_not_compile(network: Callable[[], torch.nn.Module]) -> None:
+    model = model_of(DemucsSeparator("tiny", network()))
+    with pytest.raises(ModelError, match="TorchScript can't compile it"):
+        scripted(model, "tiny")
+
+
+def test_open_unmix_does_not_compile() -> None:
+    network = OpenUnmix(channels=2, bins=2049, used_bins=9, hidden_size=4)
+    targets = Targets({"vocals": network, "drums": network})
+    model = model_of(OpenUnmixSeparator("tiny", MUSIC, targets, 1))
+    with pytest.raises(ModelError, match="TorchScript can't compile it"):
+        scripted(model, "tiny")
 
 
 def test_packages_are_none_to_export(tmp_path: Path) -> None:
