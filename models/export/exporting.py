@@ -103,9 +103,8 @@ def export_separator(
                 "which there are many: --format torch-export does so"
             )
     metadata = metadata_of(name, separator, model.channels, words or Words())
-    _, message = validate_metadata(metadata)
-    wrong = problems(metadata, strict=False) or [message] * (message != "success! :)")
-    if wrong:
+    is_valid, message = validate_metadata(metadata)
+    if wrong := [message] * (not is_valid) or problems(metadata, strict=False):
         raise ModelError(f"{name.name}: {FILE_NAME} would be wrong: {'; '.join(wrong)}")
     examples = separate_examples(name, separator, model.channels)
     folder.parent.mkdir(parents=True, exist_ok=True)
