@@ -59,8 +59,10 @@ $(VENV)/.installed-train: $(VENV)/.installed
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train]"
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-dev: $(VENV)/.installed tests/oracles.txt
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@# Compiled where it is installed: without a C compiler its tests are skipped.
 	-$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable ".[perceptual]"
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --no-deps --upgrade \
+		--target $(VENV)/oracles --requirement tests/oracles.txt
 	touch $@

@@ -11,5 +11,6 @@ setup(
     package_data={
         "beamsplitter": ["py.typed", "CHANGELOG.md", "job-configs/*.yaml"],
         "beamsplitter.models": ["registry.yaml"],
+        "beamsplitter.models.export": ["metadata-schema.json", "torch-1.9-operators.txt"],
     },
 )

@@ -15,10 +15,15 @@ for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+# Where `make .venv/.installed-dev` puts museval: see tests/oracles.txt.
+sys.path.append(str(Path(sys.prefix, "oracles")))
 
 import museval
 import numpy as np

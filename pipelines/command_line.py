@@ -16,8 +16,9 @@ from ..storage import Access, OutputTree, Storage, absolute
 from .commands import one_file
 from .commands.dataset_command import dataset_app
 from .commands.evaluate_command import evaluate
+from .commands.export_command import export
 from .commands.models_command import models_app
-from .commands.pairs import pair, separator_options
+from .commands.option_values import options_of, pair_of
 from .commands.prepare_command import prepare
 from .commands.running import INTERRUPTED, require_output, run_batch, run_job
 from .commands.told_errors import Commands
@@ -45,6 +46,7 @@ app.command("config", context_settings=AURALFLOW_NAMES)(config)
 app.command("train", context_settings=AURALFLOW_NAMES)(train)
 app.command()(prepare)
 app.command()(evaluate)
+app.command()(export)
 USAGE_ERROR = 2
 # What the options of `separate` fill of a job, as messages call it.
 FLAGS = {
@@ -218,7 +220,7 @@ def separate(
         root=root,
         separation={
             "separator": separator,
-            "options": separator_options(option or ()),
+            "options": options_of(option or ()),
             "recipe": recipe,
             "device": device,
             "part_seconds": part_seconds,
@@ -473,7 +475,7 @@ def demo(
 
 
 def _load(path: str, overrides: list[str] | None, templates: list[str] | None) -> JobConfig:
-    values = dict(pair(each, "--template") for each in templates or ())
+    values = dict(pair_of(each, "--template") for each in templates or ())
     return load_job(path, overrides=overrides or (), templates=values)
 
 

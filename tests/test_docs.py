@@ -20,7 +20,13 @@ from pydantic import BaseModel
 from beamsplitter.models import model_cache, model_registry
 from beamsplitter.models.networks.by_settings import make_model
 from beamsplitter.models.networks.settings import SETTINGS as NETWORKS
-from beamsplitter.models.packages.trained import NETWORK_FILE, WEIGHTS_FILE
+from beamsplitter.models.networks.settings import network_settings
+from beamsplitter.models.packages.trained import (
+    NETWORK_FILE,
+    WEIGHTS_FILE,
+    save_trained,
+    write_json,
+)
 from beamsplitter.models.separators.by_name import EXTRAS, KINDS, SeparatorName, describe
 from beamsplitter.models.separators.demucs import RELEASES, SAMPLE_RATE
 from beamsplitter.models.separators.harmonic_percussive import HarmonicPercussiveOptions
@@ -165,6 +171,30 @@ def test_the_page_on_training_runs(write_audio: WriteAudio, tmp_path: Path) -> N
     assert [each["epoch"] for each in record["epochs"]] == [1, 2]
     stems = {path.stem for path in (tmp_path / "out" / "song").glob("*.flac")}
     assert stems == {"vocals", "residual"}
+
+
+def test_the_page_on_exporting_runs(write_audio: WriteAudio, tmp_path: Path) -> None:
+    write_audio("song.wav", seconds=3, sample_rate=48000, channels=2)
+    settings = network_settings(
+        {"model_type": "BandNet", "targets": ["vocals"], "hidden_size": 8, "num_bands": 8}
+    )
+    (tmp_path / "vocals-net").mkdir()
+    write_json(tmp_path / "vocals-net" / NETWORK_FILE, settings.model_dump(mode="json"))
+    save_trained(tmp_path / "vocals-net", make_model(settings))
+    page = (DOCS / "exporting.md").read_text()
+    codes = blocks_of(page, "python")
+    for code in codes:
+        (tmp_path / code.splitlines()[0].removeprefix("# ")).write_text(code)
+    for commands in blocks_of(page, ""):
+        told_by(commands, tmp_path)
+    files = {path.name for path in (tmp_path / "vocals-package").iterdir()}
+    assert files == {"model.pt", "metadata.json", "README.md"}
+    assert {path.stem for path in (tmp_path / "out/song").glob("*.flac")} == {"vocals", "residual"}
+    mixture = read(tmp_path / "song.wav")
+    boosted = read(tmp_path / "out-boosted/song/boosted.flac")
+    np.testing.assert_allclose(boosted, (2 * mixture).clip(-1, 1), atol=1e-3)
+    labels = json.loads((tmp_path / "out-labels/song/labels.json").read_text())
+    assert [each["label"] for each in labels] == ["loud"] * 3
 
 
 def test_the_recipe_of_the_compact_network_is_told() -> None:

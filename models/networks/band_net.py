@@ -6,19 +6,13 @@ recurrence. What was tried beside it: `docs/compact-network.md`.
 
 import itertools
 import math
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from .mask_model import MaskEstimate
 from .settings import BandNetSettings
-
-# Of a mean magnitude: below it all is silence, whatever the gain.
-QUIETEST = 1e-20
-# Makes quiet bins count beside loud ones.
-COMPRESSION = 0.3
-# Of the mean magnitude: bins below it look alike, and have finite gradients.
-FLOOR = 1e-6
 
 
 def band_edges(bins: int, bands: int, sample_rate: int) -> list[int]:
@@ -76,7 +70,7 @@ class BandFeatures(nn.Module):
 
     def forward(self, spectra: Tensor) -> Tensor:
         """`(batch, frames, bins, per_bin)` to `(batch, frames, bands, features)`."""
-        padded = nn.functional.pad(spectra, (0, 0, 0, 1))
+        padded = torch.constant_pad_nd(spectra, [0, 0, 0, 1])
         bands = padded[:, :, self.bins_of_bands].flatten(3)
         return torch.einsum("btki,kif->btkf", bands, self.weight) + self.bias
 
@@ -94,9 +88,16 @@ class BandNet(nn.Module):
         of the spectrogram and the sizes of the layers
     """
 
+    # Of a mean magnitude: below it all is silence, whatever the gain.
+    QUIETEST: Final = 1e-20
+    # Makes quiet bins count beside loud ones.
+    COMPRESSION: Final = 0.3
+    # Of the mean magnitude: bins below it look alike, and have finite gradients.
+    FLOOR: Final = 1e-6
+
     def __init__(self, settings: BandNetSettings) -> None:
         super().__init__()
-        self.outputs = (settings.bins, len(settings.targets), settings.num_channels)
+        self.targets = len(settings.targets)
         bands = min(settings.num_bands, settings.bins)
         edges = band_edges(settings.bins, bands, settings.sample_rate)
         hidden = settings.hidden_size
@@ -108,7 +109,7 @@ class BandNet(nn.Module):
         )
         self.decoder = nn.Linear(2 * hidden, hidden)
         self.decoder_norm = nn.LayerNorm(hidden)
-        self.masks = nn.Linear(hidden, math.prod(self.outputs))
+        self.masks = nn.Linear(hidden, settings.bins * self.targets * settings.num_channels)
 
     def forward(self, spectrograms: Tensor) -> MaskEstimate:
         """Estimate the masks.
@@ -123,12 +124,14 @@ class BandNet(nn.Module):
         `masks`: float32 `(batch, targets, channels, bins, frames)`, in [0, 1]
         """
         magnitudes = spectrograms.abs()
-        level = magnitudes.mean(dim=(1, 2, 3), keepdim=True).clamp(min=QUIETEST)
-        spectra = (magnitudes / level + FLOOR).pow(COMPRESSION).permute(0, 3, 2, 1)
+        batch, channels, bins, frames = magnitudes.shape
+        level = magnitudes.mean(dim=(1, 2, 3), keepdim=True).clamp(min=self.QUIETEST)
+        spectra = (magnitudes / level + self.FLOOR).pow(self.COMPRESSION).permute(0, 3, 2, 1)
         bands = torch.relu(self.bands(spectra)).flatten(2)
         encoded = torch.tanh(self.encoder_norm(self.encoder(bands)))
         recurrent, _ = self.recurrence(encoded)
         both = torch.cat([encoded, recurrent], dim=-1)
         decoded = torch.relu(self.decoder_norm(self.decoder(both)))
-        masks = torch.sigmoid(self.masks(decoded)).unflatten(-1, self.outputs)
+        masks = torch.sigmoid(self.masks(decoded))
+        masks = masks.reshape(batch, frames, bins, self.targets, channels)
         return MaskEstimate(masks.permute(0, 3, 4, 2, 1))

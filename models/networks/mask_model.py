@@ -1,4 +1,8 @@
-"""From a waveform to stems, by a network that estimates masks of a spectrogram."""
+"""From a waveform to stems, by a network that estimates masks of a spectrogram.
+
+Here and in the networks stands what TorchScript compiles, by operators that torch 1.9 has: that is
+what Audacity runs. So `constant_pad_nd` goes before `pad`, and `reshape` before `unflatten`.
+"""
 
 from typing import NamedTuple
 
@@ -41,6 +45,9 @@ class MaskModel(nn.Module):
         super().__init__()
         self.settings = settings
         self.network = network
+        self.n_fft = settings.num_fft
+        self.hop_length = settings.hop_length
+        self.window_size = settings.window_size
         self.register_buffer("window", torch.hann_window(settings.window_size), persistent=False)
 
     def spectrograms(self, waveforms: Tensor) -> Tensor:
@@ -48,31 +55,23 @@ class MaskModel(nn.Module):
 
         There are `samples / hop_length + 1` frames, rounded up.
         """
-        settings = self.settings
-        missing = -waveforms.shape[-1] % settings.hop_length
-        rows = nn.functional.pad(waveforms, (0, missing)).flatten(0, -2)
-        spectrograms = torch.stft(
-            rows,
-            settings.num_fft,
-            settings.hop_length,
-            settings.window_size,
-            self.window,
-            pad_mode="constant",
-            return_complex=True,
+        missing = -waveforms.shape[-1] % self.hop_length
+        half = self.n_fft // 2
+        rows = torch.constant_pad_nd(waveforms, [half, half + missing]).flatten(0, -2)
+        # The operator itself: what torch.stft makes of it, TorchScript of torch 1.9 can't read.
+        spectrograms = torch.ops.aten.stft(
+            rows, self.n_fft, self.hop_length, self.window_size, self.window, False, True, True
         )
-        return spectrograms.reshape(*waveforms.shape[:-1], *spectrograms.shape[-2:])
+        bins, frames = spectrograms.shape[-2], spectrograms.shape[-1]
+        # TorchScript can't unpack a shape.
+        return spectrograms.reshape(waveforms.shape[0:-1] + (bins, frames))  # noqa: RUF005
 
     def waveforms(self, spectrograms: Tensor, samples: int) -> Tensor:
         """The inverse of `spectrograms`: `(…, samples)`."""
-        settings = self.settings
         rows = torch.istft(
-            spectrograms.flatten(0, -3),
-            settings.num_fft,
-            settings.hop_length,
-            settings.window_size,
-            self.window,
+            spectrograms.flatten(0, -3), self.n_fft, self.hop_length, self.window_size, self.window
         )
-        return rows[:, :samples].reshape(*spectrograms.shape[:-2], samples)
+        return rows[:, 0:samples].reshape(spectrograms.shape[0:-2] + (samples,))  # noqa: RUF005
 
     def forward(self, waveforms: Tensor) -> Tensor:
         """The targets in mixtures.

@@ -4,7 +4,7 @@ They have its layers, with its faults repaired: docs/networks.md has both.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +18,25 @@ LEAST_SIZE = 2**DEPTH
 LSTM_DROPOUT = 0.3
 # Below this, -240 dB, magnitudes are of silence.
 LEAST_MAGNITUDE = 1e-12
-# Of a natural logarithm of a deviation, so that its square stays finite.
-MOST_LOG_DEVIATION = 10.0
+
+
+def hardtanh_from_0(outputs: Tensor) -> Tensor:
+    """Cut to [0, 1]."""
+    return nn.functional.hardtanh(outputs, 0.0, 1.0)
+
+
+def softmax_with_rest(outputs: Tensor) -> Tensor:
+    """Over the targets and the rest, whose output is 0: over one target it would be 1."""
+    with_rest = torch.cat([outputs, torch.zeros_like(outputs[:, :1])], dim=1)
+    return torch.softmax(with_rest, dim=1)[:, :-1]
+
 
 MASK_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
-    "hardtanh": lambda outputs: nn.functional.hardtanh(outputs, 0.0, 1.0),
+    "hardtanh": hardtanh_from_0,
     "tanh": torch.tanh,
-    # Over the targets and what is left of them, whose output is 0: over one alone it would be 1.
-    "softmax": lambda outputs: torch.softmax(
-        torch.cat([outputs, torch.zeros_like(outputs[:, :1])], dim=1), dim=1
-    )[:, :-1],
+    "softmax": softmax_with_rest,
     "prelu": torch.relu,  # a mask ends at 0: a slope below it would never learn
     "selu": nn.functional.selu,
     "elu": nn.functional.elu,
@@ -129,6 +136,7 @@ class SpectrogramNetVAE(UNet):
         super().__init__(settings, VariationalBottleneck(settings))
 
 
+@torch.jit.unused  # TorchScript separates, and does not train.
 def without_lessons_of_silence(estimate: MaskEstimate, magnitudes: Tensor) -> MaskEstimate:
     """The same, with gradients of 0 for silent items.
 
@@ -178,7 +186,7 @@ class Up(nn.Module):
 
     def forward(self, features: Tensor, skip: Tensor) -> Tensor:
         """Features of the size of `skip`, which is 2 n or 2 n + 1 for n of `features`."""
-        bins, frames = skip.shape[-2:]
+        bins, frames = skip.shape[-2], skip.shape[-1]
         doubled = self.norm(self.up_convolution(features)[..., :bins, :frames])
         upper: Tensor = self.dropout(self.convolutions(torch.cat([doubled, skip], dim=1)))
         return upper
@@ -240,14 +248,14 @@ class RecurrentBottleneck(nn.Module):
         if self.is_over_time:
             features = features.transpose(2, 3)
         missing = -features.shape[3] % self.width
-        features = nn.functional.pad(features, (0, missing))
+        features = torch.constant_pad_nd(features, [0, missing])
         batch, channels, steps, size = features.shape
         windows = features.reshape(batch, channels, steps, size // self.width, self.width)
         return windows.permute(0, 3, 2, 1, 4).reshape(-1, steps, self.features)
 
     def unfold(self, sequences: Tensor, like: Tensor) -> Tensor:
         """The inverse of `fold`, with twice the channels of `like`."""
-        batch, channels = like.shape[:2]
+        batch, channels = like.shape[0], like.shape[1]
         steps = sequences.shape[1]
         windows = sequences.reshape(batch, -1, steps, 2 * channels, self.width)
         features = windows.permute(0, 3, 2, 1, 4).flatten(3)
@@ -259,6 +267,9 @@ class RecurrentBottleneck(nn.Module):
 class VariationalBottleneck(RecurrentBottleneck):
     """The LSTM of latent variables: drawn in training, else the means of their distributions."""
 
+    # Of a natural logarithm, so that the square of a deviation stays finite.
+    MOST_LOG_DEVIATION: Final = 10.0
+
     def __init__(self, settings: VariationalNetSettings) -> None:
         super().__init__(settings)
         self.mean = nn.Linear(self.features, self.features)
@@ -269,7 +280,7 @@ class VariationalBottleneck(RecurrentBottleneck):
         sequences = self.fold(features)
         mean = self.mean(sequences)
         log_deviation = self.log_deviation(sequences)
-        deviation = log_deviation.clamp(-MOST_LOG_DEVIATION, MOST_LOG_DEVIATION).exp()
+        deviation = log_deviation.clamp(-self.MOST_LOG_DEVIATION, self.MOST_LOG_DEVIATION).exp()
         drawn = mean + deviation * torch.randn_like(mean) if self.training else mean
         return Latent(self.unfold(self.decode(drawn), features), mean, deviation)
 
@@ -301,8 +312,8 @@ class OutputNorm(nn.Module):
         return (outputs - self.centre) * self.scale
 
 
-def padded(spectrograms: Tensor) -> Tensor:
-    """At least `LEAST_SIZE` bins and frames, with zeros behind the last."""
-    bins, frames = spectrograms.shape[-2:]
-    missing = (0, max(0, LEAST_SIZE - frames), 0, max(0, LEAST_SIZE - bins))
-    return nn.functional.pad(spectrograms, missing)
+def padded(spectrograms: Tensor, least_size: int = LEAST_SIZE) -> Tensor:
+    """At least `least_size` bins and frames, with zeros behind the last."""
+    bins, frames = spectrograms.shape[-2], spectrograms.shape[-1]
+    missing = [0, max(0, least_size - frames), 0, max(0, least_size - bins)]
+    return torch.constant_pad_nd(spectrograms, missing)

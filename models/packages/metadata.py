@@ -15,7 +15,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PositiveInt,
     ValidationError,
+    model_validator,
 )
 
 from ..separators.base import ModelError
@@ -40,6 +42,25 @@ def _all_different(tags: list[str]) -> list[str]:
     return tags
 
 
+class OriginalSeparator(BaseModel):
+    """How the separator is run that a package was made of; Audacity does not look at it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stems: tuple[str, ...] = Field(min_length=1)
+    block_seconds: float = Field(ge=0.1, le=600)
+    context_seconds: float = Field(ge=0)
+    overlap: float = Field(ge=0, lt=1)
+    # The shortest block that it takes, and the step to the next, in samples: see `BlockLengths`.
+    block_lengths: tuple[PositiveInt, PositiveInt] | None = None
+
+    @model_validator(mode="after")
+    def _something_is_left_of_a_block(self) -> "OriginalSeparator":
+        if 4 * self.context_seconds > self.block_seconds:
+            raise ValueError("context_seconds can be at most a quarter of block_seconds")
+        return self
+
+
 class PackageMetadata(BaseModel):
     """What is needed to run a package, and what is there to show; other keys are ignored."""
 
@@ -55,6 +76,21 @@ class PackageMetadata(BaseModel):
     short_description: str = ""
     long_description: str = ""
     tags: tuple[str, ...] = ()
+    beamsplitter: OriginalSeparator | None = None
+
+    @model_validator(mode="after")
+    def _labels_are_channels_of_stems(self) -> "PackageMetadata":
+        if self.beamsplitter and len(self.labels) % len(self.beamsplitter.stems):
+            raise ValueError(
+                f"labels: {len(self.labels)} are no multiple of the stems of beamsplitter.stems, "
+                f"of which there are {len(self.beamsplitter.stems)}"
+            )
+        return self
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """What the labels name: of a separator with several channels, one for each channel."""
+        return self.beamsplitter.stems if self.beamsplitter else self.labels
 
 
 class PublishedMetadata(BaseModel):

@@ -25,6 +25,8 @@ COMPARISONS = {
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Max": max,
     "Min": min,
+    "max": max,
+    "min": min,
     "Mod": operator.mod,
     "PythonMod": operator.mod,
     "FloorDiv": operator.floordiv,

@@ -68,7 +68,7 @@ def load_torchscript(path: Path, package: str) -> TorchScriptModel:
             f"{package}: {path.name} is no TorchScript model that torch {torch.__version__} can "
             f"read ({reason}): export it again"
         ) from error
-    for node in _nodes(graph):
+    for node in nodes_of(graph):
         if node.kind() in REFUSED or node.kind().split("::")[0] not in NAMESPACES:
             raise ModelError(
                 f"{package}: {path.name} uses {node.kind()}, which a package may not use"
@@ -94,10 +94,11 @@ def _refuse_code_that_loading_runs(path: Path, package: str) -> None:
         )
 
 
-def _nodes(block: Any) -> Iterator[Any]:
+def nodes_of(block: Any) -> Iterator[Any]:
+    """The nodes of a graph of TorchScript, and those of the blocks and graphs in it."""
     for node in block.nodes():
         yield node
         for inner in node.blocks():
-            yield from _nodes(inner)
+            yield from nodes_of(inner)
         if node.hasAttribute("Subgraph"):
-            yield from _nodes(node.g("Subgraph"))
+            yield from nodes_of(node.g("Subgraph"))

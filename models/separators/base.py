@@ -166,9 +166,10 @@ class TorchSeparator(Separator):
     def __init__(self, module: "torch.nn.Module") -> None:
         self.module = module.eval()
 
-    @abstractmethod
     def forward(self, blocks: "torch.Tensor") -> "torch.Tensor":
         """Separate a batch; gradients are off, and the module is on the device of the blocks.
+
+        Subclasses define it where the module takes, or gives, something else.
 
         Parameters
         ----------
@@ -179,6 +180,8 @@ class TorchSeparator(Separator):
         -------
         `(batch, stems, channels, samples)`
         """
+        stems: torch.Tensor = self.module(blocks)
+        return stems
 
     def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
         """Separate one block, on the device of the module."""

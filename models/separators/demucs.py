@@ -172,21 +172,6 @@ class DemucsSeparator(TorchSeparator):
             least = network.valid_length(1)
             self.block_lengths = BlockLengths(least, network.valid_length(least + 1) - least)
 
-    def forward(self, blocks: "torch.Tensor") -> "torch.Tensor":
-        """Separate a batch.
-
-        Parameters
-        ----------
-        blocks
-            float32 `(batch, channels, samples)`, normalised
-
-        Returns
-        -------
-        float32 `(batch, stems, channels, samples)`
-        """
-        stems: torch.Tensor = self.module(blocks)
-        return stems
-
 
 def load_network(path: Path) -> "torch.nn.Module":
     """Load one network of demucs, without running what its file may contain.

@@ -27,6 +27,7 @@ from ..packages.trained import (
     read_network,
 )
 from .base import RESIDUAL, Description, Member, ModelError, TorchSeparator, alone
+from .blocks import BlockLengths
 from .options import parse_options
 from .trained import Trained, trained_options
 
@@ -73,6 +74,20 @@ class PackageOptions(BaseModel):
         return self.context_seconds
 
 
+def package_options(options: Mapping[str, object], metadata: PackageMetadata) -> PackageOptions:
+    """What is given, over what suits the separator that the package was made of, if it was.
+
+    Raises
+    ------
+    ValueError
+        an option is wrong
+    """
+    fitting: dict[str, object] = {}
+    if metadata.beamsplitter and "block_seconds" not in options:
+        fitting = metadata.beamsplitter.model_dump(include={"block_seconds", "context_seconds"})
+    return parse_options(PackageOptions, {**fitting, **options})
+
+
 @dataclass(frozen=True)
 class Label:
     """A label of a stretch of a recording, in seconds from its start."""
@@ -102,11 +117,11 @@ def describe(address: str, options: Mapping[str, object]) -> Description:
     folder = fetch_package(address)
     if (folder / WEIGHTS_FILE).is_file():
         return _describe_trained(folder, address, options)
-    settings = parse_options(PackageOptions, options)
     metadata = read_metadata(folder / FILE_NAME, address)
+    settings = package_options(options, metadata)
     gives_stems = metadata.effect_type == "waveform-to-waveform"
     return Description(
-        stems=stem_names(metadata.labels) if gives_stems else (),
+        stems=stem_names(metadata.stems) if gives_stems else (),
         effect="stems" if gives_stems else "labels",
         sample_rates=(metadata.sample_rate,),
         context_s=settings.block_seconds,
@@ -151,8 +166,8 @@ def load(address: str, options: Mapping[str, object]) -> tuple[Member, ...]:
         fitting = trained_options(options, model.settings)
         stems = stem_names(model.settings.targets)
         return alone(Trained(address, model, fitting, stems))
-    settings = parse_options(PackageOptions, options)
     metadata, module = _load_model(address)
+    settings = package_options(options, metadata)
     if metadata.effect_type != "waveform-to-waveform":
         raise ModelError(
             f"{address} gives labels ({metadata.effect_type}), no stems: load it with load_labeler"
@@ -175,8 +190,8 @@ def load_labeler(address: str, options: Mapping[str, object]) -> "Labeler":
     ValueError
         an option is wrong
     """
-    settings = parse_options(PackageOptions, options)
     metadata, module = _load_model(address)
+    settings = package_options(options, metadata)
     if metadata.effect_type != "waveform-to-labels":
         raise ModelError(
             f"{address} gives stems ({metadata.effect_type}), no labels: load it with load"
@@ -189,7 +204,8 @@ class PackageSeparator(TorchSeparator):
 
     Row i of its output is the stem of label i, the same for all channels that it was made of; rows
     without a label are ignored. A model for one channel gets each channel on its own, a model for
-    several gets one or two, and more channels in pairs.
+    several gets one or two, and more channels in pairs. Of a separator for several channels that
+    was exported here, each stem has a row for each of them.
 
     Parameters
     ----------
@@ -212,13 +228,19 @@ class PackageSeparator(TorchSeparator):
     ) -> None:
         super().__init__(module)
         self.name = address
-        self.stems = stem_names(metadata.labels)
+        self.stems = stem_names(metadata.stems)
         self.sample_rate = metadata.sample_rate
         self.block_samples = round(settings.block_seconds * metadata.sample_rate)
         self.context_samples = round(settings.context_s * metadata.sample_rate)
         self._downmixes = settings.downmix and not metadata.multichannel
+        self._rows_of_stem = len(metadata.labels) // len(metadata.stems)
         self._group = 2 if metadata.multichannel else 1
         self.channels = None if metadata.multichannel or self._downmixes else 1
+        if original := metadata.beamsplitter:
+            self.overlap = original.overlap
+            self.block_lengths = original.block_lengths and BlockLengths(*original.block_lengths)
+        if self._rows_of_stem > 1:
+            self._group = self.channels = self._rows_of_stem
         self._require_fitting_blocks()
 
     def _require_fitting_blocks(self) -> None:
@@ -228,7 +250,7 @@ class PackageSeparator(TorchSeparator):
         if not isinstance(self.module, ExportedModel):
             return
         limits = self.module.limits
-        if self._group == 2 and limits.complaint((1, self.block_samples)):
+        if self.channels is None and self._group == 2 and limits.complaint((1, self.block_samples)):
             self.channels = 2
         complaint = limits.complaint((self.channels or 1, self.block_samples))
         if complaint is None:
@@ -259,7 +281,7 @@ class PackageSeparator(TorchSeparator):
         return torch.cat(stems, dim=2)
 
     def _rows(self, block: "torch.Tensor") -> "torch.Tensor":
-        """The stems of a block `(channels, samples)`: `(stems, 1, samples)`."""
+        """The stems of a block `(channels, samples)`: `(stems, 1 or channels, samples)`."""
         rows = _run(self.module, block, self.name)
         if not _is_tensor(rows, axes=2):
             raise ModelError(f"{self.name}: its model gave {_kind_of(rows)}, not (stems, samples)")
@@ -269,17 +291,18 @@ class PackageSeparator(TorchSeparator):
                 "waveforms of float32, or another real floating-point type, with 1 as full scale: "
                 "convert them in the model, and export it again"
             )
-        if rows.shape[0] < len(self.stems):
+        named = len(self.stems) * self._rows_of_stem
+        if rows.shape[0] < named:
             raise ModelError(
                 f"{self.name}: its model gave {rows.shape[0]} stems, and its metadata names "
-                f"{len(self.stems)}: {', '.join(self.stems)}"
+                f"{named}: {', '.join(self.stems)}"
             )
         if rows.shape[1] != block.shape[1]:
             raise ModelError(
                 f"{self.name}: its model turned {block.shape[1]} samples into {rows.shape[1]}; "
                 "a separator has to keep the length"
             )
-        return rows[: len(self.stems), None].float()
+        return rows[:named].unflatten(0, (len(self.stems), -1)).float()
 
 
 class Labeler:

@@ -10,8 +10,6 @@ from .base import TorchSeparator
 from .options import parse_options
 
 if TYPE_CHECKING:
-    import torch
-
     from ..networks.mask_model import MaskModel
 
 
@@ -70,8 +68,3 @@ class Trained(TorchSeparator):
         self.channels = settings.num_channels
         self.block_samples = round(options.block_seconds * settings.sample_rate)
         self.context_samples = round(options.context_seconds * settings.sample_rate)
-
-    def forward(self, blocks: "torch.Tensor") -> "torch.Tensor":
-        """The stems of a batch: `(batch, stems, channels, samples)`."""
-        stems: torch.Tensor = self.module(blocks)
-        return stems

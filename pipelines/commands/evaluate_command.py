@@ -22,7 +22,7 @@ from ...transforms.scoring_settings import EvaluationSettings
 from ..job.locations import expanded
 from ..local.cores import available_cores
 from ..local.score_launch import Scored, score_tracks
-from .pairs import pair, separator_options
+from .option_values import options_of, pair_of
 from .running import INTERRUPTED
 from .tables import table_console
 from .track_progress import shown_tracks
@@ -100,9 +100,9 @@ def evaluate(
         frame_s=frame_s,
         hop_s=frame_s if hop_s is None else hop_s,
     )
-    names = dict(pair(each, "--name") for each in name or ())
+    names = dict(pair_of(each, "--name") for each in name or ())
     tracks = list_stem_tracks(absolute(expanded(references)), storage)
-    by_label = _separators(separators or (), separator_options(option or ()), device)
+    by_label = _separators(separators or (), options_of(option or ()), device)
     systems = [
         match(label, tracks, list_stem_tracks(absolute(expanded(folder)), storage), names=names)
         for label, folder in map(_labelled, estimates or ())

@@ -2,13 +2,13 @@
 
 import itertools
 
-import museval
 import numpy as np
 import pytest
 import soundfile
 from audio_files import recording
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import museval
 
 from beamsplitter.audio.synthesis import synthesize_song
 from beamsplitter.models.evaluation.bsseval import BssEval, bss_eval

@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import museval
 import numpy as np
 import pyarrow.parquet
 import pytest
 import soundfile
 import torch
 from conftest import dead_letters
+from oracles import museval
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 from typer.testing import CliRunner
 
