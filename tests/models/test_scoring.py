@@ -109,6 +109,9 @@ def test_bsseval_is_that_of_whole_signals(frames):
             ours = scores[stem].measures[name]
             assert ours.frames == pytest.approx(expected[i, j], abs=1e-6)
             assert ours.track == pytest.approx(np.median(expected[i, j]), abs=1e-6)
+            if name == "sar":  # a mixture has no artefacts
+                assert np.isnan([ours.track_improvement, *ours.frames_improvement]).all()
+                continue
             improvement = expected[i, j] - of_mixture[i, j]
             assert ours.frames_improvement == pytest.approx(improvement, abs=1e-6)
             medians = np.median(expected[i, j]) - np.median(of_mixture[i, j])
@@ -138,7 +141,7 @@ def test_spectral_distance_is_that_of_whole_signals_and_improves_downwards():
 
 def test_without_a_mixture_it_is_the_sum_of_the_references():
     total = np.sum(list(REFERENCES.values()), axis=0, dtype=np.float64)
-    assert score(mixture=None) == score(mixture=total)
+    assert score(mixture=None).to_plain() == score(mixture=total).to_plain()
 
 
 @pytest.mark.parametrize(("measures", "passes"), [(("si_sdr", "snr"), 1), (BUILT_IN, 2)])
@@ -166,7 +169,8 @@ def test_the_same_to_the_bit_of_float32_and_float64():
     def as_float64(signals):
         return {stem: signal.astype(np.float64) for stem, signal in signals.items()}
 
-    assert score() == score(as_float64(REFERENCES), as_float64(ESTIMATES), np.float64(MIXTURE))
+    doubled = score(as_float64(REFERENCES), as_float64(ESTIMATES), np.float64(MIXTURE))
+    assert score().to_plain() == doubled.to_plain()
 
 
 def test_a_track_that_is_shorter_than_a_frame_is_one():
