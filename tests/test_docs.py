@@ -148,6 +148,25 @@ def test_the_page_on_datasets_runs(write_audio: WriteAudio, tmp_path: Path) -> N
         assert ours.read_bytes() == shard.read_bytes()
 
 
+def test_the_page_on_evaluating_runs(write_audio: WriteAudio, tmp_path: Path) -> None:
+    """Its first line, on toy data; of the second: tests/pipelines/test_evaluate.py."""
+    page = (DOCS / "evaluating.md").read_text()
+    for folder in ("data/test/song", "separated/song"):
+        for seed, stem in enumerate(("vocals", "rest")):
+            write_audio(f"{folder}/{stem}.wav", seconds=2, seed=seed)
+    first, second = blocks_of(page, "")[0].splitlines()
+    assert "scored (0 before)" in told_by(first, tmp_path)
+    assert second == (
+        "beamsplitter evaluate data/test --separator vocals-net --separator nn-filter -o scores"
+    )
+    tree = blocks_of(page, "")[1]
+    for name in ("scores.md", "scores.csv", "scores.parquet", "scores.json", "failures.jsonl"):
+        assert name in tree
+        assert (tmp_path / "scores" / name).is_file()
+    assert (tmp_path / "scores/tracks/separated/song.json").is_file()
+    assert (tmp_path / "scores/museval/separated/test/song.json").is_file()
+
+
 def test_the_page_on_training_runs(write_audio: WriteAudio, tmp_path: Path) -> None:
     """On toy data: its commands in their order, but for two epochs each."""
     for index, name in enumerate(("train/a", "train/b", "val/c")):

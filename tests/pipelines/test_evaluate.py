@@ -11,18 +11,34 @@ import pyarrow.parquet
 import pytest
 import soundfile
 import torch
-from conftest import dead_letters
+from conftest import Command, dead_letters
 from oracles import museval
+from storage_server import StorageServer
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 from typer.testing import CliRunner
 
 import beamsplitter
 from beamsplitter.pipelines.command_line import app
+from beamsplitter.pipelines.outcomes.run_state import CRASHED
 
 RATE = 8000
 STEMS = ("vocals", "drums")
 NAMES = ("test/A", "test/album ü/b #1", "test/名前")
 FAST = ("--measures", "si_sdr,snr")
+# It dies of the longest track.
+FATAL = """
+import os
+from beamsplitter.models.separators.base import Separator
+
+class Fatal(Separator):
+    name = "fatal"
+    stems = ("vocals", "drums")
+
+    def separate(self, block, sample_rate):
+        if block.shape[-1] > 4 * sample_rate:
+            os._exit(139)
+        return (block / 2)[None].repeat(2, axis=0)
+"""
 
 
 def song(seed: int, seconds: float) -> dict[str, np.ndarray]:
@@ -196,3 +212,39 @@ def test_mistakes_in_the_call_are_told(
     assert done.exit_code == 2
     assert message in done.output.replace("\n", " ")
     assert not (folders / "scores").exists()
+
+
+def test_a_bucket_gives_the_same_bytes_as_a_folder(
+    folders: Path, command: Command, gcs: StorageServer
+) -> None:
+    """References and estimates from it, scores to it, and what is scored there is left alone."""
+    here = command("evaluate", folders / "data", folders / "good", "-o", folders / "out", *FAST)
+    assert here.returncode == 0, here.stderr
+    gcs.upload(folders / "data", "data")
+    gcs.upload(folders / "good", "good")
+    there = ("gs://music/data", "gs://music/good", "-o", "gs://music/out")
+    done = command("evaluate", *there, *FAST)
+    assert done.returncode == 0, done.stderr
+    gcs.download("out", folders / "downloaded")
+    expected, found = (files_of(folders / each) for each in ("out", "downloaded"))
+    assert {*found} == {*expected}
+    for name, content in found.items():
+        if not name.startswith("tracks/"):  # those name what the files were
+            assert content == expected[name]
+    assert "3 tracks scored (3 before)" in command("evaluate", *there, *FAST).stdout
+
+
+def test_a_track_that_kills_its_worker_is_given_up_and_the_rest_is_scored(
+    folders: Path, command: Command
+) -> None:
+    (folders / "fatal.py").write_text(FATAL)
+    done = command(
+        *("evaluate", folders / "data", "--separator", "fatal:Fatal", "-o", folders / "out"),
+        *(*FAST, "--workers", 2),
+        PYTHONPATH=str(folders),
+    )
+    assert done.returncode == 1
+    (failure,) = dead_letters(folders / "out").values()
+    assert failure["element"] == "fatal-Fatal/test/名前"
+    assert failure["message"] == CRASHED
+    assert {row["track"] for row in rows_of(folders / "out")} == {*NAMES[:2]}
