@@ -5,17 +5,19 @@ import functools
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import apache_beam as beam
 import numpy as np
 
 from ..audio.channels import can_become
 from ..audio.resampling import rounded_length
-from ..models.datasets.stem_folders import DatasetError, StemFile
-from ..models.evaluation.matching import EvaluationTrack
+from ..models.datasets.shard_track import ShardTrack
+from ..models.datasets.shards import INDEX, ShardIndex
+from ..models.datasets.stem_folders import DatasetError, StemFile, StemTrack
+from ..models.evaluation.matching import EvaluationTrack, shard_tracks
 from ..models.evaluation.museval_files import museval_name, museval_text
 from ..models.evaluation.plots import over_time_png
 from ..models.evaluation.results import result_files
@@ -23,12 +25,13 @@ from ..models.evaluation.scoring import Reader, TrackScores, score_track
 from ..models.evaluation.tables import TrackRecord, record_of
 from ..models.separating import models_of, separated_blocks
 from ..models.separators.by_name import describe
-from ..storage import OutputTree, StorageError
+from ..storage import OutputTree, Storage, StorageError, UnusableStorageError
 from .coders import RecordCoder
 from .plain import from_plain, to_plain
 from .records import Track
 from .reporting import ReportProgress, WriteDeadLetters
 from .scoring_settings import EvaluationSettings
+from .shards import list_stem_tracks
 from .steps import GivenUpError, Step, run_step
 from .track_files import TrackFiles
 
@@ -188,8 +191,13 @@ class ScoreTrack(Step):
             return None  # it is not there, or another program's
 
     def _scored(self, track: EvaluationTrack) -> TrackScores:
-        opened = self.files.opened([file for _, file in named_files(track)])
         references = [file for each in track.references.values() for file in each.files]
+        files = {file for _, file in named_files(track)}
+        opened = self._opened_shard(references) if self.settings.shards else {}
+        opened |= {
+            file: _File(self.files, each)
+            for file, each in self.files.opened([*files - {*opened}]).items()
+        }
         form = _Form.of([opened[file] for file in references])
         if track.mixture is not None:
             form.require(opened[track.mixture], track.mixture.path)
@@ -197,7 +205,7 @@ class ScoreTrack(Step):
             form.require(opened[file], file.path)
 
         def reader(file: StemFile) -> Reader:
-            return form.reader(self.files, opened[file])
+            return form.reader(opened[file])
 
         readers = {
             stem: summed([reader(file) for file in reference.files])
@@ -220,6 +228,22 @@ class ScoreTrack(Step):
             return score({stem: reader(file) for stem, file in track.estimates.items()})
         with tempfile.TemporaryDirectory(prefix="beamsplitter-") as folder:
             return score(self._separated(track, mixture, form, Path(folder)))
+
+    def _opened_shard(self, files: Sequence[StemFile]) -> dict[StemFile, "_Signal"]:
+        """The rows of a track's tar."""
+        (path,) = {file.path for file in files}
+        storage = self.tree.storage
+        index = read_shard_index(self.settings.shards, storage)
+        name = path.removeprefix(f"{self.settings.shards}/")
+        record = next(each for each in index.records if each.file == name)
+
+        def read_bytes(start: int, stop: int) -> bytes:
+            with storage.reading(path) as file:
+                file.seek(start)
+                return file.read(stop - start)
+
+        track = ShardTrack(index.settings, record, read_bytes, name=path)
+        return {file: _ShardRow(track, file.stream) for file in files}
 
     def _separated(
         self, track: EvaluationTrack, mixture: Reader, form: "_Form", folder: Path
@@ -249,6 +273,25 @@ class ScoreTrack(Step):
                 kept[stem][:, done : done + block.shape[-1]] = block
             done += blocks[stems[0]].shape[-1]
         return {names[stem]: _range_of(samples) for stem, samples in kept.items()}
+
+
+def find_references(location: str, storage: Storage) -> tuple[list[StemTrack], str]:
+    """The tracks of a dataset, and where its shards lie if it is one of them.
+
+    Raises
+    ------
+    DatasetError
+        there are none, or the index of shards can't be read
+    StorageError
+        the folder can't be listed
+    """
+    try:
+        storage.stat(f"{location}/{INDEX}")
+    except UnusableStorageError:
+        raise
+    except StorageError:
+        return list_stem_tracks(location, storage), ""
+    return shard_tracks(location, read_shard_index(location, storage)), location
 
 
 def named_files(track: EvaluationTrack) -> Iterator[tuple[str, StemFile]]:
@@ -290,6 +333,72 @@ def _range_of(samples: np.ndarray) -> Reader:
     return lambda start, stop: np.array(samples[:, start:stop])
 
 
+@functools.lru_cache(1)
+def read_shard_index(location: str, storage: Storage) -> ShardIndex:
+    """The index of a folder of shards.
+
+    Raises
+    ------
+    DatasetError
+        there is none, or it is none of this format
+    """
+    path = f"{location}/{INDEX}"
+    try:
+        return ShardIndex.parse(storage.read(path).decode().splitlines())
+    except (ValueError, TypeError, KeyError) as error:
+        raise DatasetError(
+            f"{path}: is no index of shards ({error}): run `beamsplitter prepare` again"
+        ) from error
+
+
+class _Signal(Protocol):
+    """What can be read of a track, at its own rate."""
+
+    @property
+    def sample_rate(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def frames(self) -> int: ...
+
+    def read(self, *, sample_rate: int, channels: int, start: int, stop: int) -> np.ndarray:
+        """A range at another rate, with other channels."""
+
+
+class _File:
+    """A file of sound."""
+
+    def __init__(self, files: TrackFiles, track: Track) -> None:
+        info = track.recording.info
+        self.sample_rate, self.channels, self.frames = (
+            info.sample_rate,
+            info.channels,
+            info.frames,
+        )
+        self.files, self.track = files, track
+
+    def read(self, *, sample_rate: int, channels: int, start: int, stop: int) -> np.ndarray:
+        return self.files.read(
+            self.track,
+            sample_rate=sample_rate,
+            channels=channels,
+            start_sample=start,
+            stop_sample=stop,
+        )
+
+
+class _ShardRow:
+    """A stem in a shard; all references have its rate and channels."""
+
+    def __init__(self, track: ShardTrack, row: int) -> None:
+        self.sample_rate, self.channels = track.sample_rate, track.channels
+        self.frames = track.frames
+        self.track, self.row = track, row
+
+    def read(self, *, sample_rate: int, channels: int, start: int, stop: int) -> np.ndarray:
+        return self.track.read(self.row, start, stop)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Form:
     """What all signals of a track are brought to: that of its references."""
@@ -299,16 +408,14 @@ class _Form:
     channels: int
 
     @classmethod
-    def of(cls, references: Iterable[Track]) -> "_Form":
+    def of(cls, references: Sequence[_Signal]) -> "_Form":
         """The highest rate and most channels that there are, up to the end of the shortest."""
-        infos = [track.recording.info for track in references]
-        rate = max(info.sample_rate for info in infos)
-        lengths = [rounded_length(info.frames, info.sample_rate, rate) for info in infos]
-        return cls(rate, min(lengths), max(info.channels for info in infos))
+        rate = max(each.sample_rate for each in references)
+        lengths = [rounded_length(each.frames, each.sample_rate, rate) for each in references]
+        return cls(rate, min(lengths), max(each.channels for each in references))
 
-    def require(self, track: Track, name: str) -> None:
+    def require(self, info: _Signal, name: str) -> None:
         """Raise DatasetError where a file is of something else than its references."""
-        info = track.recording.info
         if not can_become(info.channels, self.channels):
             raise DatasetError(
                 f"{name}: has {info.channels} channels, its references have {self.channels}"
@@ -320,9 +427,8 @@ class _Form:
                 "its references: is it of another recording, or of an excerpt?"
             )
 
-    def reader(self, files: TrackFiles, track: Track) -> Reader:
-        """A file in this form, decoded block by block; what is missing at its end is silent."""
-        info = track.recording.info
+    def reader(self, info: _Signal) -> Reader:
+        """A signal in this form, read block by block; what is missing at its end is silent."""
         there = min(rounded_length(info.frames, info.sample_rate, self.sample_rate), self.samples)
         block = round(BLOCK_S * self.sample_rate)
         held = 0, np.zeros((self.channels, 0), np.float32)
@@ -338,12 +444,11 @@ class _Form:
             stop = min(stop, self.samples)
             samples = np.zeros((self.channels, stop - start), np.float32)
             if start < there:
-                found = files.read(
-                    track,
+                found = info.read(
                     sample_rate=self.sample_rate,
                     channels=self.channels,
-                    start_sample=start,
-                    stop_sample=min(stop, there),
+                    start=start,
+                    stop=min(stop, there),
                 )
                 samples[:, : found.shape[-1]] = found
             return samples

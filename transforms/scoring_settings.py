@@ -18,6 +18,8 @@ class EvaluationSettings:
         what makes the estimates, by the name of the system; systems without one have files
     names
         of the separators' stems: theirs to those of the tracks
+    shards
+        where the folder of `beamsplitter prepare` lies, if the references are of it
     device
         of models
     part_seconds
@@ -29,6 +31,7 @@ class EvaluationSettings:
     scoring: ScoringSettings
     separators: dict[str, SeparatorName] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    shards: str = ""
     device: str = "auto"
     part_seconds: float = 300.0
     pictures: bool = False

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ...audio.decoding.stream_names import MIXTURE
+from ..datasets.shards import ShardIndex
 from ..datasets.stem_folders import MOST_NAMED, DatasetError, StemFile, StemTrack
 
 RESIDUAL = "residual"
@@ -25,7 +26,10 @@ ACCOMPANIMENTS = ("accompaniment", "instrumental")
 
 @dataclass(frozen=True)
 class Reference:
-    """A true stem: the sum of its files."""
+    """A true stem: the sum of its files.
+
+    Where the dataset is one of shards, a file is a track's tar, and its `stream` the row in it.
+    """
 
     files: tuple[StemFile, ...]
 
@@ -192,6 +196,27 @@ def separated_tracks(
     return Matched(
         system, tuple(found), missing=tuple(sorted(missing)), ignored=tuple(sorted(ignored))
     )
+
+
+def shard_tracks(location: str, index: ShardIndex) -> list[StemTrack]:
+    """The tracks of shards that hold anything, as `Reference` has their files.
+
+    Parameters
+    ----------
+    location
+        the folder of the shards
+    """
+    return [
+        StemTrack(
+            record.name,
+            {
+                stem: StemFile(f"{location}/{record.file}", row)
+                for row, stem in enumerate(index.settings.rows)
+            },
+        )
+        for record in index.records
+        if record.file
+    ]
 
 
 def _folders_by_track(

@@ -36,7 +36,8 @@ def evaluate(
         str,
         typer.Argument(
             metavar="REFERENCES",
-            help="Folder of the true stems, here or on gs://: REFERENCES/TRACK/vocals.wav, …",
+            help="Folder of the true stems, here or on gs://: REFERENCES/TRACK/vocals.wav, …; or "
+            "of the shards of them that `prepare` has made.",
         ),
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder of the scores.")],
@@ -92,6 +93,7 @@ def evaluate(
     estimates, 2 for a mistake in the call.
     """
     # Beam takes a second to import.
+    from ...transforms.scoring import find_references
     from ...transforms.shards import list_stem_tracks
 
     storage = Storage()
@@ -101,7 +103,7 @@ def evaluate(
         hop_s=frame_s if hop_s is None else hop_s,
     )
     names = dict(pair_of(each, "--name") for each in name or ())
-    tracks = list_stem_tracks(absolute(expanded(references)), storage)
+    tracks, shards = find_references(absolute(expanded(references)), storage)
     by_label = _separators(separators or (), options_of(option or ()), device)
     systems = [
         match(label, tracks, list_stem_tracks(absolute(expanded(folder)), storage), names=names)
@@ -115,7 +117,7 @@ def evaluate(
     for each in systems:
         _tell_what_is_left_out(each)
     settings = EvaluationSettings(
-        scoring, separators=by_label, names=names, device=device, pictures=pictures
+        scoring, separators=by_label, names=names, shards=shards, device=device, pictures=pictures
     )
     tree = OutputTree(absolute(expanded(output)))
     scored_tracks = [track for each in systems for track in each.tracks]

@@ -25,6 +25,16 @@ RATE = 8000
 STEMS = ("vocals", "drums")
 NAMES = ("test/A", "test/album ü/b #1", "test/名前")
 FAST = ("--measures", "si_sdr,snr")
+HALF = """
+from beamsplitter.models.separators.base import Separator
+
+class Half(Separator):
+    name = "half"
+    stems = ("vocals",)
+
+    def separate(self, block, sample_rate):
+        return block[None] / 2
+"""
 # It dies of the longest track.
 FATAL = """
 import os
@@ -147,6 +157,37 @@ def test_a_separator_is_scored_as_what_it_writes(folders: Path) -> None:
     for (system, *key), score in scores.items():
         other = scores[("written" if system == "nn-filter" else "nn-filter", *key)]
         assert float(score) == pytest.approx(float(other), abs=1e-4)
+
+
+def test_shards_are_scored_as_the_tracks_that_they_were_made_of(
+    folders: Path, command: Command
+) -> None:
+    """Folders and a separator; the last half second of a track is all that shards lack."""
+    data, shards, names = folders / "data", folders / "shards", ("--name", "drums=rest_of_mixture")
+    done = command(
+        *("prepare", data, "-o", shards, "--targets", "vocals", "--sample-rate", RATE),
+        *("--channels", 2, "--excerpt-seconds", 0.5, "--workers", 2),
+    )
+    assert done.returncode == 0, done.stderr
+    systems = (folders / "good", "--separator", "half=half_of:Half")
+    (folders / "half_of.py").write_text(HALF)
+    scores = []
+    for references, options in ((data, ()), (shards, names)):
+        out = folders / f"scores of {references.name}"
+        done = command(
+            *("evaluate", references, *systems, "-o", out, *FAST, *options, "--workers", 2),
+            PYTHONPATH=str(folders),
+        )
+        assert done.returncode == 0, done.stderr
+        scores.append(
+            {
+                (row["system"], row["track"], row["measure"]): float(row["whole"])
+                for row in rows_of(out)
+                if row["stem"] == "vocals"
+            }
+        )
+    assert len(scores[0]) == 2 * len(NAMES) * 2
+    assert scores[1] == pytest.approx(scores[0], abs=1e-3)
 
 
 def test_it_goes_on_where_it_was_and_gives_the_same_bytes(folders: Path) -> None:
