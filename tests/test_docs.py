@@ -165,6 +165,12 @@ def test_the_page_on_evaluating_runs(write_audio: WriteAudio, tmp_path: Path) ->
         assert (tmp_path / "scores" / name).is_file()
     assert (tmp_path / "scores/tracks/separated/song.json").is_file()
     assert (tmp_path / "scores/museval/separated/test/song.json").is_file()
+    (code,) = blocks_of(page, "python")
+    (tmp_path / "evaluate_elsewhere.py").write_text(code)
+    told_by("python evaluate_elsewhere.py", tmp_path)
+    ours = (tmp_path / "scores-of-mine/scores.csv").read_text()
+    theirs = (tmp_path / "scores/scores.csv").read_text()
+    assert ours == theirs.replace("separated,song", "ours,song")
 
 
 def test_the_page_on_training_runs(write_audio: WriteAudio, tmp_path: Path) -> None:

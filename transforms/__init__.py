@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .records import Track as Track
     from .reporting import message_of as message_of
     from .reporting import path_messages as path_messages
+    from .scoring import ScoreTracks as ScoreTracks
+    from .scoring import find_references as find_references
+    from .scoring_settings import EvaluationSettings as EvaluationSettings
     from .separation import FilterNearestNeighbors as FilterNearestNeighbors
     from .separation import GetMagnitude as GetMagnitude
     from .separation import GetSoftMask as GetSoftMask
@@ -46,6 +49,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "InverseSTFT",
             "SubtractNearest",
         ],
+        "scoring": ["ScoreTracks", "find_references"],
+        "scoring_settings": ["EvaluationSettings"],
         "settings": ["PlotSettings", "SplitSettings", "StemSettings"],
         "shards": ["PrepareShards", "list_stem_tracks"],
     },

@@ -27,9 +27,9 @@ def result_files(
 ) -> Iterator[tuple[str, bytes]]:
     """Names and contents: tables, and pictures of what they hold.
 
-    The order of the records makes no difference.
+    The order of the records makes no difference, nor if some come twice.
     """
-    records = sorted(records, key=lambda record: (record.system, record.name))
+    records = sorted({*records}, key=lambda record: (record.system, record.name))
     scores, duels = scores_of(records), duels_of(records)
     yield CSV, csv_text(records).encode()
     yield PARQUET, parquet_bytes(records)

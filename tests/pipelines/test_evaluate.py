@@ -6,20 +6,33 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pyarrow.parquet
 import pytest
 import soundfile
 import torch
+from apache_beam.options.pipeline_options import PipelineOptions
 from conftest import Command, dead_letters
 from oracles import museval
+from repeating_engine import NONE, Engine, Mischief
 from storage_server import StorageServer
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 from typer.testing import CliRunner
 
 import beamsplitter
+from beamsplitter.models.evaluation.matching import match, separated_tracks
+from beamsplitter.models.evaluation.scoring import ScoringSettings
+from beamsplitter.models.separators.by_name import SeparatorName
 from beamsplitter.pipelines.command_line import app
 from beamsplitter.pipelines.outcomes.run_state import CRASHED
+from beamsplitter.storage import OutputTree, Storage
+from beamsplitter.transforms import (
+    EvaluationSettings,
+    ScoreTracks,
+    find_references,
+    list_stem_tracks,
+)
 
 RATE = 8000
 STEMS = ("vocals", "drums")
@@ -207,6 +220,41 @@ def test_it_goes_on_where_it_was_and_gives_the_same_bytes(folders: Path) -> None
     done = evaluate(*arguments, "-o", out)
     assert "3 tracks scored (2 before)" in done.output
     assert files_of(out) != first
+
+
+def graph_of(folders: Path, out: Path) -> beam.Pipeline:
+    """The transform over estimates, and a separator, in a pipeline that is not run yet."""
+    storage = Storage()
+    tracks, shards = find_references(str(folders / "data"), storage)
+    estimates = list_stem_tracks(str(folders / "good"), storage)
+    names = {"foreground": "vocals", "background": "drums"}
+    found = [
+        *match("good", tracks, estimates).tracks,
+        *separated_tracks("filter", tracks, (*names,), names=names).tracks,
+    ]
+    settings = EvaluationSettings(
+        ScoringSettings(("si_sdr", "snr")),
+        separators={"filter": SeparatorName("nn-filter")},
+        names=names,
+        shards=shards,
+        pictures=True,
+    )
+    pipeline = beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner"))
+    pipeline | beam.Create(found) | ScoreTracks(settings, OutputTree(str(out)))
+    return pipeline
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_engines_may_do_all_of_it_again_in_any_order(folders: Path, seed: int) -> None:
+    """While storage fails now and then; a track that can't be decoded is one dead letter."""
+    (folders / "good" / "A" / "vocals.flac").write_bytes(b"no sound")
+    Engine(0, NONE).run(graph_of(folders, folders / "undisturbed"), {})
+    expected = files_of(folders / "undisturbed")
+    assert len(rows_of(folders / "undisturbed")) == (2 + 3) * 2 * 2
+    engine = Engine(seed, Mischief(repeats=0.3, doubles=0.3, faults=0.01, turns=0.3))
+    engine.run(graph_of(folders, folders / "out"), {})
+    assert engine.repeated
+    assert files_of(folders / "out") == expected
 
 
 def test_what_is_wrong_with_a_track_is_told_and_the_others_are_scored(folders: Path) -> None:
