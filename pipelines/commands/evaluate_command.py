@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Annotated, Any
 
@@ -150,6 +150,7 @@ def _separators(
 ) -> dict[str, SeparatorName]:
     found = {}
     for label, name in map(_labelled, given):
+        _require_other_label(label, found)
         (found[label],) = fetch((SeparatorName.of(os.path.expanduser(name), options),))
         require_usable((found[label],), device)
     return found
@@ -158,17 +159,21 @@ def _separators(
 def _require_something(systems: Sequence[Matched]) -> None:
     if not systems:
         raise DatasetError("nothing to score: name a folder of ESTIMATES, or a --separator")
-    labels = [each.system for each in systems]
-    twice = {label for label in labels if labels.count(label) > 1}
-    if twice:
-        raise DatasetError(f"two systems are called {', '.join(sorted(twice))}: call one LABEL=…")
+    labels: set[str] = set()
     for each in systems:
+        _require_other_label(each.system, labels)
+        labels.add(each.system)
         if not each.tracks:
             told = f"; its stems {_some(each.ignored)} have no reference" if each.ignored else ""
             raise DatasetError(
                 f"{each.system}: no track of the references has an estimate there{told}. Folders "
                 "are called as the tracks, and stems as theirs; --name THEIRS=OURS says otherwise"
             )
+
+
+def _require_other_label(label: str, labels: Container[str]) -> None:
+    if label in labels:
+        raise DatasetError(f"two systems are called {label}: call one of them LABEL=…")
 
 
 def _tell_what_is_left_out(matched: Matched) -> None:

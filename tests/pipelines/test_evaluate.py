@@ -285,6 +285,7 @@ def test_what_is_wrong_with_a_track_is_told_and_the_others_are_scored(folders: P
     [
         (("good", "--measures", "loudness"), "there is no measure loudness"),
         (("good", "good"), "two systems are called good"),
+        (("--separator", "a=hpss", "--separator", "a=hpss"), "two systems are called a"),
         (("good", "--name", "vocals"), "--name vocals: write it as NAME=value"),
         ((), "name a folder of ESTIMATES, or a --separator"),
         (("data/test/A",), "no track of the references has an estimate there"),

@@ -32,7 +32,7 @@ from result_checks import FILES_OF_RUN, manifests, read_json
 
 from beamsplitter.transforms import attempts
 
-HISTORIES = int(os.environ.get("BEAMSPLITTER_SEEDS", "30")) // 3
+HISTORIES = int(os.environ.get("BEAMSPLITTER_SEEDS", "20")) // 3
 SECONDS = {LONG: 21, SHORT: 1.5}
 JOBS = (
     Scenario(elements=(LONG, SHORT)),

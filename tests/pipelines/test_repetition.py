@@ -45,7 +45,7 @@ from beamsplitter.storage.gcs import GcsFiles
 from beamsplitter.transforms import attempts
 from beamsplitter.transforms.klio.message import new_message
 
-SEEDS = int(os.environ.get("BEAMSPLITTER_SEEDS", "30"))
+SEEDS = int(os.environ.get("BEAMSPLITTER_SEEDS", "20"))
 CHUNK = 10
 REPEATING = Mischief(repeats=0.1, faults=0.01, turns=0.3, most=12)
 DOUBLING = Mischief(repeats=0.05, doubles=0.05, faults=0.01, turns=0.3, most=6)
@@ -268,7 +268,7 @@ def test_a_failing_operation_at_any_place_loses_nothing(
     each.reset()
     undisturbed = Engine(0, NONE)
     undisturbed.run(each.pipeline, each.watched)
-    for number in range(1, undisturbed.storage.operations + 1, 1 if SEEDS > 30 else 5):
+    for number in range(1, undisturbed.storage.operations + 1, 1 if SEEDS > 20 else 5):
         each.reset()
         engine = FailingOnce(number)
         results = engine.run(each.pipeline, each.watched)
