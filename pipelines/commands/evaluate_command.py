@@ -148,7 +148,7 @@ def _labelled(text: str) -> tuple[str, str]:
 def _separators(
     given: Iterable[str], options: Mapping[str, Any], device: str
 ) -> dict[str, SeparatorName]:
-    found = {}
+    found: dict[str, SeparatorName] = {}
     for label, name in map(_labelled, given):
         _require_other_label(label, found)
         (found[label],) = fetch((SeparatorName.of(os.path.expanduser(name), options),))

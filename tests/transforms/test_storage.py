@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -88,7 +89,7 @@ def living_run(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     if shutil.which("unshare") and not subprocess.run([*container, "true"]).returncode:
         command = [*container, *command]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes) as process:
+    with subprocess.Popen(command, **pipes, start_new_session=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
         yield process
@@ -100,7 +101,7 @@ def test_scratch_of_a_run_stays_while_it_lives(
 ) -> None:
     OutputTree(str(tmp_path)).clear_left_scratch()
     assert len([path for path in files_below(tmp_path) if path.endswith("parts/x")]) == 2
-    living_run.kill()
+    os.killpg(living_run.pid, signal.SIGKILL)  # the run itself, too, not just its container
     living_run.wait()
     wait_for(lambda: cleared(tmp_path))
 
