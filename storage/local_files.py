@@ -144,14 +144,15 @@ class LocalFiles:
         systems keep the locks of other hosts to themselves.
         """
         oldest_s = time.time() - SCRATCH_DAYS * 24 * 3600
+        # Asked once: a lock that is let go between two questions would go, and its files stay.
+        left = {lock for lock in Path(work).glob("scratch-*.lock") if _is_over(lock)}
         for scratch in _scratch_folders(work):
             run = scratch.name.removeprefix("scratch-").rpartition(".")
             lock = Path(work, f"scratch-{run[0] or run[2]}.lock")
-            if _newest_s(scratch) < oldest_s or _is_over(lock):
+            if _newest_s(scratch) < oldest_s or lock in left:
                 shutil.rmtree(scratch, ignore_errors=True)
-        for lock in Path(work).glob("scratch-*.lock"):
-            if _is_over(lock):
-                lock.unlink(missing_ok=True)
+        for lock in left:
+            lock.unlink(missing_ok=True)
         _remove_empty(work)
 
     @contextlib.contextmanager

@@ -1,9 +1,10 @@
 """Files appear whole or not at all, and only inside the output folder."""
 
+import functools
+import itertools
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from beamsplitter import storage
-from beamsplitter.storage import OutputTree, Storage, StorageError
+from beamsplitter.storage import OutputTree, Storage, StorageError, local_files
 
 
 def files_below(folder: Path) -> set[str]:
@@ -89,7 +90,7 @@ def living_run(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     if shutil.which("unshare") and not subprocess.run([*container, "true"]).returncode:
         command = [*container, *command]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes, start_new_session=True) as process:
+    with subprocess.Popen(command, **pipes) as process:
         assert process.stdout is not None
         process.stdout.readline()
         yield process
@@ -101,9 +102,31 @@ def test_scratch_of_a_run_stays_while_it_lives(
 ) -> None:
     OutputTree(str(tmp_path)).clear_left_scratch()
     assert len([path for path in files_below(tmp_path) if path.endswith("parts/x")]) == 2
-    os.killpg(living_run.pid, signal.SIGKILL)  # the run itself, too, not just its container
+    living_run.kill()
     living_run.wait()
     wait_for(lambda: cleared(tmp_path))
+
+
+def asked(answers: Iterator[bool], lock: Path) -> bool:
+    """Whether a lock is left, as if it was let go after some answers."""
+    return lock.exists() and next(answers)
+
+
+def test_scratch_of_a_run_that_ends_meanwhile_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever its lock is let go: without one, its files would stay until they are old."""
+    work = tmp_path / storage.WORK_FOLDER
+    name = f"scratch-{socket.gethostname()}-01"
+    for held_for in range(4):
+        for folder in (name, f"{name}.7"):
+            (work / folder / "parts").mkdir(parents=True)
+        (work / f"{name}.lock").touch()
+        answers = itertools.chain([False] * held_for, itertools.repeat(True))
+        monkeypatch.setattr(local_files, "_is_over", functools.partial(asked, answers))
+        for _ in range(held_for + 1):
+            OutputTree(str(tmp_path)).clear_left_scratch()
+        assert not work.exists()
 
 
 def cleared(folder: Path) -> bool:
