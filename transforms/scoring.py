@@ -15,7 +15,7 @@ import numpy as np
 from ..audio.channels import can_become
 from ..audio.resampling import rounded_length
 from ..models.datasets.shard_track import ShardTrack
-from ..models.datasets.shards import INDEX, ShardIndex
+from ..models.datasets.shards import INDEX, ShardIndex, ShardRecord
 from ..models.datasets.stem_folders import DatasetError, StemFile, StemTrack
 from ..models.evaluation.matching import EvaluationTrack, shard_tracks
 from ..models.evaluation.museval_files import museval_name, museval_text
@@ -29,11 +29,11 @@ from ..storage import OutputTree, Storage, StorageError, UnusableStorageError
 from .coders import RecordCoder
 from .plain import from_plain, to_plain
 from .records import Track
-from .reporting import ReportProgress, WriteDeadLetters
 from .scoring_settings import EvaluationSettings
 from .shards import list_stem_tracks
-from .steps import GivenUpError, Step, run_step
+from .steps import GivenUpError, Step
 from .track_files import TrackFiles
+from .track_graph import through_step
 
 # What is decoded at a time, so that memory does not grow with the length of a track.
 BLOCK_S = 30.0
@@ -74,22 +74,15 @@ class ScoreTracks(beam.PTransform):
 
     def expand(self, tracks: beam.PCollection) -> beam.PCollection:
         """Tracks to their scores."""
-        failed: list[beam.PCollection] = []
-        score = ScoreTrack(self.settings, self.tree, given_up=self.given_up)
-        records = run_step(tracks | "Spread" >> beam.Reshuffle(), score, TrackRecord, failed)
-        (failures,) = failed
-        if self.progress_path:
-            records |= "ReportScore" >> ReportProgress(self.progress_path, "finished")
-            failures |= "ReportFailure" >> ReportProgress(self.progress_path, "failed")
-        if not self.reports:
-            return records
-        (
-            records
-            | "Together" >> beam.combiners.ToList()
-            | "WriteTables" >> beam.Map(write_results, self.settings, self.tree)
+        return through_step(
+            tracks,
+            ScoreTrack(self.settings, self.tree, given_up=self.given_up),
+            TrackRecord,
+            tree=self.tree,
+            write_all="WriteTables" >> beam.Map(write_results, self.settings, self.tree),
+            progress_path=self.progress_path,
+            reports=self.reports,
         )
-        failures | WriteDeadLetters(self.tree)
-        return records
 
 
 def write_results(
@@ -234,8 +227,8 @@ class ScoreTrack(Step):
         (path,) = {file.path for file in files}
         storage = self.tree.storage
         index = read_shard_index(self.settings.shards, storage)
-        name = path.removeprefix(f"{self.settings.shards}/")
-        record = next(each for each in index.records if each.file == name)
+        records = records_by_file(self.settings.shards, storage)
+        record = records[path.removeprefix(f"{self.settings.shards}/")]
 
         def read_bytes(start: int, stop: int) -> bytes:
             with storage.reading(path) as file:
@@ -349,6 +342,12 @@ def read_shard_index(location: str, storage: Storage) -> ShardIndex:
         raise DatasetError(
             f"{path}: is no index of shards ({error}): run `beamsplitter prepare` again"
         ) from error
+
+
+@functools.lru_cache(1)
+def records_by_file(location: str, storage: Storage) -> dict[str, ShardRecord]:
+    """The records of that index, by the tar that each is of."""
+    return {record.file: record for record in read_shard_index(location, storage).records}
 
 
 class _Signal(Protocol):

@@ -34,9 +34,9 @@ from ..models.datasets.stem_folders import (
 from ..storage import OutputTree, Storage, StorageError, crc32c_of, scheme_of
 from .coders import RecordCoder
 from .records import Track
-from .reporting import ReportProgress, WriteDeadLetters
-from .steps import GivenUpError, Step, run_step
+from .steps import GivenUpError, Step
 from .track_files import TrackFiles
+from .track_graph import through_step
 
 # What is decoded at a time, so that memory does not grow with the length of a track.
 BLOCK_S = 30.0
@@ -75,22 +75,15 @@ class PrepareShards(beam.PTransform):
 
     def expand(self, tracks: beam.PCollection) -> beam.PCollection:
         """Tracks to the records of their shards."""
-        failed: list[beam.PCollection] = []
-        write = WriteShard(self.settings, self.tree, given_up=self.given_up)
-        records = run_step(tracks | "Spread" >> beam.Reshuffle(), write, ShardRecord, failed)
-        (failures,) = failed
-        if self.progress_path:
-            records |= "ReportShard" >> ReportProgress(self.progress_path, "finished")
-            failures |= "ReportFailure" >> ReportProgress(self.progress_path, "failed")
-        if not self.reports:
-            return records
-        (
-            records
-            | "Together" >> beam.combiners.ToList()
-            | "WriteIndex" >> beam.Map(write_index, self.settings, self.tree)
+        return through_step(
+            tracks,
+            WriteShard(self.settings, self.tree, given_up=self.given_up),
+            ShardRecord,
+            tree=self.tree,
+            write_all="WriteIndex" >> beam.Map(write_index, self.settings, self.tree),
+            progress_path=self.progress_path,
+            reports=self.reports,
         )
-        failures | WriteDeadLetters(self.tree)
-        return records
 
 
 def write_index(records: list[ShardRecord], settings: ShardSettings, tree: OutputTree) -> None:

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 
 from .scoring import LOWER_IS_BETTER
-from .tables import Key, TrackRecord, title_of, values_by_key
+from .tables import Key, Values, title_of
 
 DPI = 120
 MOST_POINTS = 20_000
 
 
-def distributions_png(records: Sequence[TrackRecord], measure: str, span: str) -> bytes | None:
+def distributions_png(values: Values, measure: str, span: str) -> bytes | None:
     """Boxes over tracks, for each stem and system; None if there is nothing to draw."""
-    values = values_by_key(records)
     systems = [name for name, keys in values.items() if _keys_of(keys, measure, span)]
     stems = sorted({key[0] for name in systems for key in _keys_of(values[name], measure, span)})
     if not stems:
@@ -49,10 +48,9 @@ def distributions_png(records: Sequence[TrackRecord], measure: str, span: str) -
 
 
 def side_by_side_png(
-    records: Sequence[TrackRecord], first: str, second: str, measure: str, span: str
+    values: Values, first: str, second: str, measure: str, span: str
 ) -> bytes | None:
     """A point for each track that both systems have, for each stem; None if there is none."""
-    values = values_by_key(records)
     figure, axes = _figure(4.6, 4.4)
     low, high = math.inf, -math.inf
     for number, key in enumerate(sorted(_keys_of(values.get(first, {}), measure, span))):

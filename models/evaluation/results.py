@@ -16,6 +16,7 @@ from .tables import (
     markdown_text,
     parquet_bytes,
     scores_of,
+    values_by_key,
 )
 
 CSV, JSON, MARKDOWN, PARQUET = "scores.csv", "scores.json", "scores.md", "scores.parquet"
@@ -30,17 +31,18 @@ def result_files(
     The order of the records makes no difference, nor if some come twice.
     """
     records = sorted({*records}, key=lambda record: (record.system, record.name))
-    scores, duels = scores_of(records), duels_of(records)
+    values = values_by_key(records)
+    scores, duels = scores_of(values), duels_of(values)
     yield CSV, csv_text(records).encode()
     yield PARQUET, parquet_bytes(records)
     yield MARKDOWN, markdown_text(scores, duels).encode()
     for measure in dict.fromkeys(each.measure for each in scores):
         span = main_span(measure)
-        picture = distributions_png(records, measure, span)
+        picture = distributions_png(values, measure, span)
         if picture is not None:
             yield f"plots/{measure}.png", picture
         for first, second in itertools.combinations({r.system: None for r in records}, 2):
-            picture = side_by_side_png(records, first, second, measure, span)
+            picture = side_by_side_png(values, first, second, measure, span)
             if picture is not None:
                 yield f"plots/{first}-against-{second}-{measure}.png", picture
     content: dict[str, Any] = {

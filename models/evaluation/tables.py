@@ -95,6 +95,8 @@ class Duel:
 
 
 Key = tuple[str, str, str]  # stem, measure, span
+# Score and improvement, by system, key and track: see `values_by_key`.
+Values = dict[str, dict[Key, dict[str, tuple[float, float]]]]
 
 
 def record_of(system: str, name: str, scores: TrackScores) -> TrackRecord:
@@ -176,9 +178,8 @@ def parquet_bytes(records: Iterable[TrackRecord]) -> bytes:
     return bytes(sink.getvalue())
 
 
-def scores_of(records: Sequence[TrackRecord]) -> list[Score]:
+def scores_of(values: Values) -> list[Score]:
     """Summaries over tracks, in the order of systems, stems and measures."""
-    values = values_by_key(records)
     return [
         Score(
             system,
@@ -191,9 +192,8 @@ def scores_of(records: Sequence[TrackRecord]) -> list[Score]:
     ]
 
 
-def duels_of(records: Sequence[TrackRecord]) -> list[Duel]:
+def duels_of(values: Values) -> list[Duel]:
     """Each two systems on the tracks that both have."""
-    values = values_by_key(records)
     duels = []
     for first, second in itertools.combinations(values, 2):
         for key in [key for key in values[first] if key in values[second]]:
@@ -206,11 +206,9 @@ def duels_of(records: Sequence[TrackRecord]) -> list[Duel]:
     return duels
 
 
-def values_by_key(
-    records: Iterable[TrackRecord],
-) -> dict[str, dict[Key, dict[str, tuple[float, float]]]]:
+def values_by_key(records: Iterable[TrackRecord]) -> Values:
     """Score and improvement by system, key and track; keys without any score are left out."""
-    found: dict[str, dict[Key, dict[str, tuple[float, float]]]] = defaultdict(dict)
+    found: Values = defaultdict(dict)
     for record in records:
         for row in record.rows:
             pairs = (row.track, row.track_improvement), (row.frames, row.frames_improvement)

@@ -23,7 +23,6 @@ from ..job.locations import expanded
 from ..local.cores import available_cores
 from ..local.score_launch import Scored, score_tracks
 from .option_values import options_of, pair_of
-from .running import INTERRUPTED
 from .tables import table_console
 from .track_progress import shown_tracks
 
@@ -121,14 +120,10 @@ def evaluate(
     )
     tree = OutputTree(absolute(expanded(output)))
     scored_tracks = [track for each in systems for track in each.tracks]
-    try:
-        with shown_tracks("scoring", len(scored_tracks)) as show:
-            scored = score_tracks(
-                scored_tracks, tree, settings, workers=workers or available_cores(), show=show
-            )
-    except KeyboardInterrupt as error:
-        print("interrupted; run it again to go on where it stopped", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from error
+    with shown_tracks("scoring", len(scored_tracks)) as show:
+        scored = score_tracks(
+            scored_tracks, tree, settings, workers=workers or available_cores(), show=show
+        )
     if as_json:
         print(json.dumps(scored.content, indent=2))
     else:

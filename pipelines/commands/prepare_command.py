@@ -1,7 +1,6 @@
 """The command `beamsplitter prepare`: excerpts cut once, for trainings to read."""
 
 import json
-import sys
 from typing import Annotated
 
 import typer
@@ -12,7 +11,6 @@ from ...storage import DEAD_LETTERS, OutputTree, Storage, absolute
 from ..job.locations import expanded
 from ..local.cores import available_cores
 from ..local.shard_launch import Prepared, prepare_shards
-from .running import INTERRUPTED
 from .track_progress import shown_tracks
 
 FAILED = 1
@@ -70,19 +68,15 @@ def prepare(
     if not any({*settings.targets} <= {*track.stems} for track in found):
         require_targets(found, settings.targets)
     tree = OutputTree(absolute(expanded(output)))
-    try:
-        with shown_tracks("preparing", len(found)) as show:
-            prepared = prepare_shards(
-                found,
-                tree,
-                settings,
-                workers=workers or available_cores(),
-                replace=replace,
-                show=show,
-            )
-    except KeyboardInterrupt as error:
-        print("interrupted; run it again to go on where it stopped", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from error
+    with shown_tracks("preparing", len(found)) as show:
+        prepared = prepare_shards(
+            found,
+            tree,
+            settings,
+            workers=workers or available_cores(),
+            replace=replace,
+            show=show,
+        )
     _print_counts(prepared, tree, as_json=as_json)
     if prepared.failures:
         raise typer.Exit(FAILED)

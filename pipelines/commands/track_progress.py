@@ -1,12 +1,25 @@
 """Progress of commands that work on the tracks of a dataset."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from .running import INTERRUPTED
+
+
+@contextlib.contextmanager
+def _told_interrupts() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        print("interrupted; run it again to go on where it stopped", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from error
 
 
 @contextlib.contextmanager
@@ -23,12 +36,16 @@ def shown_tracks(doing: str, total: int) -> Iterator[Callable[[dict[str, Any]], 
     Yields
     ------
     What is to be told of each track that is through: a line of progress.
+
+    Raises
+    ------
+    typer.Exit
+        for an interrupt, which is told
     """
     console = Console(stderr=True, soft_wrap=True)
     columns = TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with _told_interrupts(), bar as progress:
         task = progress.add_task("", total=total)
 
         def show(line: dict[str, Any]) -> None:
