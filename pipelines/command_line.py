@@ -70,6 +70,7 @@ FLAGS = {
     "stems.sample_rate": "--sample-rate",
     "stems.peaks": "--peaks",
     "stems.two_stems": "--two-stems",
+    "scores.references": "--references",
 }
 
 Workers = Annotated[
@@ -168,6 +169,14 @@ def separate(
         typer.Option(help="Of stems, with {stem} and, if wished, {recording} and {separator}."),
     ] = "{stem}",
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw spectrograms.")] = True,
+    references: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="Score the stems against true ones, which lie there: a folder or .stem.mp4, with "
+            "{folder}, that of the recording, {recording}, its path without extension, or {file}.",
+        ),
+    ] = None,
     start: Annotated[float, typer.Option(min=0, help="Begin this many seconds in.")] = 0.0,
     duration: Annotated[
         float | None, typer.Option(min=0, help="Do no more than this many seconds.")
@@ -212,6 +221,8 @@ def separate(
     stem_format: str = format or "flac"
     if is_one_file:
         plots, stem_format = False, one_file.format_of(output, format)
+        if references is not None:
+            raise InputError("--references: scores lie beside stems: let --output be a folder")
     job_into = functools.partial(
         split_job,
         inputs,
@@ -239,6 +250,7 @@ def separate(
             "select": [name.strip() for name in stems.split(",")] if stems else None,
         },
         plots={"enabled": plots},
+        scores={"references": references},
         changes=override or (),
         flags=FLAGS,
     )

@@ -3,7 +3,7 @@
 ReadEvents - AcceptMessages - SkipFinished - PlanParts - Spread
   - LoadBinary - LoadAudio - GetSTFT - GetMagnitude <spectrogram, phase>
       - FilterNearestNeighbors - GetSoftMask (twice) - InverseSTFT
-  - LoadStems - EncodeStems - GetSpec - SpecToPlot - UploadPlots - PublishTrack
+  - LoadStems - EncodeStems - ScoreStems - GetSpec - SpecToPlot - UploadPlots - PublishTrack
   - CoGroupByKey of the receipts of long recordings - JoinParts - PublishTrack
   - Flatten - WriteEvents; failures of every step - dead letters
 """
@@ -142,6 +142,10 @@ def build(
         | "ToMessage" >> beam.Map(finished_message, tree.location).with_output_types(bytes),
         accepted[PASS_THROUGH],
     ) | "Outgoing" >> beam.Flatten()
+    if "scores" in settings.branches and not job.pipeline_options.streaming:
+        from ..transforms.stem_scores import WriteScoreTables
+
+        receipts | WriteScoreTables(settings, tree)
     failures.append(outgoing | WriteEvents(job.job_config.events.outputs, tree.storage))
     dead_letters = report_each(failures, "failed", report)
     dead_letters | WriteDeadLetters(tree, is_stream=job.pipeline_options.streaming)
@@ -205,6 +209,11 @@ def fused_stage(
     has_stems = settings.separation.description.effect == "stems"
     encode = EncodeStems(settings, tree) if has_stems else WriteLabels(settings, tree)
     encoded = apply(stems, encode, Track)
+    if "scores" in settings.branches:
+        # SciPy's signals take a second to import.
+        from ..transforms.stem_scores import ScoreStems
+
+        encoded = apply(encoded, ScoreStems(settings, tree), Track)
     powers = apply(encoded, GetSpec(settings, tree), Track)
     plots = apply(powers, SpecToPlot(settings, tree), Track)
     uploaded = apply(plots, UploadPlots(settings, tree), Track)

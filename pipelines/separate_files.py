@@ -1,5 +1,6 @@
 """Splitting files, without a job file: the job of `beamsplitter separate`, and its function."""
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ ARGUMENTS = {
     "stems": "stems",
     "stems.format": "format",
     "stems.two_stems": "two_stems",
+    "scores.references": "references",
 }
 
 
@@ -43,6 +45,8 @@ class FileResult:
         where its results lie; None if it failed
     stems, plots
         paths of the files by stem
+    scores
+        path of their scores, where they are held against true stems
     skipped
         it was finished before
     failures
@@ -53,6 +57,7 @@ class FileResult:
     folder: str | None = None
     stems: dict[str, str] = field(default_factory=dict)
     plots: dict[str, str] = field(default_factory=dict)
+    scores: str | None = None
     skipped: bool = False
     failures: tuple[dict[str, Any], ...] = ()
 
@@ -67,6 +72,7 @@ def separate_files(
     two_stems: str | None = None,
     format: str = "flac",
     plots: bool = True,
+    references: str | None = None,
     device: str = "auto",
     workers: int | None = None,
     force: bool = False,
@@ -92,6 +98,9 @@ def separate_files(
         `flac`, `wav`, `ogg`, `mp3`, `m4a`, `opus`
     plots
         draw spectrograms
+    references
+        score the stems against true ones, which lie there: `{folder}`, that of the recording, or a
+        path with `{recording}`, `{file}`: see docs/evaluating.md
     workers
         processes; default one for each core
     force
@@ -134,7 +143,12 @@ def separate_files(
             "two_stems": two_stems,
         },
         plots={"enabled": plots},
-        changes=[f"{path}={value}" for path, value in (settings or {}).items()],
+        scores={"references": references},
+        changes=[
+            # A text is YAML, as on the command line.
+            f"{path}={value if isinstance(value, str) else json.dumps(value)}"
+            for path, value in (settings or {}).items()
+        ],
         flags=ARGUMENTS,
     )
     require_ready(job)
@@ -177,6 +191,7 @@ def _result(
         folder,
         by_branch.get("stems", {}),
         by_branch.get("plots", {}),
+        next(iter(by_branch.get("scores", {}).values()), None),
         line["skipped"],
     )
 
@@ -191,6 +206,7 @@ def split_job(
     separation: Mapping[str, Any] | None = None,
     stems: Mapping[str, Any] | None = None,
     plots: Mapping[str, Any] | None = None,
+    scores: Mapping[str, Any] | None = None,
     changes: Iterable[str] = (),
     flags: Mapping[str, str] | None = None,
 ) -> JobConfig:
@@ -200,7 +216,7 @@ def split_job(
     ----------
     root
         folder that holds all inputs: recordings are called by their paths below it
-    separation, stems, plots
+    separation, stems, plots, scores
         sections of the job
     changes
         `dotted.path=value` each
@@ -236,6 +252,7 @@ def split_job(
         "separation": dict(separation or {}),
         "stems": dict(stems or {}),
         "plots": dict(plots or {}),
+        "scores": dict(scores or {}),
     }
     for each in changes:
         change_value(plain, each)

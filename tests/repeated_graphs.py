@@ -24,6 +24,7 @@ from beamsplitter.transforms.klio.message import new_message, parse_message
 RATE = 4000
 LONG, SHORT, GONE, BROKEN = "long.wav", "a/short.wav", "gone.wav", "broken.wav"
 MUSIC = (LONG, SHORT, GONE, BROKEN)
+TRUTH = "truth"
 LOUD_IN_PART, LOUD = "loud-in-part.wav", "loud.wav"
 
 
@@ -42,12 +43,18 @@ class Scenario:
     separation: dict[str, Any] = dataclasses.field(default_factory=dict)
     stems: dict[str, Any] = dataclasses.field(default_factory=dict)
     plots: bool = False
+    scores: bool = False
     join: str = "parts"
     is_stream: bool = False
     before: "Scenario | None" = None
     elements: tuple[str, ...] = MUSIC
 
     def job(self, folder: Path | str, out: Path | str) -> JobConfig:
+        scores = {
+            "references": f"{folder}/{TRUTH}/{{recording}}",
+            "names": {"foreground": "vocals", "background": "no_vocals"},
+            "measures": ["si_sdr", "usdr"],
+        }
         kind = "gcs" if str(out).startswith("gs://") else "file"
         return parse_job(
             {
@@ -63,6 +70,7 @@ class Scenario:
                 "separation": {"part_seconds": 10, **self.separation},
                 "stems": {"format": "wav", **self.stems},
                 "plots": {"enabled": self.plots},
+                "scores": scores if self.scores else {},
             },
             source="test",
         )

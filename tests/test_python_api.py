@@ -142,6 +142,19 @@ def test_no_beam_and_no_torch_for_an_array() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_a_command_starts_without_what_is_slow_to_import() -> None:
+    slow = {
+        *("apache_beam", "torch", "lightning", "librosa", "numba", "pandas", "pyarrow"),
+        *("matplotlib", "scipy.signal", "scipy.stats", "google.cloud.storage"),
+    }
+    program = (
+        "import sys, beamsplitter.pipelines.command_line\n"
+        f"found = {slow} & set(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_files_give_results(write_audio: WriteAudio, tmp_path: Path) -> None:
     write_audio("in/below/a.wav", seconds=2)
     write_audio("in/b.flac", seconds=1)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .settings import SplitSettings as SplitSettings
     from .settings import StemSettings as StemSettings
     from .shards import PrepareShards as PrepareShards
-    from .shards import list_stem_tracks as list_stem_tracks
+    from .stem_tracks import list_stem_tracks as list_stem_tracks
 
 # Much of the package needs none of these, and Beam takes a second to import.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -52,6 +52,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "scoring": ["ScoreTracks", "find_references"],
         "scoring_settings": ["EvaluationSettings"],
         "settings": ["PlotSettings", "SplitSettings", "StemSettings"],
-        "shards": ["PrepareShards", "list_stem_tracks"],
+        "shards": ["PrepareShards"],
+        "stem_tracks": ["list_stem_tracks"],
     },
 )

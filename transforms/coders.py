@@ -9,6 +9,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
+from ..models.evaluation.rows import TrackRecord
 from .plain import from_plain, to_plain
 from .records import (
     Failure,
@@ -127,7 +128,7 @@ def _read_block(data: io.BytesIO) -> bytes:
 
 for _record_type in (
     *(PendingRecording, Recording, PartReference, PartReceipt),
-    *(Receipt, UploadedPlot, Failure),
+    *(Receipt, UploadedPlot, Failure, TrackRecord),
 ):
     beam.coders.registry.register_coder(_record_type, RecordCoder)
 beam.coders.registry.register_coder(Track, TrackCoder)

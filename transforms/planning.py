@@ -149,6 +149,8 @@ class PlanParts(Step):
         ------
         AudioError
             it can't be decoded, is empty, or too short
+        DatasetError
+            it is to be scored, and there are no true stems that fit
         """
         with self.storage.reading(pending.uri) as file:
             info = probe(file, name=pending.element)
@@ -160,13 +162,19 @@ class PlanParts(Step):
         format_of(info, self.settings.stems)
         require_duration(total_samples / info.sample_rate, separation)
         fields = {name: getattr(pending, name) for name in pending.__dataclass_fields__}
-        return Recording(
+        recording = Recording(
             **fields,
             info=info,
             start_sample=start_sample,
             total_samples=total_samples,
             scratch=part_folder(pending),
         )
+        if "scores" in recording.todo:
+            # SciPy's signals take a second to import.
+            from .stem_scores import require_true_stems
+
+            require_true_stems(recording, self.settings, self.storage)
+        return recording
 
 
 def require_duration(duration_s: float, separation: SeparationSettings) -> None:

@@ -18,7 +18,6 @@ from ..audio.drawing import (
     pool_spectrogram,
     spectrogram_grid,
 )
-from ..models.separators.by_name import is_package
 from ..storage import OutputTree
 from .published_files import PublishingStep, part_file_name, published
 from .records import FileReceipt, Recording, Track, there
@@ -231,7 +230,7 @@ def draw_plots(
     names = {stem: settings.stems.name_of(stem) for stem in powers if stem != MIXTURE}
     own_titles = {name: f"{recording.title} – {names[name]}" for name in names}
     titles = {MIXTURE: recording.title, **own_titles, **(titles or {})}
-    separator = _separator_in_title(settings)
+    separator = settings.separation.title
     plots = {}
     if settings.plots.layout != "combined":
         for name, power in powers.items():
@@ -260,11 +259,3 @@ def write_plots(
         stem = None if name in (MIXTURE, COMBINED) else name
         receipts.append(published(png, file_name, branch="plots", stem=stem))
     return tuple(receipts)
-
-
-def _separator_in_title(settings: SplitSettings) -> str:
-    """The separator's name; of a model package only its folder's, wherever that lies."""
-    names = (each.name for each in settings.separation.separators)
-    return " + ".join(
-        name.rstrip("/").rpartition("/")[2] if is_package(name) else name for name in names
-    )

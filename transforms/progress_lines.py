@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from ..models.datasets.shards import ShardRecord
-from ..models.evaluation.tables import TrackRecord
+from ..models.evaluation.rows import TrackRecord
 from .klio.message import parse_message
 from .plain import to_plain
 from .records import Failure, PartReceipt, PartReference, PendingRecording, Receipt

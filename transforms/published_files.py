@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from ..audio.parts import Part
+from ..models.evaluation.rows import Row
 from ..storage import OutputTree, Storage, StorageError, crc32c_of, scratch_names
 from .manifest import read_manifest
 from .records import FileReceipt, PendingRecording, Recording
@@ -15,6 +16,7 @@ from .settings import COMBINED_PLOT, MIXTURE_PLOT, SplitSettings
 from .steps import Step
 
 LABELS_JSON, LABELS_TEXT = "labels.json", "labels.txt"
+SCORES_JSON = "scores.json"
 
 
 class PublishingStep(Step):
@@ -51,6 +53,7 @@ def remove_unfinished(recording: Recording, settings: SplitSettings, tree: Outpu
     names = {
         "labels": [LABELS_JSON, LABELS_TEXT],
         "stems": [f"{stem}.{settings.stems.format}" for stem in stems],
+        "scores": [SCORES_JSON],
         "plots": [f"{name}.png" for name in (MIXTURE_PLOT, COMBINED_PLOT, *stems)],
     }
     for branch in recording.todo:
@@ -88,6 +91,8 @@ def published(
     frames: int | None = None,
     duration_s: float | None = None,
     clipped_samples: int | None = None,
+    scores: tuple[Row, ...] = (),
+    references: str | None = None,
 ) -> FileReceipt:
     """The receipt of a file whose whole content is at hand."""
     return FileReceipt(
@@ -100,6 +105,8 @@ def published(
         frames=frames,
         duration_s=duration_s,
         clipped_samples=clipped_samples,
+        scores=scores,
+        references=references,
     )
 
 

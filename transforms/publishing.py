@@ -68,7 +68,7 @@ class EncodeStems(PublishingStep):
             self.tree,
         )
         record.add_files(*files)
-        record.stems = stems if "plots" in recording.todo else {}
+        record.stems = stems if {"plots", "scores"} & {*recording.todo} else {}
         for file in files if record.stems else ():
             record.stems[file.stem or ""] = self._held_by(file, record)
         return [record]
@@ -383,6 +383,12 @@ class JoinParts(PublishingStep):
                 powers, grids_of_files(powers, recording, self.settings), recording, self.settings
             )
             files += write_plots(plots, recording, self.settings, self.tree)
+        if "scores" in recording.todo:
+            # SciPy's signals take a second to import.
+            from .stem_scores import score_files
+
+            stems = [file for file in (*recording.kept, *files) if file.branch == "stems"]
+            files += (score_files(stems, recording, self.settings, self.tree),)
         return files
 
     def _power_of(

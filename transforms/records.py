@@ -16,6 +16,7 @@ import numpy as np
 
 from ..audio.decoding.audio_reader import AudioInfo
 from ..audio.parts import Part
+from ..models.evaluation.rows import Row
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class FileReceipt:
     """One published file: `name` is its name in the recording's folder.
 
     Of a stem, `sample_rate` and `channels` are told where they are not the recording's, and
-    `gain_db` where it was turned down together with the others.
+    `gain_db` where it was turned down together with the others. Of scores, `scores` are what the
+    file tells of all frames, and `references` a digest of which files the true stems were.
     """
 
     name: str
@@ -38,6 +40,8 @@ class FileReceipt:
     sample_rate: int | None = None
     channels: int | None = None
     gain_db: float | None = None
+    scores: tuple[Row, ...] = ()
+    references: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..audio.extensions import has_audio_extension
 from ..errors import BeamsplitterError
+from ..models.datasets.stem_folders import DatasetError
 from ..storage import FileStat, OutputTree, Storage, StorageError
 from .manifest import (
     FoundManifest,
@@ -18,6 +19,7 @@ from .manifest import (
 from .records import PendingRecording, Receipt
 from .roots import Root, name_below, place_below, without_extension
 from .settings import SplitSettings, digest_of
+from .true_stems import find_true_stems
 
 
 class OtherResultsError(BeamsplitterError):
@@ -105,6 +107,8 @@ class Resumption:
         todo = tuple(self.digests)
         if manifest and is_same and not force:
             finished = finished_branches(manifest, self.tree, folder, self.digests)
+            if "scores" in finished and self._has_other_references(manifest, uri, folder):
+                finished.discard("scores")
             todo = self._todo_after(finished)
             if not todo:
                 if renew:
@@ -183,6 +187,15 @@ class Resumption:
             return False
         return self.tree.storage.sha256_of(uri) == told.sha256
 
+    def _has_other_references(self, manifest: FoundManifest, uri: str, folder: str) -> bool:
+        """Whether the true stems are others now; where there are none any more, scores stay."""
+        told = [file.references for file in manifest.content.files if file.references]
+        try:
+            found = find_true_stems(uri, folder, self.settings, self.tree.storage)
+            return told != [found.digest(self.tree.storage)]
+        except (DatasetError, StorageError):
+            return False
+
     def _todo_after(self, finished: set[str]) -> tuple[str, ...]:
         todo = tuple(branch for branch in self.digests if branch not in finished)
         # Plots show what the stems hold: new stems, new plots.
@@ -190,10 +203,10 @@ class Resumption:
 
     def _kept_branches(self, manifest: FoundManifest, todo: Sequence[str]) -> set[str]:
         """The branches whose files stay: those that this job does not make, unless they are plots
-        of other stems."""
+        or scores of other stems."""
         kept = manifest.content.branches.keys() - set(todo)
         if "stems" in todo and manifest.content.digests.get("stems") != self.digests["stems"]:
-            kept.discard("plots")
+            kept -= {"plots", "scores"}
         return kept
 
     def _require_replaceable(

@@ -7,13 +7,11 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
 
-from ..audio.channels import can_become
-from ..audio.resampling import rounded_length
 from ..models.datasets.shard_track import ShardTrack
 from ..models.datasets.shards import INDEX, ShardIndex, ShardRecord
 from ..models.datasets.stem_folders import DatasetError, StemFile, StemTrack
@@ -21,28 +19,24 @@ from ..models.evaluation.matching import EvaluationTrack, shard_tracks
 from ..models.evaluation.museval_files import museval_name, museval_text
 from ..models.evaluation.plots import over_time_png
 from ..models.evaluation.results import result_files
+from ..models.evaluation.rows import TrackRecord
 from ..models.evaluation.scoring import Reader, TrackScores, score_track
-from ..models.evaluation.tables import TrackRecord, record_of
+from ..models.evaluation.tables import record_of
 from ..models.separating import models_of, separated_blocks
 from ..models.separators.by_name import describe
 from ..storage import OutputTree, Storage, StorageError, UnusableStorageError
 from .coders import RecordCoder
 from .plain import from_plain, to_plain
-from .records import Track
+from .scored_signals import FileSignal, Form, ShardSignal, Signal, summed
 from .scoring_settings import EvaluationSettings
-from .shards import list_stem_tracks
+from .stem_tracks import list_stem_tracks
 from .steps import GivenUpError, Step
 from .track_files import TrackFiles
 from .track_graph import through_step
 
-# What is decoded at a time, so that memory does not grow with the length of a track.
-BLOCK_S = 30.0
-# Encoders add some samples, or leave some out.
-MOST_DIFFERENCE_S = 0.5
 FORMAT = 1
 
 beam.coders.registry.register_coder(EvaluationTrack, RecordCoder)
-beam.coders.registry.register_coder(TrackRecord, RecordCoder)
 
 
 @dataclasses.dataclass
@@ -188,10 +182,10 @@ class ScoreTrack(Step):
         files = {file for _, file in named_files(track)}
         opened = self._opened_shard(references) if self.settings.shards else {}
         opened |= {
-            file: _File(self.files, each)
+            file: FileSignal(self.files, each)
             for file, each in self.files.opened([*files - {*opened}]).items()
         }
-        form = _Form.of([opened[file] for file in references])
+        form = Form.of([opened[file] for file in references])
         if track.mixture is not None:
             form.require(opened[track.mixture], track.mixture.path)
         for file in track.estimates.values():
@@ -222,7 +216,7 @@ class ScoreTrack(Step):
         with tempfile.TemporaryDirectory(prefix="beamsplitter-") as folder:
             return score(self._separated(track, mixture, form, Path(folder)))
 
-    def _opened_shard(self, files: Sequence[StemFile]) -> dict[StemFile, "_Signal"]:
+    def _opened_shard(self, files: Sequence[StemFile]) -> dict[StemFile, Signal]:
         """The rows of a track's tar."""
         (path,) = {file.path for file in files}
         storage = self.tree.storage
@@ -236,10 +230,10 @@ class ScoreTrack(Step):
                 return file.read(stop - start)
 
         track = ShardTrack(index.settings, record, read_bytes, name=path)
-        return {file: _ShardRow(track, file.stream) for file in files}
+        return {file: ShardSignal(track, file.stream) for file in files}
 
     def _separated(
-        self, track: EvaluationTrack, mixture: Reader, form: "_Form", folder: Path
+        self, track: EvaluationTrack, mixture: Reader, form: Form, folder: Path
     ) -> dict[str, Reader]:
         """The estimates of a separator, on this machine's disk."""
         separators = (self.settings.separators[track.system],)
@@ -315,13 +309,6 @@ def over_time(
             yield f"{name}-{measure}.png", over_time_png(frames, measure, hop_s)
 
 
-def summed(readers: list[Reader]) -> Reader:
-    """The sum of signals."""
-    if len(readers) == 1:
-        return readers[0]
-    return lambda start, stop: np.sum([read(start, stop) for read in readers], axis=0)
-
-
 def _range_of(samples: np.ndarray) -> Reader:
     return lambda start, stop: np.array(samples[:, start:stop])
 
@@ -348,108 +335,3 @@ def read_shard_index(location: str, storage: Storage) -> ShardIndex:
 def records_by_file(location: str, storage: Storage) -> dict[str, ShardRecord]:
     """The records of that index, by the tar that each is of."""
     return {record.file: record for record in read_shard_index(location, storage).records}
-
-
-class _Signal(Protocol):
-    """What can be read of a track, at its own rate."""
-
-    @property
-    def sample_rate(self) -> int: ...
-    @property
-    def channels(self) -> int: ...
-    @property
-    def frames(self) -> int: ...
-
-    def read(self, *, sample_rate: int, channels: int, start: int, stop: int) -> np.ndarray:
-        """A range at another rate, with other channels."""
-
-
-class _File:
-    """A file of sound."""
-
-    def __init__(self, files: TrackFiles, track: Track) -> None:
-        info = track.recording.info
-        self.sample_rate, self.channels, self.frames = (
-            info.sample_rate,
-            info.channels,
-            info.frames,
-        )
-        self.files, self.track = files, track
-
-    def read(self, *, sample_rate: int, channels: int, start: int, stop: int) -> np.ndarray:
-        return self.files.read(
-            self.track,
-            sample_rate=sample_rate,
-            channels=channels,
-            start_sample=start,
-            stop_sample=stop,
-        )
-
-
-class _ShardRow:
-    """A stem in a shard; all references have its rate and channels."""
-
-    def __init__(self, track: ShardTrack, row: int) -> None:
-        self.sample_rate, self.channels = track.sample_rate, track.channels
-        self.frames = track.frames
-        self.track, self.row = track, row
-
-    def read(self, *, sample_rate: int, channels: int, start: int, stop: int) -> np.ndarray:
-        return self.track.read(self.row, start, stop)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Form:
-    """What all signals of a track are brought to: that of its references."""
-
-    sample_rate: int
-    samples: int
-    channels: int
-
-    @classmethod
-    def of(cls, references: Sequence[_Signal]) -> "_Form":
-        """The highest rate and most channels that there are, up to the end of the shortest."""
-        rate = max(each.sample_rate for each in references)
-        lengths = [rounded_length(each.frames, each.sample_rate, rate) for each in references]
-        return cls(rate, min(lengths), max(each.channels for each in references))
-
-    def require(self, info: _Signal, name: str) -> None:
-        """Raise DatasetError where a file is of something else than its references."""
-        if not can_become(info.channels, self.channels):
-            raise DatasetError(
-                f"{name}: has {info.channels} channels, its references have {self.channels}"
-            )
-        seconds = info.frames / info.sample_rate - self.samples / self.sample_rate
-        if abs(seconds) > MOST_DIFFERENCE_S:
-            raise DatasetError(
-                f"{name}: is {abs(seconds):.2f} s {'longer' if seconds > 0 else 'shorter'} than "
-                "its references: is it of another recording, or of an excerpt?"
-            )
-
-    def reader(self, info: _Signal) -> Reader:
-        """A signal in this form, read block by block; what is missing at its end is silent."""
-        there = min(rounded_length(info.frames, info.sample_rate, self.sample_rate), self.samples)
-        block = round(BLOCK_S * self.sample_rate)
-        held = 0, np.zeros((self.channels, 0), np.float32)
-
-        def read(start: int, stop: int) -> np.ndarray:
-            nonlocal held
-            first, samples = held
-            if not first <= start <= stop <= first + samples.shape[-1]:
-                held = first, samples = start, whole(start, max(stop, start + block))
-            return samples[:, start - first : stop - first]
-
-        def whole(start: int, stop: int) -> np.ndarray:
-            stop = min(stop, self.samples)
-            samples = np.zeros((self.channels, stop - start), np.float32)
-            if start < there:
-                found = info.read(
-                    sample_rate=self.sample_rate,
-                    channels=self.channels,
-                    start=start,
-                    stop=min(stop, there),
-                )
-                samples[:, : found.shape[-1]] = found
-            return samples
-
-        return read

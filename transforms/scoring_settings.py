@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..models.evaluation.scoring import ScoringSettings
+from ..models.evaluation.measures import ScoringSettings
 from ..models.separators.by_name import SeparatorName
 
 

@@ -12,8 +12,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from ..audio.errors import UnsupportedFormatError
 from ..audio.plot_layout import plot_area
 from ..audio.stem_format import BIT_DEPTHS, Container, require_options
+from ..models.evaluation.errors import EvaluationError
+from ..models.evaluation.measures import DEFAULT_MEASURES, ScoringSettings
 from ..models.separators.base import Description, ModelError
-from ..models.separators.by_name import SeparatorName, describe, is_elsewhere
+from ..models.separators.by_name import SeparatorName, describe, is_elsewhere, is_package
+from ..storage import scheme_of
 
 # Part of every digest: raise it when the same settings begin to give other samples or pictures.
 RESULTS_VERSION = 2
@@ -144,6 +147,14 @@ class SeparationSettings(Section):
     def description(self) -> Description:
         """What is known of the separator without loading it."""
         return describe(self.separators)
+
+    @property
+    def title(self) -> str:
+        """The separator's name; of a model package only its folder's, wherever that lies."""
+        names = (each.name for each in self.separators)
+        return " + ".join(
+            name.rstrip("/").rpartition("/")[2] if is_package(name) else name for name in names
+        )
 
     @property
     def stem_names(self) -> tuple[str, ...]:
@@ -285,6 +296,71 @@ class PlotSettings(Section):
             )
 
 
+class ScoreSettings(Section):
+    """How near stems come to true ones, where there are some."""
+
+    references: str | None = Field(
+        None,
+        description="where the true stems of a recording lie, a folder or a .stem.mp4: with "
+        "{folder}, that of the recording, {recording}, its path below the data's location without "
+        "extension, or {file}, its own path",
+    )
+    names: dict[str, str] = Field(
+        default_factory=dict, description="true stems by what the stems of the job are called"
+    )
+    measures: tuple[str, ...] = Field(DEFAULT_MEASURES, min_length=1)
+    frame_s: float = Field(1.0, ge=0.1, description="length of a frame")
+    hop_s: float | None = Field(
+        None, ge=0.1, description="from one frame to the next; default: its length"
+    )
+
+    @field_validator("references")
+    @classmethod
+    def _template_can_be_filled(cls, template: str | None) -> str | None:
+        if template is None:
+            return None
+        try:
+            template.format(folder="a", recording="b", file="c")
+        except (ValueError, KeyError, IndexError) as error:
+            raise ValueError(
+                f"{template!r} is no template: it has {{folder}}, {{recording}} and {{file}}"
+            ) from error
+        if scheme_of(template) or template.startswith(("{folder}", "{file}")):
+            return template
+        return os.path.abspath(os.path.expanduser(template))
+
+    @model_validator(mode="after")
+    def _measures_are_there(self) -> "ScoreSettings":
+        try:
+            _ = self.scoring
+        except EvaluationError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def scoring(self) -> ScoringSettings:
+        """What is measured, of which frames."""
+        hop_s = self.frame_s if self.hop_s is None else self.hop_s
+        return ScoringSettings(self.measures, self.frame_s, hop_s)
+
+    def location_of(self, uri: str, folder: str) -> str:
+        """Where the true stems of a recording are to lie.
+
+        Parameters
+        ----------
+        uri
+            its own path
+        folder
+            of its results in the output tree
+        """
+        recording = folder
+        if os.path.basename(folder) == os.path.basename(uri):
+            recording = os.path.splitext(folder)[0]
+        return (self.references or "").format(
+            folder=os.path.dirname(uri), recording=recording, file=uri
+        )
+
+
 class StorageSettings(Section):
     """How buckets are used."""
 
@@ -313,6 +389,7 @@ class SplitSettings(Section):
     separation: SeparationSettings = SeparationSettings()
     stems: StemSettings = StemSettings()
     plots: PlotSettings = PlotSettings()
+    scores: ScoreSettings = ScoreSettings()
     join: Literal["parts", "cogbk"] = Field(
         "parts", description="cogbk: Klio's literal fan-out graph, for excerpts"
     )
@@ -332,6 +409,7 @@ class SplitSettings(Section):
             there are some
         """
         self._require_two_stems()
+        self._require_scorable()
         for stem in [*(self.stems.select or ()), *self.stems.rename]:
             if stem not in self.stem_names:
                 raise ValueError(
@@ -351,6 +429,14 @@ class SplitSettings(Section):
                 f"stems: two stems would share a name, at least where a file system takes "
                 f"capitals for small letters: {', '.join(names)}"
             )
+
+    def _require_scorable(self) -> None:
+        if self.scores.references is None:
+            return
+        if self.join == "cogbk":
+            raise ValueError("scores: join: cogbk writes stems and plots only: leave one of them")
+        if self.separation.description.effect != "stems":
+            raise ValueError(f"scores: {self.separation.name} gives labels, and no stems to score")
 
     def _require_two_stems(self) -> None:
         two_stems, made = self.stems.two_stems, self.separation.stem_names
@@ -411,8 +497,9 @@ class SplitSettings(Section):
     @property
     def branches(self) -> tuple[str, ...]:
         """The branches of the job, in the order of the graph."""
-        effect = self.separation.description.effect
-        return (effect, "plots") if self.plots.enabled else (effect,)
+        scores = ("scores",) if self.scores.references is not None else ()
+        plots = ("plots",) if self.plots.enabled else ()
+        return (self.separation.description.effect, *scores, *plots)
 
     def described(self) -> dict[str, dict[str, Any]]:
         """All that decides what the files of each branch hold, in words."""
@@ -425,7 +512,10 @@ class SplitSettings(Section):
             shown = {"stems": digest_of(made)}
         if self.join == "cogbk":
             shown["of"] = "spectra"  # where others are made of the files
-        return {effect: made, "plots": {**shown, **self.plots.model_dump(mode="json")}}
+        described = {effect: made, "plots": {**shown, **self.plots.model_dump(mode="json")}}
+        if self.scores.references is not None:
+            described["scores"] = {**shown, **self.scores.model_dump(mode="json")}
+        return described
 
     def digests(self) -> dict[str, str]:
         """A digest of each branch's settings; a branch is done again when its digest changes."""

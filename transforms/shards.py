@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -27,11 +26,9 @@ from ..models.datasets.stem_folders import (
     NeededFiles,
     StemFile,
     StemTrack,
-    find_tracks,
-    group_tracks,
     require_targets,
 )
-from ..storage import OutputTree, Storage, StorageError, crc32c_of, scheme_of
+from ..storage import OutputTree, StorageError, crc32c_of
 from .coders import RecordCoder
 from .records import Track
 from .steps import GivenUpError, Step
@@ -250,18 +247,3 @@ class WriteShard(Step):
 def facts_name(track: str) -> str:
     """The path of the record of a track's shard."""
     return f"{shard_name(track).removesuffix('.tar')}.shard.json"
-
-
-def list_stem_tracks(location: str, storage: Storage) -> list[StemTrack]:
-    """The tracks below a folder, here or elsewhere, in order of name.
-
-    Raises
-    ------
-    DatasetError
-        there is no such folder, it holds no tracks, two have one name, or two files of one do
-    StorageError
-        it can't be listed
-    """
-    if scheme_of(location):
-        return group_tracks(storage.list_names(location), location, storage.reading)
-    return find_tracks(Path(location))

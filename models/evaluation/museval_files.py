@@ -2,7 +2,8 @@
 
 import json
 
-from .scoring import ScoringSettings, TrackScores
+from .measures import ScoringSettings
+from .scoring import TrackScores
 
 MEASURES = {"SDR": "sdr", "SIR": "sir", "SAR": "sar", "ISR": "isr"}
 # The only split that museval's tools look into.

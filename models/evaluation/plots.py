@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .scoring import LOWER_IS_BETTER
-from .tables import Key, Values, title_of
+from .measures import LOWER_IS_BETTER, title_of
+from .tables import Key, Values
 
 DPI = 120
 MOST_POINTS = 20_000

@@ -6,20 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from .measures import ScoringSettings, main_span
 from .plots import distributions_png, side_by_side_png
-from .scoring import ScoringSettings
+from .rows import CSV, JSON, MARKDOWN, PARQUET, TrackRecord
 from .tables import (
-    TrackRecord,
     csv_text,
     duels_of,
-    main_span,
     markdown_text,
     parquet_bytes,
     scores_of,
     values_by_key,
 )
 
-CSV, JSON, MARKDOWN, PARQUET = "scores.csv", "scores.json", "scores.md", "scores.parquet"
 FORMAT = 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,13 @@ from .bsseval import BssEval
 from .distortion import RATIOS, SignalSums
 from .errors import EvaluationError
 from .framing import FloatArray, FrameGrid, Stretch, stretches
+from .measures import (
+    BSSEVAL,
+    LOWER_IS_BETTER,
+    SPECTRAL_DISTANCE,
+    WITHOUT_IMPROVEMENT,
+    ScoringSettings,
+)
 from .perceptual import PerceptualScore
 from .spectral import SpectralDistance
 
@@ -22,47 +28,6 @@ from .spectral import SpectralDistance
 Reader = Callable[[int, int], np.ndarray]
 # Indices of a reference and of an estimate of it, among the signals.
 Pair = tuple[int, int]
-
-BSSEVAL, SPECTRAL_DISTANCE = "bsseval", "spectral_distance"
-MEASURES = (*RATIOS, BSSEVAL, SPECTRAL_DISTANCE, *perceptual.SCORES)
-# Others are the better the higher.
-LOWER_IS_BETTER = (SPECTRAL_DISTANCE,)
-# A mixture has no artefacts: its SAR is infinite but for rounding.
-WITHOUT_IMPROVEMENT = ("sar",)
-
-
-@dataclass(frozen=True)
-class ScoringSettings:
-    """What is measured.
-
-    Attributes
-    ----------
-    measures
-        some of `MEASURES`; `bsseval` gives `sdr`, `isr`, `sir` and `sar`
-    frame_s, hop_s
-        length and distance of frames, seconds
-
-    Raises
-    ------
-    EvaluationError
-        there is no such measure, or a frame has no length
-    """
-
-    measures: tuple[str, ...] = ("si_sdr", "snr", "usdr", BSSEVAL)
-    frame_s: float = 1.0
-    hop_s: float = 1.0
-
-    def __post_init__(self) -> None:
-        for measure in self.measures:
-            if measure not in MEASURES:
-                near = difflib.get_close_matches(measure, MEASURES, 1)
-                meant = (
-                    f"; did you mean {near[0]}?" if near else f": there are {', '.join(MEASURES)}"
-                )
-                raise EvaluationError(f"there is no measure {measure}{meant}")
-        for name in ("frame_s", "hop_s"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise EvaluationError(f"{name} is above 0: it is {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

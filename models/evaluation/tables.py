@@ -10,64 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from .measures import main_span, title_of
+from .rows import Row, TrackRecord
 from .scoring import TrackScores
 from .statistics import Comparison, Summary, compare, summarize
 
 # Of the whole track, and the median over its frames.
 SPANS = ("track", "frames")
-TITLES = {
-    "si_sdr": "SI-SDR",
-    "si_snr": "SI-SNR",
-    "snr": "SNR",
-    "usdr": "uSDR",
-    "sdr": "SDR",
-    "isr": "ISR",
-    "sir": "SIR",
-    "sar": "SAR",
-    "spectral_distance": "spectral distance",
-    "pesq": "PESQ",
-    "stoi": "STOI",
-}
-UNITS = {"spectral_distance": "", "pesq": "MOS", "stoi": ""}
-# Of BSSEval, as SiSEC has it, the median over frames counts.
-OF_FRAMES = ("sdr", "isr", "sir", "sar")
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one measure says of a stem of a track.
-
-    Attributes
-    ----------
-    stem, measure
-        their names
-    track
-        of the whole track; None: undefined, or no such value
-    frames
-        the median over frames where it is defined; None: it is in none
-    track_improvement, frames_improvement
-        the same of the difference to the mixture taken for the estimate
-    count, undefined
-        frames, and those of them that have no value
-    """
-
-    stem: str
-    measure: str
-    track: float | None
-    frames: float | None
-    track_improvement: float | None
-    frames_improvement: float | None
-    count: int
-    undefined: int
-
-
-@dataclass(frozen=True)
-class TrackRecord:
-    """The scores of a track by a system."""
-
-    system: str
-    name: str
-    rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
@@ -257,17 +206,6 @@ def markdown_text(scores: Sequence[Score], duels: Sequence[Duel]) -> str:
             f"| {difference} | {p_value} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def main_span(measure: str) -> str:
-    """Whether the score of whole tracks is what counts, or the median over their frames."""
-    return "frames" if measure in OF_FRAMES else "track"
-
-
-def title_of(measure: str) -> str:
-    """As papers write it, with its unit."""
-    unit = UNITS.get(measure, "dB")
-    return TITLES.get(measure, measure) + (f" ({unit})" if unit else "")
 
 
 def _span_words(span: str) -> str:

@@ -27,7 +27,7 @@ from .progress import printable
 READERS_ELSEWHERE = 16
 MISSING, CHANGED, UNREADABLE = "missing", "changed", "unreadable"
 # What of a job makes its results.
-SECTIONS = ("separation", "stems", "plots", "storage", "limits", "join")
+SECTIONS = ("separation", "stems", "plots", "scores", "storage", "limits", "join")
 Checked = Callable[[FileReceipt], None]
 
 

@@ -14,8 +14,13 @@ from rich.text import Text
 
 from ...models.datasets.stem_folders import MOST_NAMED, DatasetError
 from ...models.evaluation.matching import Matched, match, separated_tracks
-from ...models.evaluation.scoring import MEASURES, ScoringSettings
-from ...models.evaluation.tables import main_span, title_of
+from ...models.evaluation.measures import (
+    DEFAULT_MEASURES,
+    MEASURES,
+    ScoringSettings,
+    main_span,
+    title_of,
+)
 from ...models.separators.by_name import SeparatorName, describe, fetch, require_usable
 from ...storage import DEAD_LETTERS, OutputTree, Storage, absolute
 from ...transforms.scoring_settings import EvaluationSettings
@@ -27,7 +32,6 @@ from .tables import table_console
 from .track_progress import shown_tracks
 
 FAILED = 1
-DEFAULT_MEASURES = ("si_sdr", "snr", "usdr", "bsseval")
 
 
 def evaluate(
@@ -93,7 +97,7 @@ def evaluate(
     """
     # Beam takes a second to import.
     from ...transforms.scoring import find_references
-    from ...transforms.shards import list_stem_tracks
+    from ...transforms.stem_tracks import list_stem_tracks
 
     storage = Storage()
     scoring = ScoringSettings(

@@ -54,7 +54,7 @@ def prepare(
     failed (OUT/failures.jsonl says why), 2 for a mistake in the call.
     """
     # Beam takes a second to import.
-    from ...transforms.shards import list_stem_tracks
+    from ...transforms.stem_tracks import list_stem_tracks
 
     settings = ShardSettings(
         targets=tuple(name.strip() for name in targets.split(",") if name.strip()),

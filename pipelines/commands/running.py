@@ -6,7 +6,9 @@ import time
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
+from ...models.evaluation.rows import MARKDOWN
 from ...models.separators.by_name import fetch, missing
 from ..events.elements import list_events
 from ..job.job_config import JobConfig, JobFileError
@@ -107,6 +109,8 @@ def run_batch(
         wall_s = time.monotonic() - started
         location = shown_location or job.output_location
         print_summary(console, state, wall_s=wall_s, location=location)
+        if "scores" in job.settings.branches and state.finished:
+            console.print(Text(f"scores: {location}/{MARKDOWN}"))
     return 1 if state.failures else 0
 
 

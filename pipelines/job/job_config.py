@@ -584,7 +584,11 @@ class JobConfig(SplitSettings):
         """
         try:
             return SplitSettings(
-                separation=self.separation, stems=self.stems, plots=self.plots, join=self.join
+                separation=self.separation,
+                stems=self.stems,
+                plots=self.plots,
+                scores=self.scores,
+                join=self.join,
             )
         except ValidationError as error:
             raise JobFileError("; ".join(_explain(each, {}) for each in error.errors())) from error

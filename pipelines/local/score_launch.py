@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...models.evaluation.matching import EvaluationTrack
-from ...models.evaluation.results import JSON
+from ...models.evaluation.rows import JSON
 from ...storage import DEAD_LETTERS, OutputTree
 from ...transforms.scoring_settings import EvaluationSettings
 from .track_launch import Show, run_tracks

@@ -11,7 +11,8 @@ from facts import assert_names
 from beamsplitter.models.evaluation.bsseval import NAMES, bss_eval
 from beamsplitter.models.evaluation.distortion import si_sdr, si_snr, snr, usdr
 from beamsplitter.models.evaluation.errors import EvaluationError
-from beamsplitter.models.evaluation.scoring import MEASURES, ScoringSettings, score_track
+from beamsplitter.models.evaluation.measures import MEASURES, ScoringSettings
+from beamsplitter.models.evaluation.scoring import score_track
 from beamsplitter.models.evaluation.spectral import spectral_distance
 
 RATE = 4000

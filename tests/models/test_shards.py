@@ -37,7 +37,8 @@ from beamsplitter.models.datasets.stem_folders import DatasetError, ExcerptError
 from beamsplitter.storage import OutputTree, Storage
 from beamsplitter.transforms import shards as steps
 from beamsplitter.transforms.coders import RecordCoder
-from beamsplitter.transforms.shards import WriteShard, list_stem_tracks, write_index
+from beamsplitter.transforms.shards import WriteShard, write_index
+from beamsplitter.transforms.stem_tracks import list_stem_tracks
 
 RATE = 8000
 WriteAudio = Callable[..., Path]

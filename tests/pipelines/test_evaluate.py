@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 import beamsplitter
 from beamsplitter.models.evaluation.matching import match, separated_tracks
-from beamsplitter.models.evaluation.scoring import ScoringSettings
+from beamsplitter.models.evaluation.measures import ScoringSettings
 from beamsplitter.models.separators.by_name import SeparatorName
 from beamsplitter.pipelines.command_line import app
 from beamsplitter.pipelines.outcomes.run_state import CRASHED

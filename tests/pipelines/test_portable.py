@@ -62,23 +62,28 @@ BY_MODEL = {
 
 
 @pytest.mark.parametrize(
-    ("join", "separation"),
+    ("join", "separation", "scores"),
     [
-        ("parts", {"part_seconds": 10}),
-        ("cogbk", {"duration_s": 4, "options": {"foreground": "mask"}}),
-        ("parts", BY_MODEL),
+        ("parts", {"part_seconds": 10}, True),
+        ("cogbk", {"duration_s": 4, "options": {"foreground": "mask"}}, False),
+        ("parts", BY_MODEL, False),
     ],
     ids=["parts", "cogbk", "model"],
 )
 def test_the_results_do_not_depend_on_what_is_fused(
     join: str,
     separation: dict[str, Any],
+    scores: bool,
+    write_audio: WriteAudio,
     music: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    job = job_for(tmp_path, join=join, separation=separation)
+    write_audio("truth/long/foreground.wav", seconds=22, sample_rate=8000)
+    write_audio("truth/short/background.wav", seconds=3, sample_rate=8000, channels=2)
+    where = f"{tmp_path}/truth/{{recording}}" if scores else None
+    job = job_for(tmp_path, join=join, separation=separation, scores={"references": where})
     run(job)
     fused = result_files(tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "fused")
@@ -99,3 +104,4 @@ def test_the_results_do_not_depend_on_what_is_fused(
     assert "fallback coder" not in caplog.text
     assert result_files(tmp_path / "out") == fused
     assert set(dead_letters(tmp_path / "out")) == {"broken.wav"}
+    assert (tmp_path / "out" / "scores.csv").exists() == scores

@@ -8,10 +8,11 @@ tried of each scenario; `make repetition` tries thousands.
 import contextlib
 import dataclasses
 import functools
+import gc
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from repeated_graphs import (
     LOUD_IN_PART,
     MUSIC,
     SHORT,
+    TRUTH,
     Scenario,
     all_answered,
     clear,
@@ -52,10 +54,13 @@ DOUBLING = Mischief(repeats=0.05, doubles=0.05, faults=0.01, turns=0.3, most=6)
 
 
 @pytest.fixture(autouse=True)
-def quick_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_drawing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     draw_once_only(monkeypatch)
     # The engine lets one of its threads run at a time: none can wait for another.
     monkeypatch.setattr(attempts, "ALONE_TIMEOUT_S", 0)
+    yield
+    # Engines refer to themselves, and hold samples: without this there are gigabytes of them.
+    gc.collect()
 
 
 FAILING = {"separator": "separators:FailingOnLoud", "options": {"block_samples": 4000}}
@@ -86,6 +91,8 @@ SCENARIOS = {
         },
         plots=True,
     ),
+    "scores": Scenario(scores=True),
+    "scores-later-in-a-stream": Scenario(scores=True, is_stream=True, before=Scenario()),
     "parts-fail": Scenario(separation=FAILING, elements=FAILING_PARTS),
     "parts-fail-in-a-stream": Scenario(separation=FAILING, elements=FAILING_PARTS, is_stream=True),
 }
@@ -115,6 +122,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Prepar
     folder = tmp_path_factory.mktemp("repetition")
     write(folder / "music" / LONG, 25, 0)
     write(folder / "music" / SHORT, 2, 1)
+    for seed, stem in enumerate(("vocals", "drums")):
+        write(folder / "music" / TRUTH / "long" / f"{stem}.wav", 25, 4 + seed)
+        write(folder / "music" / TRUTH / "a" / "short" / f"{stem}.wav", 2, 6 + seed)
     write(folder / "music" / LOUD_IN_PART, 25, 2, clicks_s=(15,))
     write(folder / "music" / LOUD, 25, 3, clicks_s=(5, 15, 24))
     (folder / "music" / BROKEN).write_bytes(b"RIFF\0\0")
