@@ -343,6 +343,11 @@ class ScoreSettings(Section):
         hop_s = self.frame_s if self.hop_s is None else self.hop_s
         return ScoringSettings(self.measures, self.frame_s, hop_s)
 
+    @property
+    def root(self) -> str:
+        """The folder that all true stems lie below; empty where that of each recording tells it."""
+        return os.path.dirname((self.references or "").partition("{")[0])
+
     def location_of(self, uri: str, folder: str) -> str:
         """Where the true stems of a recording are to lie.
 

@@ -62,6 +62,10 @@ def places_of(job: JobConfig) -> list[NamedPlace]:
                 key = f"job_config.events.outputs.{index}.file_path_prefix"
                 location = output.file_path_prefix
             places.append(NamedPlace(key, location, "events written", "write", "nothing"))
+    if job.scores.root:
+        places.append(
+            NamedPlace("scores.references", job.scores.root, "true stems", "read", "folder")
+        )
     for index, folder in enumerate(data.inputs):
         key = f"job_config.data.inputs.{index}.location"
         places.append(NamedPlace(key, folder.location, "recordings", "read", "folder"))

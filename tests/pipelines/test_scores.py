@@ -22,6 +22,7 @@ from beamsplitter.models.evaluation.matching import match
 from beamsplitter.pipelines.events.elements import list_events
 from beamsplitter.pipelines.events.sources import CreateEvents
 from beamsplitter.pipelines.job.job_config import JobConfig, JobFileError, parse_job
+from beamsplitter.pipelines.job.resources import places_of
 from beamsplitter.pipelines.run import build
 from beamsplitter.pipelines.separate_files import split_job
 from beamsplitter.storage import OutputTree, Storage
@@ -321,6 +322,16 @@ def test_a_relative_place_is_that_of_the_launcher(
     assert scores.location_of("/x/a.b.wav", "p/a.b") == f"{tmp_path}/truth/p/a.b"
     # Beside another of its name the folder of its results keeps the extension.
     assert scores.location_of("/x/a.wav", "p/a.wav") == f"{tmp_path}/truth/p/a"
+
+
+@pytest.mark.parametrize(
+    ("references", "place"),
+    [("/x/truth/{recording}", "/x/truth"), ("gs://b/{recording}/true", "gs://b"), ("{file}", None)],
+)
+def test_verify_looks_where_true_stems_lie(references: str, place: str | None) -> None:
+    job = parse_job({"job_name": "test", "scores": {"references": references}}, source="")
+    found = [each.location for each in places_of(job) if each.key == "scores.references"]
+    assert found == ([place] if place else [])
 
 
 def test_on_buckets(data: Path, tmp_path: Path, gcs: StorageServer) -> None:
