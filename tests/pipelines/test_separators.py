@@ -297,7 +297,7 @@ def test_demucs_in_the_graph_makes_what_its_own_command_makes(
     tiny_demucs: torch.nn.Module, write_audio: WriteAudio, tmp_path: Path, command: Command
 ) -> None:
     path = write_audio(
-        "music/song.wav", seconds=23.5, sample_rate=44100, channels=2, subtype="FLOAT"
+        "music/song.wav", seconds=11.5, sample_rate=44100, channels=2, subtype="FLOAT"
     )
     options = ("--separator", "demucs:htdemucs", "--no-plots", "--format", "wav")
     for name, part_seconds in (("whole", 300), ("parts", 10)):
@@ -325,7 +325,11 @@ def test_batches_workers_and_the_order_of_files_change_next_to_nothing(
 ) -> None:
     for index in range(4):
         write_audio(
-            f"music/{index}.wav", seconds=2 + index, sample_rate=44100, seed=index, subtype="FLOAT"
+            f"music/{index}.wav",
+            seconds=1 + index / 2,
+            sample_rate=44100,
+            seed=index,
+            subtype="FLOAT",
         )
     job = {
         "job_name": "batches",
