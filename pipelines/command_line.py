@@ -428,17 +428,26 @@ def check(
     On gs:// the checksums that the service keeps are compared, and nothing is read. Exit code: 0 if
     all files are whole, in the end with --repair; 1 if some are not; 2 for a mistake in the call.
     """
-    from .commands.check import check_with_bar, print_check, read_tree, repairs
+    from .commands.check import (
+        check_with_bar,
+        print_check,
+        read_tree,
+        repairs,
+        write_scores_of_all,
+    )
 
     results = OutputTree(absolute(expanded(output)), Storage(Access(user_project=user_project)))
     tree = read_tree(results)
     damages = check_with_bar(tree, log_format=log_format)
     print_check(tree, damages, log_format=log_format)
     if damages and repair:
-        for job in repairs(tree, damages):
+        jobs = repairs(tree, damages)
+        for job in jobs:
             require_ready(job)
             run_batch(job, workers=workers, log_format=log_format)
         tree = read_tree(results)
+        for job in jobs[:1]:
+            write_scores_of_all(tree, job)
         damages = check_with_bar(tree, log_format=log_format)
         print_check(tree, damages, log_format=log_format)
     raise typer.Exit(1 if damages else 0)

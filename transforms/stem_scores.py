@@ -15,7 +15,7 @@ from ..models.evaluation.tables import record_of
 from ..storage import OutputTree, Storage
 from .plain import to_plain
 from .published_files import SCORES_JSON, PublishingStep, published
-from .records import FileReceipt, Receipt, Recording, Track, there
+from .records import FileReceipt, Recording, Track, there
 from .scored_signals import Excerpt, FileSignal, Form, HeldSignal, Signal, summed
 from .settings import SplitSettings
 from .stem_files import format_of
@@ -177,7 +177,10 @@ class WriteScoreTables(beam.PTransform):
         system, settings, tree = self.settings.separation.title, self.settings, self.tree
         return (
             receipts
-            | "ScoresIn" >> beam.FlatMap(scores_in, system).with_output_types(TrackRecord)
+            | "ScoresIn"
+            >> beam.FlatMap(
+                lambda receipt: scores_in(receipt.files, receipt.folder, system)
+            ).with_output_types(TrackRecord)
             | "Together" >> beam.WithKeys(0).with_output_types(tuple[int, TrackRecord])
             | "AllScores" >> beam.GroupByKey()
             | "WriteTables"
@@ -185,15 +188,15 @@ class WriteScoreTables(beam.PTransform):
         )
 
 
-def scores_in(receipt: Receipt, system: str) -> Iterator[TrackRecord]:
+def scores_in(files: Iterable[FileReceipt], folder: str, system: str) -> Iterator[TrackRecord]:
     """The scores of a finished recording, if it has some."""
-    for file in receipt.files:
+    for file in files:
         if file.branch == "scores":
-            yield TrackRecord(system, receipt.folder, file.scores)
+            yield TrackRecord(system, folder, file.scores)
 
 
 def write_tables(records: Sequence[TrackRecord], settings: SplitSettings, tree: OutputTree) -> None:
-    """Write the tables of all scores, and pictures of them."""
-    for name, content in result_files(records, settings.scores.scoring):
+    """Write the tables of all scores, and pictures of them; nothing where there are none."""
+    for name, content in result_files(records, settings.scores.scoring) if records else ():
         # Not in a folder: that might be a recording's.
         tree.write(content, name.replace("plots/", "scores-"))

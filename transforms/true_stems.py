@@ -91,7 +91,10 @@ def _track_at(where: str, uri: str, storage: Storage) -> StemTrack:
         folder, name = os.path.split(where)
         (track,) = group_tracks([name], folder, storage.reading)
         return track
-    tracks = {each.name: each for each in list_stem_tracks(where, storage)}
+    try:
+        tracks = {each.name: each for each in list_stem_tracks(where, storage)}
+    except DatasetError as error:
+        raise DatasetError(f"scores.references: {error}") from error
     if "." not in tracks:
         raise DatasetError(
             f"{where}: holds no true stems itself, only folders that do: correct scores.references"

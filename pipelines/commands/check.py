@@ -196,6 +196,19 @@ def repairs(tree: Tree, damages: Iterable[Damage]) -> list[JobConfig]:
     return jobs
 
 
+def write_scores_of_all(tree: Tree, job: JobConfig) -> None:
+    """Write the tables of all scores in the manifests, where a repair left those of its own."""
+    from ...transforms.stem_scores import scores_in, write_tables
+
+    system = job.separation.title
+    records = [
+        record
+        for folder, manifest in tree.manifests.items()
+        for record in scores_in(manifest.files, folder, system)
+    ]
+    write_tables(records, job.settings, tree.output)
+
+
 def _job_of_last_run(output: OutputTree) -> dict[str, Any]:
     try:
         return dict(json.loads(output.read(RUN_FACTS))["job"])

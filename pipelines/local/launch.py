@@ -190,9 +190,10 @@ class _LocalRun:
             from ...transforms.stem_scores import scores_in, write_tables
 
             system = self.job.separation.title
-            records = [record for each in receipts for record in scores_in(each, system)]
-            if records:
-                write_tables(records, self.job.settings, self.job.output_tree)
+            records = [
+                record for each in receipts for record in scores_in(each.files, each.folder, system)
+            ]
+            write_tables(records, self.job.settings, self.job.output_tree)
         for receipt in receipts:
             line = {"event": "finished", "process": os.getpid(), **progress_of(receipt)}
             self.state.take(line)

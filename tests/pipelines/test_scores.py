@@ -370,13 +370,18 @@ def test_the_command(data: Path, tmp_path: Path, command: Command) -> None:
     run_facts = json.loads((out / "run.json").read_text())
     assert run_facts["settings"]["scores"]["references"] == "{folder}"
     # The last run was stopped before it came to the tables.
-    shutil.rmtree(data / NAMES[0])
     (out / "scores.csv").unlink()
-    call[1] = data / NAMES[1] / "mixture.wav"
+    recordings = [data / name / "mixture.wav" for name in NAMES]
+    write_track(data / NAMES[0], stems_of(0, 3))
+    call[1:2] = recordings
     assert command(*call, "--root", data).returncode == 0
-    assert len(values(out)) == 7
+    assert len(values(out)) == 14
+    # What was repaired is not all that there is.
+    (out / NAMES[0] / "mixture" / "scores.json").unlink()
+    assert command("check", out, "--repair").returncode == 0
+    assert len(values(out)) == 14
     (again,) = beamsplitter.separate_files(
-        call[1],
+        recordings[0],
         out,
         separator="hpss",
         plots=False,
@@ -384,6 +389,6 @@ def test_the_command(data: Path, tmp_path: Path, command: Command) -> None:
         settings={"scores.names": {"harmonic": "vocals"}},
     )
     assert again.scores == f"{out}/mixture/scores.json"
-    one = command(*call[:2], "-o", tmp_path / "one.wav", "--references", "{folder}")
+    one = command("separate", recordings[0], "-o", tmp_path / "one.wav", "--references", "{folder}")
     assert one.returncode == 2
     assert "--references: scores lie beside stems" in one.stderr
