@@ -4,6 +4,8 @@
   https://lightning.ai/docs/torchmetrics/stable/audio/ show. They draw from seed 42, as
   `src/conftest.py` has it for all of them; those of version 1.0.0 name another seed.
 - pb_bss: `pb_bss/evaluation/module_si_sdr.py` of github.com/fgnt/pb_bss (MIT), commit 10acc347fc9e.
+- ci_sdr: `ci_sdr/np/wiener_filter.py` of github.com/fgnt/ci_sdr (MIT), commit 4f014718f935:
+  what `mir_eval.separation._project` gives.
 - SpeechBrain: `cal_si_snr` in `speechbrain/nnet/losses.py` of github.com/speechbrain/speechbrain
   (Apache-2.0), commit 1b4509a204d0.
 - scipy: the first example of `scipy.stats.wilcoxon`, version 1.17.1 (BSD), of plants that Wilcoxon
@@ -93,6 +95,35 @@ def test_bsseval_of_torchmetrics(seed, published):
     )
     sar = ratios[NAMES.index("sar")].item()
     assert sar == pytest.approx(published, abs=5.1e-5)
+
+
+RISING, ALTERNATING = np.array([1.0, 2, 3, 4, 5]), np.array([1.0, 2, 1, 2, 1])
+# What a filter of two taps makes of the first to come near the second.
+PROJECTION = np.array([0.41754386, 0.78596491, 1.15438596, 1.52280702, 1.89122807, -0.24561404])
+
+
+def decibels(signal: np.ndarray, distortion: np.ndarray) -> float:
+    return float(10 * np.log10(np.sum(np.square(signal)) / np.sum(np.square(distortion))))
+
+
+@pytest.mark.parametrize(
+    "references",
+    [
+        pytest.param([RISING], id="one"),
+        # The second adds nothing: the filters are many, what they project is one.
+        pytest.param([RISING, -RISING], id="dependent"),
+    ],
+)
+def test_bsseval_is_of_the_projection_of_mir_eval(references):
+    estimates = [ALTERNATING] * len(references)
+    signals = (np.array(each)[:, np.newaxis] for each in (references, estimates))
+    ratios = bss_eval(*signals, window_samples=5, hop_samples=5, taps=2)[..., 0]
+    by_name = dict(zip(NAMES, ratios, strict=True))
+    artefacts = decibels(PROJECTION, np.append(ALTERNATING, 0) - PROJECTION)
+    assert by_name["sar"] == pytest.approx([artefacts] * len(references), abs=1e-6)
+    filtered = decibels(RISING, PROJECTION - np.append(RISING, 0))
+    assert by_name["isr"][0] == pytest.approx(filtered, abs=1e-6)
+    assert by_name["sdr"][0] == pytest.approx(decibels(RISING, ALTERNATING - RISING), abs=1e-9)
 
 
 @needs_pesq
