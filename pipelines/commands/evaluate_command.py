@@ -200,8 +200,8 @@ def _tell_of_lossy_references(systems: Iterable[Matched]) -> None:
     if lossy:
         print(
             f"references of lossy formats, of {len(lossy)} tracks: where the codec left bands out, "
-            "SIR and SAR of BSSEval mean nothing: write these references as FLAC of 16 bits, or "
-            "read SDR and ISR alone",
+            "SIR and SAR of BSSEval mean nothing: write these references as FLAC of 16 bits, which "
+            "mends most of it, or read SDR and ISR alone",
             file=sys.stderr,
         )
 
