@@ -21,8 +21,13 @@ from .separator_model import SeparatorModel, model_of
 from .torch_export import is_recurrent, save_exported
 
 Format = Literal["torchscript", "torch-export"]
-# Of other people's networks: tests/models/test_export.py shows that they don't compile.
-OTHERS_CODE = ("demucs", "umx")
+# Why networks of other people are not exported: tests/models/test_export.py shows that it is so.
+OTHERS_CODE = {
+    "demucs": "TorchScript does not compile its code, torch.export stops where that looks at "
+    "samples, and a package would normalise each block for itself instead of the recording",
+    "umx": "TorchScript does not compile its code, and torch.export would fix it to one length, "
+    "while it is given shorter recordings as they are",
+}
 FORMAT_FILES: dict[Format, str] = {"torchscript": MODEL_FILE, "torch-export": "model.pt2"}
 
 
@@ -150,8 +155,7 @@ def exportable(name: SeparatorName) -> TorchSeparator:
     kind = name.name.partition(":")[0]
     if kind in OTHERS_CODE:
         raise ModelError(
-            f"{name.name}: TorchScript does not compile its code, and torch.export would fix it to "
-            "one length: export what you trained, or a class of your own"
+            f"{name.name}: {OTHERS_CODE[kind]}: export what you trained, or a class of your own"
         )
     if describe((name,)).effect == "labels":
         raise ModelError(f"{name.name}: is a model package already, one that gives labels: copy it")

@@ -12,9 +12,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from ...audio.extensions import has_lossy_extension
 from ...models.datasets.stem_folders import MOST_NAMED, DatasetError
 from ...models.evaluation.matching import Matched, match, separated_tracks
 from ...models.evaluation.measures import (
+    BSSEVAL,
     DEFAULT_MEASURES,
     MEASURES,
     ScoringSettings,
@@ -119,6 +121,8 @@ def evaluate(
     _require_something(systems)
     for each in systems:
         _tell_what_is_left_out(each)
+    if BSSEVAL in scoring.measures:
+        _tell_of_lossy_references(systems)
     settings = EvaluationSettings(
         scoring, separators=by_label, names=names, shards=shards, device=device, pictures=pictures
     )
@@ -183,6 +187,23 @@ def _tell_what_is_left_out(matched: Matched) -> None:
     ):
         if names:
             print(f"{matched.system}: {len(names)} {what}: {_some(names)}", file=sys.stderr)
+
+
+def _tell_of_lossy_references(systems: Iterable[Matched]) -> None:
+    lossy = {
+        track.name
+        for each in systems
+        for track in each.tracks
+        for reference in track.references.values()
+        if any(has_lossy_extension(file.path) for file in reference.files)
+    }
+    if lossy:
+        print(
+            f"references of lossy formats, of {len(lossy)} tracks: where the codec left bands out, "
+            "SIR and SAR of BSSEval mean nothing: write these references as FLAC of 16 bits, which "
+            "mends most of it, or read SDR and ISR alone",
+            file=sys.stderr,
+        )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from hypothesis.extra import numpy as hnp
 from beamsplitter.audio.decoding.audio_reader import AudioInfo, probe, read_audio
 from beamsplitter.audio.encoding import StemWriter, quantize
 from beamsplitter.audio.errors import UnsupportedFormatError
+from beamsplitter.audio.extensions import has_lossy_extension
 from beamsplitter.audio.stem_format import BIT_RATES_KBPS, SAMPLE_RATES, StemFormat, choose_format
 
 _SPEC = importlib.util.spec_from_file_location(
@@ -115,6 +116,13 @@ def test_float_stems_are_neither_rounded_nor_clipped() -> None:
     stem, writer = encode(samples, 44100, FLOATS)
     np.testing.assert_array_equal(read_audio(stem, name="x"), samples)
     assert writer.clipped == 0
+
+
+@pytest.mark.parametrize("stem_format", LOSSLESS + LOSSY, ids=label)
+def test_names_tell_which_formats_are_lossy(stem_format):
+    assert has_lossy_extension(f"folder.mp3/stem{stem_format.extension.upper()}") == (
+        stem_format in LOSSY
+    )
 
 
 @pytest.mark.parametrize("stem_format", LOSSY, ids=label)

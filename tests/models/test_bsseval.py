@@ -219,6 +219,24 @@ def test_references_that_hold_one_another_project_as_by_singular_values(mixed):
     np.testing.assert_allclose(ours[..., 0], expected, rtol=0, atol=1e-3)
 
 
+def test_16_bits_mend_most_of_what_bands_without_energy_spoil():
+    rng = np.random.default_rng(1)
+    spectra = np.fft.rfft(rng.standard_normal((2, 1, 20000)))
+    spectra[..., 7300:] = 0
+    references = 0.1 * np.fft.irfft(spectra)
+    leak = 0.2
+    estimates = references + leak * references[::-1] + 0.001 * rng.standard_normal(references.shape)
+    true_sir = -20 * np.log10(leak)
+
+    def medians(of):
+        return np.median(bss_eval(of, estimates, window_samples=5000, hop_samples=5000), axis=-1)
+
+    floats, integers = medians(references), medians(as_16_bits(references))
+    assert np.all(floats[SIR] < true_sir - 20)
+    np.testing.assert_allclose(integers[SIR], true_sir, rtol=0, atol=4)
+    np.testing.assert_allclose(integers[[SDR, ISR]], floats[[SDR, ISR]], rtol=0, atol=0.1)
+
+
 def test_ratios_of_a_perfect_estimate_are_infinite_or_nearly():
     references = recorded("fishin", "brahms", seconds=2, channels=2)
     ours = bss_eval(references, references, window_samples=RATE, hop_samples=RATE, taps=64)

@@ -19,6 +19,7 @@ from beamsplitter.models.export.exporting import Exported, export_separator
 from beamsplitter.models.export.package_words import Words
 from beamsplitter.models.export.scripting import scripted
 from beamsplitter.models.export.separator_model import model_of
+from beamsplitter.models.export.torch_export import save_exported
 from beamsplitter.models.networks.by_settings import make_model
 from beamsplitter.models.networks.open_unmix import OpenUnmix, Targets
 from beamsplitter.models.packages.metadata import problems
@@ -27,7 +28,7 @@ from beamsplitter.models.packages.trained import read_network, save_trained
 from beamsplitter.models.separators.base import ModelError
 from beamsplitter.models.separators.by_name import SeparatorName, describe
 from beamsplitter.models.separators.demucs import DemucsSeparator
-from beamsplitter.models.separators.open_unmix import MUSIC, OpenUnmixSeparator
+from beamsplitter.models.separators.open_unmix import MUSIC, SPEECH, OpenUnmixSeparator
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
@@ -214,8 +215,8 @@ def test_a_package_normalises_by_what_it_is_given(tmp_path: Path) -> None:
         ("separators_to_export:Changing", "changing: as it was written, it gives something else"),
         ("separators_to_export:Nothing", "Nothing is no Separator"),
         ("no-such-thing", "no separator has this name"),
-        ("demucs:htdemucs", "demucs:htdemucs: TorchScript does not compile its code"),
-        ("umx:umxhq", "umx:umxhq: TorchScript does not compile its code"),
+        ("demucs:htdemucs", "TorchScript does not compile.*torch.export stops.*normalise each"),
+        ("umx:umxhq", "TorchScript does not compile.*torch.export would fix it to one length"),
     ],
 )
 def test_what_cannot_be_exported_is_told_and_nothing_is_left(
@@ -235,12 +236,30 @@ def test_demucs_does_not_compile(network: Callable[[], torch.nn.Module]) -> None
         scripted(model, "tiny")
 
 
+@pytest.mark.parametrize("network", [tiny_htdemucs, tiny_hdemucs])
+def test_torch_export_stops_at_a_check_of_demucs(
+    tmp_path: Path, network: Callable[[], torch.nn.Module]
+) -> None:
+    separator = DemucsSeparator("tiny", network())
+    with pytest.raises(ModelError, match=r"torch\.export can't export it: Could not guard on"):
+        save_exported(model_of(separator), separator.block_samples, tmp_path / "model.pt2", "tiny")
+
+
 def test_open_unmix_does_not_compile() -> None:
     network = OpenUnmix(channels=2, bins=2049, used_bins=9, hidden_size=4)
     targets = Targets({"vocals": network, "drums": network})
     model = model_of(OpenUnmixSeparator("tiny", MUSIC, targets, 1))
     with pytest.raises(ModelError, match="TorchScript can't compile it"):
         scripted(model, "tiny")
+
+
+def test_torch_export_would_fix_open_unmix_to_one_length(tmp_path: Path) -> None:
+    network = OpenUnmix(channels=1, bins=513, used_bins=9, hidden_size=4)
+    targets = Targets({"speech": network, "noise": network})
+    separator = OpenUnmixSeparator("tiny", SPEECH, targets, 1)
+    samples = 20 * SPEECH.hop_length
+    assert save_exported(model_of(separator), samples, tmp_path / "model.pt2", "tiny") == samples
+    assert separator.block_lengths
 
 
 def test_packages_are_none_to_export(tmp_path: Path) -> None:

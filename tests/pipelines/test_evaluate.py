@@ -280,6 +280,28 @@ def test_what_is_wrong_with_a_track_is_told_and_the_others_are_scored(folders: P
     assert {row["system"] for row in rows_of(out)} == {"bad"}
 
 
+@pytest.mark.parametrize("measures", ["bsseval,snr", "snr"])
+def test_lossy_references_are_told_once_where_bsseval_is_measured(
+    folders: Path, measures: str
+) -> None:
+    for name in NAMES[:2]:
+        path = folders / "data" / name / "vocals.wav"
+        samples, rate = soundfile.read(path)
+        soundfile.write(path.with_suffix(".ogg"), samples, rate, format="OGG")
+        path.unlink()
+    done = evaluate(
+        *(folders / each for each in ("data", "good", "bad")),
+        *("-o", folders / "scores", "--measures", measures),
+    )
+    assert done.exit_code == 0, done.output
+    told = [line for line in done.stderr.splitlines() if "lossy" in line]
+    if "bsseval" in measures:
+        (line,) = told
+        assert "of 2 tracks" in line and "FLAC of 16 bits" in line
+    else:
+        assert not told
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
