@@ -21,12 +21,13 @@ from model_packages import (
     Loudness,
     MidSide,
     SpectralHalves,
+    Twice,
     Volume,
     export,
     write_package,
 )
 
-from beamsplitter.models.packages.exported import load_exported
+from beamsplitter.models.packages.exported import ExportedModel, load_exported
 from beamsplitter.models.packages.metadata import problems, read_metadata
 from beamsplitter.models.packages.shape_limits import ShapeLimits
 from beamsplitter.models.separators.base import ModelError
@@ -501,9 +502,9 @@ def test_out_of_memory_stays_what_it_is(tmp_path):
         separator.forward(torch.zeros(1, 1, 4000, device="cuda"))
 
 
-def test_a_fixed_length_is_told(tmp_path):
-    package = write_package(tmp_path, Volume())
-    export(tmp_path / "model.pt2", Halves(), torch.randn(1, 12000), dynamic=False)
+def test_a_fixed_length_is_told(package_folder):
+    package = str(package_folder)
+    export(package_folder / "model.pt2", Halves(), torch.randn(1, 12000), dynamic=False)
     with pytest.raises(ModelError, match=re.escape("block_seconds: 1.5 would fit")):
         load(package, {})
     separator = load(package, {"block_seconds": 1.5})[0].separator
@@ -511,6 +512,41 @@ def test_a_fixed_length_is_told(tmp_path):
     assert separator.separate(noise(1, 12000), RATE).shape == (1, 1, 12000)
     with pytest.raises(ModelError, match=r"12000 on axis 1, not 4000"):
         separator.separate(noise(1, 4000), RATE)
+
+
+def test_model_pt_is_taken_where_model_pt2_is_fixed_to_another_length(tmp_path, caplog):
+    """Two models are told apart by how many rows they give."""
+    package = write_package(tmp_path, Volume())
+    only_script = describe(package, {}).sha256
+    export(tmp_path / "model.pt2", Twice(), torch.randn(1, 12000), dynamic=False)
+    block = torch.from_numpy(noise(1, 12000))
+    for block_seconds, rows in ((1.5, 2), (2.0, 1)):
+        options = {"block_seconds": block_seconds}
+        caplog.clear()
+        assert len(load(package, options)[0].separator.module(block)) == rows
+        # What is told to be used is what is used.
+        assert (describe(package, options).sha256 == only_script) == (rows == 1)
+        assert ("model.pt2 takes no blocks of 2 s" in caplog.text) == (rows == 1)
+
+
+def test_a_labeler_for_one_length_gives_way_too(tmp_path, caplog):
+    facts = {"effect_type": "waveform-to-labels", "labels": ["quiet", "loud"]}
+    package = write_package(tmp_path, Loudness(), **facts)
+    export(tmp_path / "model.pt2", Loudness(), torch.randn(1, 12000), dynamic=False)
+    loud = np.ones((1, 16000), np.float32)
+    for block_seconds, told in ((1.5, False), (2.0, True)):
+        caplog.clear()
+        labels = load_labeler(package, {"block_seconds": block_seconds}).labels_of(loud)
+        assert {label.text for label in labels} == {"loud"}
+        assert ("model.pt2 takes no blocks" in caplog.text) == told
+
+
+def test_a_stereo_model_for_any_length_stays_the_first(tmp_path, caplog):
+    package = write_package(tmp_path, MidSide(), multichannel=True, labels=["mid", "side"])
+    write_package(tmp_path, MidSide(), "pt2", multichannel=True, labels=["mid", "side"])
+    separator = separator_of(package)
+    assert isinstance(separator.module, ExportedModel)
+    assert "model.pt2 takes" not in caplog.text
 
 
 def test_a_mono_package_with_a_stereo_model_is_refused(tmp_path):
