@@ -1,8 +1,22 @@
 """Models by `torch.export.save`, read without torch's own reader.
 
-`torch.export.load` unpickles, evaluates expressions and compiles code that stand in the file
-(pytorch#176791). Here the file is only data: its graph is rebuilt from numeric operators, its
-tensors from their bytes; the rest of it is not looked at.
+No version of torch up to 2.15 reads such a file without running what stands in it, and no flag
+turns that off. `torch.export.load`
+
+- unpickles example inputs (`deserialize_torch_artifact` tries `weights_only=True`, and then
+  without), and weights and constants (`_load_state_dict`, `_load_constants`);
+- has `sympy.sympify`, which evaluates Python, read the sizes of tensors
+  (`GraphModuleDeserializer._parse_sym_expr`);
+- compiles and runs guards (`_convert_guards_code_to_fn`), and the names of values, which
+  `torch.fx` puts into the code of a module.
+
+`ExportedProgramDeserializer` takes tensors that were read elsewhere, and no example inputs, but
+evaluates sizes all the same. What runs a file without Python (`torch._C._nativert`) can't be called
+from it. tests/models/test_packages.py shows torch do each of these things, and fails where it no
+longer does.
+
+Here the file is only data: its graph is rebuilt from numeric operators, its tensors from their
+bytes; the rest of it is not looked at.
 """
 
 import math
