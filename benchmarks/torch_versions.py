@@ -7,9 +7,9 @@ Each PYTHON is of an environment with beamsplitter and some version of torch, ma
     python3.11 -m venv torch-2.9
     torch-2.9/bin/pip install --editable '.[models]' torch==2.9.1
 
-All of them and this one write the same small models and read what all of them wrote. Told is by how
-much the largest sample differs from what the model gave where it was written, or why the file could
-not be written or read.
+All of them and this one write the same small models, and read what all of them wrote. Told is how
+far apart the samples are, at most, from those that the model gave where it was written, or why it
+could not be written or read.
 """
 
 import argparse
@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    import torch
+
     from beamsplitter.models.export.separator_model import SeparatorModel
 
 SAMPLES = 4000
@@ -50,8 +52,8 @@ def write(folder: Path) -> None:
 
     for name, model in _models():
         place = folder / torch.__version__ / name
-        place.mkdir(parents=True)
-        # One length less in a recurrent network, each step of which is written.
+        place.mkdir(parents=True, exist_ok=True)
+        # Of a recurrent network each step is written.
         samples = SAMPLES // 5 if name == "BandNet" else SAMPLES
         try:
             fixed = save_exported(model, samples, place / "model.pt2", name)
@@ -72,21 +74,27 @@ def read(folder: Path) -> None:
     from beamsplitter.models.packages.exported import load_exported
     from beamsplitter.models.separators.base import ModelError
 
-    for path in sorted(folder.glob("*/*/model.pt2")):
-        writer, name = path.parts[-3:-1]
-        task = f"{name} of {writer} in {torch.__version__}"
-        try:
-            model = load_exported(path, name)
-            differences = {}
-            for example in path.parent.glob("*.npz"):
-                with np.load(example) as arrays, torch.inference_mode():
-                    found = model(torch.from_numpy(arrays["waveform"])).numpy()
-                    differences[example.stem] = np.abs(found - arrays["expected"]).max()
-        except ModelError as error:
-            print(f"{task}: {error}")
-        else:
-            lengths = ", ".join(sorted(differences, key=int))
-            print(f"{task}: {max(differences.values()):.1e} apart, on {lengths} samples")
+    for place in sorted({path.parents[1] for path in folder.glob("*/*/model.pt2")}):
+        print(f"{torch.__version__} reads {place.name}:")
+        for path in sorted(place.glob("*/model.pt2")):
+            try:
+                model = load_exported(path, path.parent.name)
+                difference, samples = _difference(model, path.parent)
+                print(f"  {path.parent.name}: {difference:.1e} apart, on {samples} samples")
+            except ModelError as error:
+                print(f"  {error}")
+
+
+def _difference(model: "torch.nn.Module", examples: Path) -> tuple[float, str]:
+    """The largest, and the lengths on which it was looked for."""
+    import torch
+
+    differences = {}
+    for path in examples.glob("*.npz"):
+        with np.load(path) as arrays, torch.inference_mode():
+            found = model(torch.from_numpy(arrays["waveform"])).numpy()
+            differences[int(path.stem)] = float(np.abs(found - arrays["expected"]).max())
+    return max(differences.values()), ", ".join(map(str, sorted(differences)))
 
 
 def _models() -> Iterator[tuple[str, "SeparatorModel"]]:

@@ -1,6 +1,6 @@
 """Models by `torch.export.save`, read without torch's own reader.
 
-No version of torch up to 2.15 reads such a file without running what stands in it, and no flag
+Torch does not read such a file without running what stands in it, up to version 2.15, and no flag
 turns that off. `torch.export.load`
 
 - unpickles example inputs (`deserialize_torch_artifact` tries `weights_only=True`, and then

@@ -543,6 +543,14 @@ def test_a_labeler_for_one_length_gives_way_too(tmp_path, caplog):
         assert ("model.pt2 takes no blocks" in caplog.text) == told
 
 
+@pytest.mark.parametrize("content", [b"PK", b""])
+def test_a_broken_model_pt2_is_told_and_not_passed_over(tmp_path, content):
+    package = write_package(tmp_path, Volume())
+    (tmp_path / "model.pt2").write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.pt2 is no model"):
+        load(package, OPTIONS)
+
+
 def test_a_stereo_model_for_any_length_stays_the_first(tmp_path, caplog):
     package = write_package(tmp_path, MidSide(), multichannel=True, labels=["mid", "side"])
     write_package(tmp_path, MidSide(), "pt2", multichannel=True, labels=["mid", "side"])
