@@ -72,7 +72,7 @@ def _write_for_older_torch(source: Path, path: Path) -> None:
 def _no_deprecation_told() -> Iterator[None]:
     """Torch warns that TorchScript is deprecated: Audacity reads nothing else."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", r".*torch\.jit")
         yield
 
 

@@ -14,6 +14,8 @@ from ..separators.base import ModelError
 from .round_trip import require_same_rows
 from .separator_model import SeparatorModel
 
+OLDEST_TORCH = "2.9"
+
 
 def save_exported(model: SeparatorModel, samples: int, path: Path, name: str) -> int | None:
     """Write a module as the reader of packages can read it, for any length if that can be.
@@ -35,8 +37,13 @@ def save_exported(model: SeparatorModel, samples: int, path: Path, name: str) ->
     Raises
     ------
     ModelError
-        torch can't export it, or what it wrote is something else
+        torch can't export it, or is older than 2.9, or what it wrote is something else
     """
+    if torch.__version__ < OLDEST_TORCH:
+        raise ModelError(
+            f"{name}: torch {torch.__version__} writes files of torch.export in an older format, "
+            f"which is not read: install torch {OLDEST_TORCH} or newer"
+        )
     # Torch fails in many ways on a length that it can't leave open, and so does what it made of it.
     if not is_recurrent(model):
         with contextlib.suppress(Exception):

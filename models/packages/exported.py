@@ -1,11 +1,24 @@
 """Models by `torch.export.save`, read without torch's own reader.
 
-`torch.export.load` unpickles, evaluates expressions and compiles code that stand in the file
-(pytorch#176791). Here the file is only data: its graph is rebuilt from numeric operators, its
-tensors from their bytes; the rest of it is not looked at.
+Torch does not read such a file without running what stands in it, up to version 2.15, and no flag
+turns that off. `torch.export.load`
+
+- unpickles example inputs (`deserialize_torch_artifact` tries `weights_only=True`, and then
+  without), and weights and constants (`_load_state_dict`, `_load_constants`);
+- has `sympy.sympify`, which evaluates Python, read the sizes of tensors
+  (`GraphModuleDeserializer._parse_sym_expr`);
+- compiles and runs guards (`_convert_guards_code_to_fn`), and the names of values, which
+  `torch.fx` puts into the code of a module.
+
+`ExportedProgramDeserializer` takes tensors that were read elsewhere, and no example inputs, but
+evaluates sizes all the same. What runs a file without Python (`torch._C._nativert`) can't be called
+from it. tests/models/test_packages.py shows torch do each of these things, and fails where it no
+longer does.
+
+Here the file is only data: its graph is rebuilt from numeric operators, its tensors from their
+bytes; the rest of it is not looked at.
 """
 
-import json
 import math
 import operator
 import re
@@ -18,9 +31,9 @@ from typing import Any
 import torch
 
 from ..separators.base import ModelError
+from .exported_archive import MALFORMED, ExportedArchive, RefusedError, limits_of
 from .shape_limits import ShapeLimits
 
-SCHEMA_MAJOR = 8
 DTYPES = {
     1: torch.uint8,
     2: torch.int8,
@@ -59,17 +72,6 @@ PYTHON_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "torch._sym_sqrt": math.sqrt,
     "math.trunc": math.trunc,
 }
-MALFORMED = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-)
 
 Json = Mapping[str, Any]
 
@@ -118,9 +120,9 @@ def load_exported(path: Path, package: str) -> ExportedModel:
         it is no such file, or it asks for more than arithmetic on tensors
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _read(_Entries(archive))
-    except _RefusedError as error:
+        with zipfile.ZipFile(path) as file:
+            return _read(ExportedArchive(file))
+    except RefusedError as error:
         raise ModelError(f"{package}: {path.name} {error}") from error
     except MALFORMED as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -130,63 +132,32 @@ def load_exported(path: Path, package: str) -> ExportedModel:
         ) from error
 
 
-class _RefusedError(Exception):
-    """The file is well-formed but holds what isn't allowed or known."""
-
-
-class _Entries:
-    """The files of an archive, below its one root folder."""
-
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self._archive = archive
-        self._root = archive.namelist()[0].split("/")[0]
-
-    def read(self, name: str) -> bytes:
-        entry = self._archive.getinfo(f"{self._root}/{name}")
-        if entry.compress_type != zipfile.ZIP_STORED:
-            raise _RefusedError(f"holds {name} compressed, which torch never does")
-        return self._archive.read(entry)
-
-    def read_json(self, name: str) -> Any:
-        return json.loads(self.read(name))
-
-
-def _read(entries: _Entries) -> ExportedModel:
-    program = entries.read_json("models/model.json")
-    version = program["schema_version"]
-    if version["major"] != SCHEMA_MAJOR:
-        raise _RefusedError(
-            f"has version {version['major']} of the format, and {SCHEMA_MAJOR} is known"
-        )
-    if entries.read("byteorder").decode().strip() != sys.byteorder:
-        raise _RefusedError("is of a machine with another byte order")
-    tensors = _read_tensors(entries, "weights") | _read_tensors(entries, "constants")
+def _read(archive: ExportedArchive) -> ExportedModel:
+    program = archive.read_program()
+    if archive.read("byteorder").decode().strip() != sys.byteorder:
+        raise RefusedError("is of a machine with another byte order")
+    limits = limits_of(program)
+    tensors = _read_tensors(archive, "weights") | _read_tensors(archive, "constants")
     builder = _GraphBuilder()
-    graph_json = program["graph_module"]["graph"]
     signature = program["graph_module"]["signature"]
-    input_name = builder.add_inputs(signature["input_specs"], tensors)
-    builder.add_nodes(graph_json["nodes"])
+    builder.add_inputs(signature["input_specs"], tensors)
+    builder.add_nodes(program["graph_module"]["graph"]["nodes"])
     builder.add_outputs(signature["output_specs"])
-    limits = ShapeLimits(
-        graph_json["tensor_values"][input_name]["sizes"],
-        program["range_constraints"],
-        program.get("guards_code", []),
-    )
     return ExportedModel(torch.fx.GraphModule(builder.module, builder.graph), limits)
 
 
-def _read_tensors(entries: _Entries, kind: str) -> dict[str, torch.Tensor]:
-    config = entries.read_json(f"data/{kind}/model_{kind}_config.json")["config"]
-    return {name: _read_tensor(entries, kind, name, each) for name, each in config.items()}
+def _read_tensors(archive: ExportedArchive, kind: str) -> dict[str, torch.Tensor]:
+    config = archive.read_json(f"data/{kind}/model_{kind}_config.json")["config"]
+    return {name: _read_tensor(archive, kind, name, each) for name, each in config.items()}
 
 
-def _read_tensor(entries: _Entries, kind: str, name: str, payload: Json) -> torch.Tensor:
+def _read_tensor(archive: ExportedArchive, kind: str, name: str, payload: Json) -> torch.Tensor:
     if payload["use_pickle"] or not re.fullmatch(r"(weight|tensor)_\d+", payload["path_name"]):
-        raise _RefusedError(f"holds {name} as a pickled object, which is never loaded")
+        raise RefusedError(f"holds {name} as a pickled object, which is never loaded")
     meta = payload["tensor_meta"]
     dtype = DTYPES[meta["dtype"]]
     sizes, strides = ([each["as_int"] for each in meta[key]] for key in ("sizes", "strides"))
-    content = bytearray(entries.read(f"data/{kind}/{payload['path_name']}"))
+    content = bytearray(archive.read(f"data/{kind}/{payload['path_name']}"))
     if not content:
         return torch.zeros(sizes, dtype=dtype)
     stored = torch.frombuffer(content, dtype=dtype)
@@ -202,22 +173,19 @@ class _GraphBuilder:
         self.graph = torch.fx.Graph()
         self._values: dict[str, Any] = {}
 
-    def add_inputs(self, specs: Sequence[Json], tensors: Mapping[str, torch.Tensor]) -> str:
-        """Bind the inputs of the graph; gives the name of the one that the caller passes."""
-        users = [spec["user_input"]["arg"] for spec in specs if "user_input" in spec]
-        if len(users) != 1 or "as_tensor" not in users[0]:
-            raise _RefusedError(f"takes {len(users)} inputs, and not one tensor")
-        name = str(users[0]["as_tensor"]["name"])
-        self._input = self._values[name] = self.graph.placeholder("x")
-        self._device = self.graph.call_function(getattr, (self._input, "device"))
+    def add_inputs(self, specs: Sequence[Json], tensors: Mapping[str, torch.Tensor]) -> None:
+        """Bind the inputs of the graph: the one that the caller passes, and the tensors."""
+        given = self.graph.placeholder("x")
+        self._device = self.graph.call_function(getattr, (given, "device"))
         for spec in specs:
             ((kind, content),) = spec.items()
             if kind in ("parameter", "buffer", "tensor_constant"):
                 tensor = tensors[content[f"{kind}_name"]]
                 self._values[content["arg"]["name"]] = self._add_tensor(tensor)
-            elif kind != "user_input":
-                raise _RefusedError(f"has an input that is a {kind}")
-        return name
+            elif kind == "user_input":
+                self._values[content["arg"]["as_tensor"]["name"]] = given
+            else:
+                raise RefusedError(f"has an input that is a {kind}")
 
     def _add_tensor(self, tensor: torch.Tensor) -> torch.fx.Node:
         name = f"tensor_{len(self._values)}"
@@ -243,7 +211,7 @@ class _GraphBuilder:
         known = OPERATOR.fullmatch(target)
         overload = known and getattr(getattr(torch.ops.aten, known[1], None), known[2], None)
         if not known or not isinstance(overload, torch._ops.OpOverload) or known[1] in REFUSED:
-            raise _RefusedError(f"uses {target}, which a package may not use")
+            raise RefusedError(f"uses {target}, which a package may not use")
         given = {each["name"]: self._value(each["arg"]) for each in node["inputs"]}
         positional = []
         for argument in overload._schema.arguments:
@@ -288,7 +256,7 @@ class _GraphBuilder:
             if kind == "user_output":
                 results.append(self._value(content["arg"]))
             elif kind != "user_input_mutation":
-                raise _RefusedError(f"changes itself while it runs ({kind})")
+                raise RefusedError(f"changes itself while it runs ({kind})")
         self.graph.output(results[0] if len(results) == 1 else tuple(results))
 
     def _value(self, argument: Json) -> Any:
@@ -320,7 +288,7 @@ class _GraphBuilder:
                 return torch.strided
             case "as_device":
                 return self._device
-        raise _RefusedError(f"has an argument of the unknown kind {kind}")
+        raise RefusedError(f"has an argument of the unknown kind {kind}")
 
 
 def _name_of(argument: Json) -> str:
@@ -329,7 +297,7 @@ def _name_of(argument: Json) -> str:
         return str(value["name"])
     if kind in ("as_sym_int", "as_sym_float", "as_sym_bool"):
         return str(value["as_name"])
-    raise _RefusedError(f"has a result of the unknown kind {kind}")
+    raise RefusedError(f"has a result of the unknown kind {kind}")
 
 
 def _plain(value: object) -> object:
@@ -337,5 +305,5 @@ def _plain(value: object) -> object:
     if isinstance(value, str) and value in ("Infinity", "-Infinity", "NaN"):
         return float(value)
     if not isinstance(value, bool | int | float | str):
-        raise _RefusedError(f"has {type(value).__name__} in place of a number")
+        raise RefusedError(f"has {type(value).__name__} in place of a number")
     return value

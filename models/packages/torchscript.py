@@ -57,7 +57,8 @@ def load_torchscript(path: Path, package: str) -> TorchScriptModel:
     try:
         _refuse_code_that_loading_runs(path, package)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
+            # It warns that TorchScript is deprecated, of a category that follows its version.
+            warnings.filterwarnings("ignore", r".*torch\.jit")
             module = torch.jit.load(str(path), map_location="cpu")
             graph = module.inlined_graph
     except ModelError:

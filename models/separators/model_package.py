@@ -1,12 +1,14 @@
 """Model packages: any third-party model that is packed for Audacity.
 
 A package is a folder with `metadata.json` and `model.pt` (TorchScript), or `model.pt2`
-(torch.export) beside it. Its model is given one block at a time, `(channels, samples)`. What was
-trained here has `model.json` and `model.safetensors` instead, see `packages.trained`.
+(torch.export) beside it, which goes first where it takes blocks of the length that is asked for.
+Its model is given one block at a time, `(channels, samples)`. What was trained here has
+`model.json` and `model.safetensors` instead, see `packages.trained`.
 """
 
 import functools
 import hashlib
+import logging
 import re
 import unicodedata
 import zipfile
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ..packages.exported_archive import can_take_samples
 from ..packages.metadata import FILE_NAME, PackageMetadata, read_metadata
 from ..packages.trained import (
     NETWORK_FILE,
@@ -33,6 +36,8 @@ from .trained import Trained, trained_options
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger("beamsplitter")
 
 MODEL_FILES = (WEIGHTS_FILE, "model.pt2", "model.pt")
 # What the job itself writes beside the stems.
@@ -127,7 +132,9 @@ def describe(address: str, options: Mapping[str, object]) -> Description:
         context_s=settings.block_seconds,
         uses_device=True,
         resolved_options=settings.model_dump_json(),
-        sha256=_sha256_of(folder / FILE_NAME, _model_file_of(folder, address)),
+        sha256=_sha256_of(
+            folder / FILE_NAME, _fitting_model_file(folder, address, metadata, settings)
+        ),
     )
 
 
@@ -166,8 +173,7 @@ def load(address: str, options: Mapping[str, object]) -> tuple[Member, ...]:
         fitting = trained_options(options, model.settings)
         stems = stem_names(model.settings.targets)
         return alone(Trained(address, model, fitting, stems))
-    metadata, module = _load_model(address)
-    settings = package_options(options, metadata)
+    metadata, settings, module = _load_model(address, options)
     if metadata.effect_type != "waveform-to-waveform":
         raise ModelError(
             f"{address} gives labels ({metadata.effect_type}), no stems: load it with load_labeler"
@@ -190,8 +196,7 @@ def load_labeler(address: str, options: Mapping[str, object]) -> "Labeler":
     ValueError
         an option is wrong
     """
-    metadata, module = _load_model(address)
-    settings = package_options(options, metadata)
+    metadata, settings, module = _load_model(address, options)
     if metadata.effect_type != "waveform-to-labels":
         raise ModelError(
             f"{address} gives stems ({metadata.effect_type}), no labels: load it with load"
@@ -230,7 +235,7 @@ class PackageSeparator(TorchSeparator):
         self.name = address
         self.stems = stem_names(metadata.stems)
         self.sample_rate = metadata.sample_rate
-        self.block_samples = round(settings.block_seconds * metadata.sample_rate)
+        self.block_samples = _block_samples(metadata, settings)
         self.context_samples = round(settings.context_s * metadata.sample_rate)
         self._downmixes = settings.downmix and not metadata.multichannel
         self._rows_of_stem = len(metadata.labels) // len(metadata.stems)
@@ -332,9 +337,7 @@ class Labeler:
         self.labels = metadata.labels
         self.sample_rate = metadata.sample_rate
         self._multichannel = metadata.multichannel
-        self.block_samples = max(
-            SHORTEST_BLOCK, round(settings.block_seconds * metadata.sample_rate)
-        )
+        self.block_samples = _block_samples(metadata, settings)
 
     def labels_of(self, samples: np.ndarray) -> list[Label]:
         """Annotate a recording, in blocks that know nothing of each other, as Audacity does.
@@ -475,40 +478,68 @@ def fetch_package(address: str) -> Path:
     return ModelCache().fetch_folder(address, required=[FILE_NAME], optional=optional)
 
 
-def _model_file_of(folder: Path, address: str) -> Path:
-    for name in MODEL_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise ModelError(f"{address} has no model: a package holds {' or '.join(MODEL_FILES)}")
+def _model_files_of(folder: Path, address: str) -> list[Path]:
+    """Those that are there, that which goes first at first."""
+    files = [folder / name for name in MODEL_FILES if (folder / name).is_file()]
+    if not files:
+        raise ModelError(f"{address} has no model: a package holds {' or '.join(MODEL_FILES)}")
+    return files
+
+
+def _fitting_model_file(
+    folder: Path, address: str, metadata: PackageMetadata, settings: PackageOptions
+) -> Path:
+    """The file that goes first, or the next one where that is fixed to another length of blocks."""
+    first, *others = _model_files_of(folder, address)
+    samples = _block_samples(metadata, settings)
+    if others and first.suffix == ".pt2" and not can_take_samples(first, samples):
+        return others[0]
+    return first
+
+
+def _block_samples(metadata: PackageMetadata, settings: PackageOptions) -> int:
+    samples = round(settings.block_seconds * metadata.sample_rate)
+    gives_labels = metadata.effect_type == "waveform-to-labels"
+    return max(SHORTEST_BLOCK, samples) if gives_labels else samples
 
 
 def require_model_file(address: str) -> None:
-    """Refuse a package whose model file is cut off, or is something else, without loading it.
+    """Refuse a package with a model file that is cut off, or is something else, without loading it.
 
     Raises
     ------
     ModelError
-        it is
+        one is
     """
-    path = _model_file_of(fetch_package(address), address)
-    is_whole = is_safetensors if path.suffix == ".safetensors" else zipfile.is_zipfile
-    if not is_whole(path):
-        raise ModelError(
-            f"{address}: {path.name} is not a whole model file: export it again, or fetch it anew"
-        )
+    for path in _model_files_of(fetch_package(address), address):
+        is_whole = is_safetensors if path.suffix == ".safetensors" else zipfile.is_zipfile
+        if not is_whole(path):
+            raise ModelError(
+                f"{address}: {path.name} is not a whole model file: export it again, or fetch it "
+                "anew"
+            )
 
 
-def _load_model(address: str) -> tuple[PackageMetadata, "torch.nn.Module"]:
+def _load_model(
+    address: str, options: Mapping[str, object]
+) -> tuple[PackageMetadata, PackageOptions, "torch.nn.Module"]:
     folder = fetch_package(address)
     metadata = read_metadata(folder / FILE_NAME, address)
-    path = _model_file_of(folder, address)
+    settings = package_options(options, metadata)
+    path = _fitting_model_file(folder, address, metadata, settings)
+    if path.suffix == ".pt" and (folder / "model.pt2").is_file():
+        logger.warning(
+            "%s: model.pt2 takes no blocks of %g s, so that model.pt is used",
+            address,
+            settings.block_seconds,
+        )
     if path.suffix == ".pt2":
         from ..packages.exported import load_exported
 
-        return metadata, load_exported(path, address)
+        return metadata, settings, load_exported(path, address)
     from ..packages.torchscript import load_torchscript
 
-    return metadata, load_torchscript(path, address)
+    return metadata, settings, load_torchscript(path, address)
 
 
 def _sha256_of(*paths: Path) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from demucs_models import tiny_demucs, tiny_hdemucs, tiny_htdemucs
+from facts import assert_names
 from model_packages import Loudness, Volume, write_package
 from separators_to_export import RATE
 from toy_training import write_network
@@ -30,7 +31,7 @@ from beamsplitter.models.separators.by_name import SeparatorName, describe
 from beamsplitter.models.separators.demucs import DemucsSeparator
 from beamsplitter.models.separators.open_unmix import MUSIC, SPEECH, OpenUnmixSeparator
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")
 
 SMALL = {"num_hidden_channels": 1, "targets": ["vocals", "drums"]}
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -124,6 +125,15 @@ def test_recurrent_layers_fix_what_torch_export_writes(tmp_path: Path) -> None:
             separator=str(tmp_path / "asked"),
             options={"block_seconds": 1.0},
         )
+
+
+def test_an_older_torch_writes_torchscript_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.8.0+cpu"))
+    done = export("separators_to_export:Smooth", tmp_path / "package")
+    assert done.files == {"torchscript": "model.pt"}
+    assert_names(done.left_out["torch-export"], "2.8.0", "install torch 2.9")
 
 
 def test_a_package_says_what_the_separator_says(tmp_path: Path) -> None:
