@@ -44,9 +44,9 @@ KEPT_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
 }
-# A model's threads that wait for each other sleep. To spin takes the cores from all else that runs:
-# beside three other processes on two cores, a small Demucs took 76 s in place of 12.
-PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
+# A model's threads that wait for each other sleep after so many turns. To spin takes the cores from
+# all else that runs: beside three other processes on two cores, a small Demucs took 56 s, not 10.
+PATIENT_THREADS = {"GOMP_SPINCOUNT": "1000"}
 
 
 class LaunchError(BeamsplitterError, RuntimeError):
