@@ -45,7 +45,8 @@ KEPT_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
 }
 # A model's threads that wait for each other sleep after so many turns. To spin takes the cores from
-# all else that runs: beside three other processes on two cores, a small Demucs took 56 s, not 10.
+# all else that runs: beside three other processes on two cores, a small Demucs took 27 and 56 s,
+# not 14 and 10.
 PATIENT_THREADS = {"GOMP_SPINCOUNT": "1000"}
 
 
