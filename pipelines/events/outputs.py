@@ -51,6 +51,22 @@ PAYLOAD_SCHEMA: list[dict[str, Any]] = [
             {"name": "sample_rate", "type": "INTEGER", "mode": "NULLABLE"},
             {"name": "channels", "type": "INTEGER", "mode": "NULLABLE"},
             {"name": "gain_db", "type": "FLOAT", "mode": "NULLABLE"},
+            {
+                "name": "scores",
+                "type": "RECORD",
+                "mode": "REPEATED",
+                "fields": [
+                    {"name": "stem", "type": "STRING", "mode": "REQUIRED"},
+                    {"name": "measure", "type": "STRING", "mode": "REQUIRED"},
+                    {"name": "track", "type": "FLOAT", "mode": "NULLABLE"},
+                    {"name": "frames", "type": "FLOAT", "mode": "NULLABLE"},
+                    {"name": "track_improvement", "type": "FLOAT", "mode": "NULLABLE"},
+                    {"name": "frames_improvement", "type": "FLOAT", "mode": "NULLABLE"},
+                    {"name": "count", "type": "INTEGER", "mode": "NULLABLE"},
+                    {"name": "undefined", "type": "INTEGER", "mode": "NULLABLE"},
+                ],
+            },
+            {"name": "references", "type": "STRING", "mode": "NULLABLE"},
         ],
     },
 ]

@@ -1,5 +1,6 @@
 """Finished messages to files, Avro files, Pub/Sub and BigQuery: all of them, or a dead letter."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -18,6 +19,7 @@ from facts import assert_names
 from pubsub_server import PubSubServer
 from storage_server import Fault, StorageServer
 
+from beamsplitter.models.evaluation.rows import Row
 from beamsplitter.pipelines.events import bigquery as bigquery_client
 from beamsplitter.pipelines.events.listing import InputError
 from beamsplitter.pipelines.events.outputs import PAYLOAD_SCHEMA, prepare_outputs
@@ -317,6 +319,8 @@ def test_the_schema_has_all_that_a_payload_has() -> None:
     assert [each["name"] for each in PAYLOAD_SCHEMA] == list(payload)
     (files,) = (each["fields"] for each in PAYLOAD_SCHEMA if each["name"] == "files")
     assert [each["name"] for each in files] == list(payload["files"][0])
+    (scores,) = (each["fields"] for each in files if each["name"] == "scores")
+    assert [each["name"] for each in scores] == [field.name for field in dataclasses.fields(Row)]
 
 
 @pytest.mark.parametrize(
