@@ -354,7 +354,9 @@ def _sent(value: Any, each: Plain) -> Any:
     kind = each["type"].upper()
     if each.get("mode") == "REPEATED":
         single = {**each, "mode": "NULLABLE"}
-        return [{"v": _sent(item, single)} for item in json.loads(value or "[]")]
+        # Within a record it is no text of its own.
+        items = value if isinstance(value, list) else json.loads(value or "[]")
+        return [{"v": _sent(item, single)} for item in items]
     if value is None:
         return None
     if kind == "RECORD":

@@ -36,12 +36,14 @@ from beamsplitter.transforms.klio.message import new_message, parse_message
 from beamsplitter.transforms.records import FileReceipt, Receipt
 from beamsplitter.transforms.reporting import finished_message, line_of
 
+SCORE = Row("vocals", "si_sdr", 3.5, None, 1.25, None, 4, 4)
 ELEMENTS = [b"one.wav", b"two words.wav", "名前.wav".encode(), b"caf\xe9.wav", b"one.wav"]
 
 
 def message(element: bytes, payload: object = None) -> bytes:
     if payload is None:
-        file = FileReceipt("vocals.flac", "stems", "vocals", "ab", "AAAAAA==", 7, 8, 0.5, 0)
+        facts = ("vocals.flac", "stems", "vocals", "ab", "AAAAAA==", 7, 8, 0.5, 0)
+        file = FileReceipt(*facts, scores=(SCORE,))
         asked = new_message(element).SerializeToString()
         receipt = Receipt(os.fsdecode(element), "one", 0.5, (file,), message=asked)
         return finished_message(receipt, "gs://music/out")
@@ -309,6 +311,8 @@ def test_a_table_is_made_of_all_that_is_known(bigquery: BigQueryServer, write: W
                 "sample_rate": None,
                 "channels": None,
                 "gain_db": None,
+                "scores": [dataclasses.asdict(SCORE)],
+                "references": None,
             }
         ],
     }
