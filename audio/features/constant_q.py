@@ -11,7 +11,7 @@ from .spectral import norm_of
 
 # librosa halves the sample rate from octave to octave, by filters of soxr that reach so many
 # samples at the lower rate, with room to spare.
-_HALVING_REACH_SAMPLES = 128
+_HALVING_REACH_SAMPLES = 64
 # Stretches are at least so many times as long as what they need on one side.
 _REACHES_AT_ONCE = 32
 

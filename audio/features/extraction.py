@@ -44,7 +44,11 @@ def features_of(samples: np.ndarray, sample_rate: int, settings: FeatureSettings
         there is not one frame of it
     LowSampleRateError
         bands are asked for that its sample rate does not have
+    ValueError
+        `samples` are no such array
     """
+    if samples.ndim != 2:
+        raise ValueError(f"samples have the shape (channels, samples), not {samples.shape}")
     frames = _joined(frame_blocks([samples], sample_rate, settings))
     (features,) = finished([frames], settings, highest_level_db(frames, settings))
     return features
