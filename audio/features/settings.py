@@ -25,7 +25,7 @@ PadMode = Literal["constant", "edge", "reflect", "symmetric"]
 class FeatureSettings(BaseModel):
     """What all kinds have."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: str
     sample_rate: int | None = Field(
@@ -266,15 +266,15 @@ def feature_settings(values: Mapping[str, Any]) -> FeatureSettings:
     try:
         return _ADAPTER.validate_python(values)
     except ValidationError as error:
-        kind = str(values.get("kind"))
+        kind = values.get("kind")
         raise ValueError(
             "; ".join(_told(kind, each) for each in error.errors(include_url=False))
         ) from error
 
 
-def _told(kind: str, error: Any) -> str:
+def _told(kind: Any, error: Any) -> str:
     if kind not in KINDS:
-        return f"kind: there is no {kind!r}; there are {', '.join(KINDS)}"
+        return f"kind: is one of {', '.join(KINDS)}, not {kind!r}"
     name = ".".join(str(each) for each in error["loc"][1:2])
     if error["type"] == "extra_forbidden":
         parameters = ", ".join(each for each in KINDS[kind].model_fields if each != "kind")
