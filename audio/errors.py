@@ -29,3 +29,7 @@ class TooShortAudioError(AudioError):
 
 class UnsupportedFormatError(AudioError):
     """The asked-for output format can't hold this recording (channels, rate, bit depth)."""
+
+
+class LowSampleRateError(AudioError):
+    """The sample rate is too low for the frequencies that are asked for."""

@@ -82,12 +82,34 @@ def resampled_range(
     """
     if rate == sample_rate:
         return read(start_sample, stop_sample)
+    read_start, read_stop = source_range(
+        samples=samples,
+        sample_rate=sample_rate,
+        rate=rate,
+        start_sample=start_sample,
+        stop_sample=stop_sample,
+    )
+    block = read(read_start, read_stop)
+    made = np.concatenate([*resampled([block], sample_rate, rate)], axis=1)
+    first = start_sample - read_start * rate // sample_rate
+    return made[:, first : first + stop_sample - start_sample]
+
+
+def source_range(
+    *, samples: int, sample_rate: int, rate: int, start_sample: int, stop_sample: int
+) -> tuple[int, int]:
+    """What `resampled_range` reads of a signal: from one of its samples up to another.
+
+    Parameters
+    ----------
+    samples, sample_rate, rate, start_sample, stop_sample
+        as of `resampled_range`
+    """
+    if rate == sample_rate:
+        return start_sample, stop_sample
     divisor = math.gcd(sample_rate, rate)
     step, read_step = rate // divisor, sample_rate // divisor
     margin = math.ceil(_REACH_SAMPLES * rate / min(rate, sample_rate))
     first_step = max(0, start_sample - margin) // step
     last_step = -(-(stop_sample + margin) // step)
-    block = read(first_step * read_step, min(samples, last_step * read_step))
-    made = np.concatenate([*resampled([block], sample_rate, rate)], axis=1)
-    first = start_sample - first_step * step
-    return made[:, first : first + stop_sample - start_sample]
+    return first_step * read_step, min(samples, last_step * read_step)
