@@ -15,18 +15,22 @@ occurrence is given, and there is a reason where nothing was found.
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numba
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
+from .channels import as_many
 from .chroma import HOP_S, PITCH_CLASSES, chroma_frames, hop_samples
+from .compiling import compiled
 
 Reason = Literal["too short", "silent", "nothing repeats"]
 
 SMOOTHING_S = 2.5
 # Rows have to hold more than one window.
 SHORTEST_CLIP_S = 2 * SMOOTHING_S
+# How far the weights reach that smooth along a row, in standard deviations.
+REACH_OF_SMOOTHING = 4
 # Where no section is found an excerpt begins here, as a part of the song.
 FALLBACK = 0.4
 MOST_CHANNELS = 32
@@ -176,7 +180,7 @@ def _require_signal(block: np.ndarray) -> None:
 
 def _to_mono(block: np.ndarray) -> np.ndarray:
     _require_signal(block)
-    mono = np.atleast_2d(block).mean(axis=0, dtype=np.float32)
+    mono = as_many(np.atleast_2d(block), 1)[0].astype(np.float32, copy=False)
     if not np.isfinite(mono).all():
         raise ValueError("samples hold NaN or infinity")
     return mono
@@ -186,23 +190,24 @@ def _to_mono(block: np.ndarray) -> np.ndarray:
 # frames after: it stands at the earlier of the two.
 
 
-def _similarity(chroma: np.ndarray, lag: int) -> np.ndarray:
-    """How similar frames are to those `lag` frames later, in [0, 1]."""
-    difference = chroma[lag:] - chroma[: max(0, len(chroma) - lag)]
-    square = np.einsum("fc,fc->f", difference, difference, dtype=np.float64)
-    return 1 - np.sqrt(square / PITCH_CLASSES)
+@compiled(numba.njit, nogil=True)
+def _similarity(chroma: Any, lag: int) -> Any:
+    """How similar frames are to those `lag` frames later: float64, in [0, 1]."""
+    frames, classes = chroma.shape
+    row = np.empty(max(0, frames - lag))
+    for earlier in range(len(row)):
+        square = 0.0
+        for pitch_class in range(classes):
+            difference = chroma[earlier, pitch_class] - chroma[earlier + lag, pitch_class]
+            square += difference * difference
+        row[earlier] = 1 - np.sqrt(square / classes)
+    return row
 
 
 def _denoised_rows(
     chroma: np.ndarray, *, first_lag: int, last_lag: int, width: int
 ) -> Iterator[np.ndarray]:
-    """Rows in which little is left but repetitions; those of `first_lag` up to `last_lag`.
-
-    What is similar along the row, for `width` frames before or after, is kept less the weakest of
-    four means across it: over the frames before and after either of the two. Elsewhere the
-    strongest is taken off, so that held notes and beats, which are similar to everything around,
-    vanish.
-    """
+    """Rows in which little is left but repetitions; those of `first_lag` up to `last_lag`."""
     frames = len(chroma)
     lag = first_lag - width + 1
     rows = deque(_similarity(chroma, each) for each in range(lag, lag + width))
@@ -212,11 +217,18 @@ def _denoised_rows(
         by_earlier[: len(row)] += row
         by_later[each:] += row
     sums: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=width)
+    offsets = np.arange(-REACH_OF_SMOOTHING * width, REACH_OF_SMOOTHING * width + 1)
+    weights = np.exp(-0.5 * (offsets / width) ** 2)
+    weights /= weights.sum()
     while lag <= last_lag:
         row = rows.popleft()
         sums.append((by_earlier[: len(row)].copy(), by_later[lag:].copy()))
         if lag >= first_lag:
-            yield _denoised(row, sums[0], sums[-1], width)
+            # `sums[0]` are of the lags that end with this one, `sums[-1]` of those that begin so.
+            suppressed = _suppressed(
+                row, sums[0][0], sums[-1][0], sums[0][1][width - 1 :], sums[-1][1], width
+            )
+            yield _smoothed(suppressed, weights)
         by_earlier[: len(row)] -= row
         by_later[lag:] -= row
         following = _similarity(chroma, lag + width)
@@ -226,37 +238,59 @@ def _denoised_rows(
         lag += 1
 
 
-def _denoised(
-    row: np.ndarray,
-    ending: tuple[np.ndarray, np.ndarray],
-    beginning: tuple[np.ndarray, np.ndarray],
-    width: int,
-) -> np.ndarray:
+@compiled(numba.njit, nogil=True)
+def _suppressed(
+    row: Any, earlier_back: Any, earlier_on: Any, later_back: Any, later_on: Any, width: int
+) -> Any:
     """A row without what is similar across it.
+
+    It is less the weakest of four means over `width` frames, back and on from the earlier and from
+    the later frame, where the mean along it is above them all. Elsewhere it is less the strongest,
+    so that held notes and beats, which are similar to everything around, vanish. Windows that
+    reach beyond the ends of the song do not count.
 
     Parameters
     ----------
-    ending, beginning
-        sums over the `width` lags that end and that begin with this one, at the earlier frame and
-        at the later, each where the row of its first lag has places
+    earlier_back, earlier_on, later_back, later_on : np.ndarray, float64
+        The sums of those windows; at least as long as the row.
     """
-    length, edge = len(row), width - 1
-    earlier_back, later_back = ending[0][:length], ending[1][edge:]
-    earlier_on, later_on = beginning[0].copy(), beginning[1].copy()
-    total = np.pad(np.pad(np.cumsum(row), (width, 0)), (0, edge), mode="edge")
-    along = total[width:] - total[:-width]
-    along_back, along_on = along[:length].copy(), along[edge:].copy()
-    # At the ends of the song there is nothing on one side: what is on the other has to do.
-    earlier_on[-edge:] = earlier_back[-edge:]
-    later_on[:edge] = later_back[:edge]
-    along_back[:edge] = along_on[:edge]
-    along_on[-edge:] = along_back[-edge:]
-    across = earlier_back, earlier_on, later_back, later_on
-    highest: np.ndarray = np.maximum.reduce(across)
-    lowest: np.ndarray = np.minimum.reduce(across)
-    is_line = np.maximum(along_back, along_on) > highest
-    rest = row - np.where(is_line, lowest, highest) / width
-    return np.maximum(gaussian_filter1d(rest, width), 0)
+    length = len(row)
+    total = np.zeros(length + 1)
+    total[1:] = np.cumsum(row)
+    suppressed = np.empty(length)
+    for place in range(length):
+        highest = max(earlier_back[place], later_back[place])
+        lowest = min(earlier_back[place], later_back[place])
+        along = 0.0
+        if place + 1 >= width:
+            along = total[place + 1] - total[place + 1 - width]
+            highest = max(highest, later_on[place])
+            lowest = min(lowest, later_on[place])
+        if place + width <= length:
+            along = max(along, total[place + width] - total[place])
+            highest = max(highest, earlier_on[place])
+            lowest = min(lowest, earlier_on[place])
+        suppressed[place] = row[place] - (lowest if along > highest else highest) / width
+    return suppressed
+
+
+@compiled(numba.njit, nogil=True, fastmath=True)
+def _smoothed(row: Any, weights: Any) -> Any:
+    """A row in which each place is the weighted mean of those around it, and at least 0.
+
+    Beyond its ends it goes on as its mirror image.
+    """
+    length, reach = len(row), len(weights) // 2
+    padded = np.empty(length + 2 * reach)
+    for place in range(len(padded)):
+        mirrored = (place - reach) % (2 * length)
+        padded[place] = row[min(mirrored, 2 * length - 1 - mirrored)]
+    smoothed = np.zeros(length)
+    for offset in range(len(weights)):
+        weight = weights[offset]
+        for place in range(length):
+            smoothed[place] += weight * padded[place + offset]
+    return np.maximum(smoothed, 0)
 
 
 def _find_lines(chroma: np.ndarray, clip_frames: float) -> list[_Line]:

@@ -81,7 +81,7 @@ def find_in_files(
     """
     found: dict[str, FoundChoruses] = {}
     # The slow imports are those of the processes alone.
-    imports = [__name__, "beamsplitter.audio.chorus"]
+    imports = [__name__, "beamsplitter.audio.chorus", "librosa.util"]
     for task, result in in_processes(find_in_file, tasks, workers=workers, imports=imports):
         found[task.element] = result or FoundChoruses(task.element, failure=CRASHED)
         show(found[task.element])

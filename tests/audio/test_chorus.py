@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_songs import made_section, made_song
 from oracles import pychorus
+from scipy.ndimage import gaussian_filter1d
 
 from beamsplitter.audio import chorus
 from beamsplitter.audio.chorus import Choruses, find_choruses
@@ -255,7 +256,7 @@ def test_rows_are_those_of_the_definition(order: str) -> None:
             across += [similar[(later + steps) % frames, earlier].mean()] * has_after
             off = min(across) if max(along) > max(across) else max(across)
             rest.append(similar[later, earlier] - off)
-        smoothed = chorus.gaussian_filter1d(rest, width)
+        smoothed = gaussian_filter1d(rest, width)
         np.testing.assert_allclose(row, np.maximum(smoothed, 0), atol=1e-6)
 
 
