@@ -122,10 +122,8 @@ def _print_table(found: Sequence[FoundChoruses]) -> None:
             table.add_row(Text(each.element), *_cells(each.content))
     table_console().print(table)
     failures = sum(each.failure is not None for each in found)
-    told = [f"{len(found)} recordings"]
-    if failures:
-        told.append(f"{failures} failed")
-    print("; ".join(told))
+    told = "1 recording" if len(found) == 1 else f"{len(found)} recordings"
+    print(f"{told}; {failures} failed" if failures else told)
 
 
 def _cells(content: dict[str, Any]) -> tuple[str, str, str, str]:
