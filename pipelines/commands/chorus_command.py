@@ -25,6 +25,7 @@ from .tables import table_console
 from .track_progress import shown_tracks
 
 FAILED = 1
+MOST_SHOWN = 8
 
 
 def find_and_print(
@@ -132,7 +133,10 @@ def _cells(content: dict[str, Any]) -> tuple[str, str, str, str]:
     if content["reason"]:
         return f"({_clock(start_s)})", f"({stop_s - start_s:.1f} s)", content["reason"], ""
     best = content["sections"][0]
-    again = ", ".join(map(_clock, best["repeats_s"]))
+    repeats_s = best["repeats_s"]
+    again = ", ".join(map(_clock, repeats_s[:MOST_SHOWN]))
+    if len(repeats_s) > MOST_SHOWN:
+        again += f" and {len(repeats_s) - MOST_SHOWN} more"
     return _clock(best["start_s"]), f"{best['length_s']:.1f} s", again, str(best["score"])
 
 

@@ -85,15 +85,18 @@ def test_without_a_folder_a_table_is_printed_and_nothing_written(
     songs: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(songs.parent)
+    loop = np.tile(made_song("A", section_s=6), 40)
+    soundfile.write(songs / "below" / "loop.wav", loop, RATE)
     before = sorted(songs.parent.rglob("*"))
     done = command("chorus", songs / "below", "songs/with*.flac", "--clip-seconds", "18")
     assert done.returncode == 0, done.stderr
     assert sorted(songs.parent.rglob("*")) == before
-    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in done.stdout.splitlines()[3:5]}
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in done.stdout.splitlines()[3:6]}
+    assert " more" in rows["below/loop.wav"]
     assert rows["below/without.wav"] == "(0:24.0) (18.0 s) nothing repeats"
     assert rows["with"].startswith("ü #1.flac 0:20.")
     assert "1:00." in rows["with"]
-    assert done.stdout.splitlines()[-1] == "2 recordings"
+    assert done.stdout.splitlines()[-1] == "3 recordings"
 
 
 def test_folders_of_recordings_and_results_may_be_one(
