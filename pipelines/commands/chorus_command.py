@@ -1,5 +1,6 @@
 """What `beamsplitter chorus` does: choruses of the recordings of a job, and how they are told."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -66,17 +67,24 @@ def find_and_print(
             event = "failed" if found.failure else "finished"
             show_line({"event": event, "element": found.element, "message": found.failure})
 
-        if job.job_config.data.outputs:
-            job.output_tree.require_writable()
-            with job.output_tree.owned_scratch():
-                found = find_in_files(tasks, workers=workers, show=show)
-        else:
+        with _results_of(job):
             found = find_in_files(tasks, workers=workers, show=show)
     if as_json:
         print(json.dumps([_plain(each) for each in found], indent=2))
     else:
         _print_table(found)
     return FAILED if any(each.failure for each in found) else 0
+
+
+@contextlib.contextmanager
+def _results_of(job: JobConfig) -> Iterator[None]:
+    """Own the scratch files of the results, if there are to be any."""
+    if not job.job_config.data.outputs:
+        yield
+        return
+    job.output_tree.require_writable()
+    with job.output_tree.owned_scratch():
+        yield
 
 
 def _tasks(job: JobConfig, clip_s: float, cut_format: CutFormat | None) -> Iterator[ChorusTask]:
