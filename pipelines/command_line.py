@@ -262,6 +262,57 @@ def separate(
 
 
 @app.command()
+def chorus(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT…", help="Files, folders (walked recursively) and glob patterns."
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="Folder of the results; default: print them only."),
+    ] = None,
+    clip_s: Annotated[
+        float,
+        typer.Option(
+            "--clip-seconds", min=5, help="Of an excerpt; no section is shorter, or nearer."
+        ),
+    ] = 15.0,
+    cut: Annotated[bool, typer.Option("--cut", help="Write the excerpts, too.")] = False,
+    format: Annotated[
+        Literal["flac", "wav"] | None, typer.Option(help="Of the excerpts; default flac.")
+    ] = None,
+    workers: Workers = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print an object for each recording, in a list.")
+    ] = False,
+) -> None:
+    """Find the sections of songs that come again, as choruses do.
+
+    Results are `OUT/PATH_OF_THE_RECORDING/chorus.json`, `chorus.txt`, a label track for Audacity,
+    and with --cut `chorus.flac`: where the best section comes first, or if there is none, what
+    follows two fifths of the song. Exit code: 0 if every recording could be read, 1 if some could
+    not, 2 for a mistake in the call.
+    """
+    from .commands.chorus_command import find_and_print
+
+    if cut and output is None:
+        raise JobFileError("--cut: excerpts need a folder: give --output")
+    if format and not cut:
+        raise JobFileError("--format: is that of excerpts: give --cut")
+    job = split_job(inputs, output, flags=FLAGS)
+    code = find_and_print(
+        job,
+        clip_s=clip_s,
+        cut_format=(format or "flac") if cut else None,
+        workers=workers,
+        as_json=as_json,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
 def run(
     job_file: JobFile,
     override: Override = None,

@@ -198,7 +198,7 @@ def _result(
 
 def split_job(
     inputs: Iterable[AnyPath],
-    output: AnyPath,
+    output: AnyPath | None,
     *,
     force: bool = False,
     replace: bool = False,
@@ -214,6 +214,8 @@ def split_job(
 
     Parameters
     ----------
+    output
+        the folder of the results; None: none are written
     root
         folder that holds all inputs: recordings are called by their paths below it
     separation, stems, plots, scores
@@ -236,10 +238,12 @@ def split_job(
         events = [_event_input(expanded(_filled(os.fspath(each))), storage) for each in inputs]
     except ValueError as error:
         raise InputError(str(error)) from error
-    location = _filled(os.fspath(output))
-    data: dict[str, Any] = {
-        "outputs": [{"type": "file", "location": location, "force": force, "replace": replace}]
-    }
+    data: dict[str, Any] = {}
+    if output is not None:
+        location = _filled(os.fspath(output))
+        data["outputs"] = [
+            {"type": "file", "location": location, "force": force, "replace": replace}
+        ]
     if root is not None:
         data["inputs"] = [{"type": "file", "location": _filled(root)}]
     plain: dict[str, Any] = {

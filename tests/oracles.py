@@ -6,3 +6,4 @@ from pathlib import Path
 sys.path.append(str(Path(sys.prefix, "oracles")))
 
 import museval as museval
+import pychorus as pychorus

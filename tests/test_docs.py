@@ -15,8 +15,10 @@ import pytest
 import soundfile
 import torch
 import yaml
+from made_songs import made_song
 from pydantic import BaseModel
 
+from beamsplitter.audio.chorus import Reason
 from beamsplitter.models import model_cache, model_registry
 from beamsplitter.models.networks.by_settings import make_model
 from beamsplitter.models.networks.settings import SETTINGS as NETWORKS
@@ -171,6 +173,28 @@ def test_the_page_on_evaluating_runs(write_audio: WriteAudio, tmp_path: Path) ->
     ours = (tmp_path / "scores-of-mine/scores.csv").read_text()
     theirs = (tmp_path / "scores/scores.csv").read_text()
     assert ours == theirs.replace("separated,song", "ours,song")
+
+
+def test_the_page_on_choruses_runs(tmp_path: Path) -> None:
+    page = (DOCS / "choruses.md").read_text()
+    (tmp_path / "songs").mkdir()
+    soundfile.write(tmp_path / "songs/song.wav", made_song("ABCB", section_s=24), 8000)
+    table, nothing = (told_by(line, tmp_path) for line in blocks_of(page, "")[0].splitlines())
+    for told in (table, nothing):
+        assert told.splitlines()[-1] == "1 recording"
+    written = [path.name for path in (tmp_path / "out/song").iterdir()]
+    assert sorted(written) == ["chorus.flac", "chorus.json", "chorus.txt"]
+    assert all(f"    {name} " in page for name in written)
+    (code,) = blocks_of(page, "python")
+    (tmp_path / "find.py").write_text(code)
+    first, second = told_by("python find.py", tmp_path).splitlines()
+    content = json.loads((tmp_path / "out/song/chorus.json").read_text())
+    reason, start_s, _ = first.split()
+    assert reason == "None"
+    assert float(start_s) == pytest.approx(content["excerpt_start_s"], abs=1e-5)
+    assert second.endswith(" 0")
+    reasons = {row[0].strip("`") for row in cells_of(page) if len(row) == 2}
+    assert {*get_args(Reason)} <= reasons
 
 
 def test_the_page_on_training_runs(write_audio: WriteAudio, tmp_path: Path) -> None:

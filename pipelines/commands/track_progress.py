@@ -14,16 +14,18 @@ from .running import INTERRUPTED
 
 
 @contextlib.contextmanager
-def _told_interrupts() -> Iterator[None]:
+def _told_interrupts(cure: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        print("interrupted; run it again to go on where it stopped", file=sys.stderr)
+        print(f"interrupted; {cure}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from error
 
 
 @contextlib.contextmanager
-def shown_tracks(doing: str, total: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+def shown_tracks(
+    doing: str, total: int, *, cure: str = "run it again to go on where it stopped"
+) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A bar on a terminal; what fails is told anywhere, as it comes.
 
     Parameters
@@ -32,6 +34,8 @@ def shown_tracks(doing: str, total: int) -> Iterator[Callable[[dict[str, Any]], 
         what is done to the tracks, in one word
     total
         how many there are
+    cure
+        what is told after an interrupt
 
     Yields
     ------
@@ -45,7 +49,7 @@ def shown_tracks(doing: str, total: int) -> Iterator[Callable[[dict[str, Any]], 
     console = Console(stderr=True, soft_wrap=True)
     columns = TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with _told_interrupts(), bar as progress:
+    with _told_interrupts(cure), bar as progress:
         task = progress.add_task("", total=total)
 
         def show(line: dict[str, Any]) -> None:
