@@ -1,14 +1,13 @@
 """Work on many items in processes, of which one that crashes costs its item and no other."""
 
+import contextlib
 import multiprocessing
-import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,6 +22,9 @@ def in_processes(
 ) -> Iterator[tuple[Item, Result | None]]:
     """Do work on items, each in a process apart from this one; results come as they are there.
 
+    An item that takes its process down is tried once more, alone, after the others. Where this
+    ends early, so do the processes.
+
     Parameters
     ----------
     work
@@ -34,45 +36,72 @@ def in_processes(
 
     Yields
     ------
-    Each item with its result; None if it took its process down, and did so again when it was alone
+    Each item with its result; None if it took its process down both times
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", *imports])
+    crashed = []
+    for item, result in _done(context, work, items, workers):
+        if result is None:
+            crashed.append(item)
+        else:
+            yield item, result
+    for item in crashed:
+        yield from _done(context, work, [item], 1)
+
+
+def _done(
+    context: ForkServerContext,
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+) -> Iterator[tuple[Item, Result | None]]:
+    """Items with their results, None if the process crashed."""
     waiting = deque(items)
-    while waiting:
-        suspects: list[Item] = []
-        with ProcessPoolExecutor(workers, context, _begin) as pool:
-            running: dict[Future[Result], Item] = {}
-            while running or (waiting and not suspects):
-                # No more than there are processes: these were at it when one of them crashed.
-                while waiting and not suspects and len(running) < workers:
-                    try:
-                        running[pool.submit(work, waiting[0])] = waiting[0]
-                    except BrokenProcessPool:
-                        break
-                    waiting.popleft()
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    item = running.pop(future)
-                    try:
-                        yield item, future.result()
-                    except BrokenProcessPool:
-                        suspects.append(item)
-        for item in suspects:
-            with ProcessPoolExecutor(1, context, _begin) as pool:
+    processes: dict[Connection, Any] = {}
+    idle: list[Connection] = []
+    working: dict[Any, Item] = {}
+    try:
+        while waiting or working:
+            while waiting and len(working) < workers:
+                if not idle:
+                    ours, theirs = context.Pipe()
+                    process = context.Process(target=_work, args=(work, theirs), daemon=True)
+                    process.start()
+                    theirs.close()
+                    processes[ours] = process
+                    idle.append(ours)
+                connection, item = idle.pop(), waiting.popleft()
+                working[connection] = item
+                with contextlib.suppress(BrokenPipeError):  # it is gone, as is told below
+                    connection.send(item)
+            answered: Any
+            for answered in wait([*working]):
+                item = working.pop(answered)
                 try:
-                    yield item, pool.submit(work, item).result()
-                except BrokenProcessPool:
+                    result, error = answered.recv()
+                except (EOFError, ConnectionResetError):
                     yield item, None
+                    continue
+                if error:
+                    raise error
+                idle.append(answered)
+                yield item, result
+    finally:
+        for process in processes.values():
+            process.terminate()
+        for process in processes.values():
+            process.join()
 
 
-def _begin() -> None:
-    """In a worker: interrupts are the launcher's to handle, and without it there is no work."""
+def _work(work: Callable[[Any], Any], connection: Connection) -> None:
+    """Work on what comes, until the launcher ends this process, or is gone itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_launcher, daemon=True).start()
-
-
-def _end_with_launcher() -> None:
-    launcher = multiprocessing.parent_process()
-    if launcher:
-        launcher.join()
-    os._exit(1)
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            item = connection.recv()
+            try:
+                result, failure = work(item), None
+            except Exception as error:
+                result, failure = None, error
+            connection.send((result, failure))
