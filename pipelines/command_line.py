@@ -497,8 +497,8 @@ def check(
             require_ready(job)
             run_batch(job, workers=workers, log_format=log_format)
         tree = read_tree(results)
-        for job in jobs[:1]:
-            write_scores_of_all(tree, job)
+        if jobs:
+            write_scores_of_all(tree, jobs[0])
         damages = check_with_bar(tree, log_format=log_format)
         print_check(tree, damages, log_format=log_format)
     raise typer.Exit(1 if damages else 0)

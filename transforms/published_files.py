@@ -8,7 +8,6 @@ import json
 from typing import Any
 
 from ..audio.parts import Part
-from ..models.evaluation.rows import Row
 from ..storage import OutputTree, Storage, StorageError, crc32c_of, scratch_names
 from .manifest import read_manifest
 from .records import FileReceipt, PendingRecording, Recording
@@ -91,8 +90,6 @@ def published(
     frames: int | None = None,
     duration_s: float | None = None,
     clipped_samples: int | None = None,
-    scores: tuple[Row, ...] = (),
-    references: str | None = None,
 ) -> FileReceipt:
     """The receipt of a file whose whole content is at hand."""
     return FileReceipt(
@@ -105,8 +102,6 @@ def published(
         frames=frames,
         duration_s=duration_s,
         clipped_samples=clipped_samples,
-        scores=scores,
-        references=references,
     )
 
 

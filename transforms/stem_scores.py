@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import apache_beam as beam
 
@@ -84,15 +84,10 @@ def score_stems(
     content = {"format": FORMAT, "record": to_plain(record), "scores": scores.to_plain()}
     data = json.dumps(content, indent=1, allow_nan=False).encode()
     tree.write(data, recording.folder, SCORES_JSON)
-    return published(
-        data,
-        SCORES_JSON,
-        branch="scores",
-        stem=None,
-        duration_s=recording.duration_s,
-        scores=record.rows,
-        references=found.digest(storage),
+    receipt = published(
+        data, SCORES_JSON, branch="scores", stem=None, duration_s=recording.duration_s
     )
+    return replace(receipt, scores=record.rows, references=found.digest(storage))
 
 
 def _scores_of(
@@ -193,6 +188,15 @@ def scores_in(files: Iterable[FileReceipt], folder: str, system: str) -> Iterato
     for file in files:
         if file.branch == "scores":
             yield TrackRecord(system, folder, file.scores)
+
+
+def write_tables_of(
+    results: Iterable[tuple[str, Iterable[FileReceipt]]], settings: SplitSettings, tree: OutputTree
+) -> None:
+    """Write the tables of recordings by their folders and files, where no graph does so."""
+    system = settings.separation.title
+    records = [record for folder, files in results for record in scores_in(files, folder, system)]
+    write_tables(records, settings, tree)
 
 
 def write_tables(records: Sequence[TrackRecord], settings: SplitSettings, tree: OutputTree) -> None:

@@ -198,15 +198,10 @@ def repairs(tree: Tree, damages: Iterable[Damage]) -> list[JobConfig]:
 
 def write_scores_of_all(tree: Tree, job: JobConfig) -> None:
     """Write the tables of all scores in the manifests, where a repair left those of its own."""
-    from ...transforms.stem_scores import scores_in, write_tables
+    from ...transforms.stem_scores import write_tables_of
 
-    system = job.separation.title
-    records = [
-        record
-        for folder, manifest in tree.manifests.items()
-        for record in scores_in(manifest.files, folder, system)
-    ]
-    write_tables(records, job.settings, tree.output)
+    results = ((folder, manifest.files) for folder, manifest in tree.manifests.items())
+    write_tables_of(results, job.settings, tree.output)
 
 
 def _job_of_last_run(output: OutputTree) -> dict[str, Any]:

@@ -188,13 +188,10 @@ class _LocalRun:
         self.job.output_tree.write(b"", DEAD_LETTERS)
         if "scores" in self.job.settings.branches:
             # The run that made them may have been stopped before it came to the tables.
-            from ...transforms.stem_scores import scores_in, write_tables
+            from ...transforms.stem_scores import write_tables_of
 
-            system = self.job.separation.title
-            records = [
-                record for each in receipts for record in scores_in(each.files, each.folder, system)
-            ]
-            write_tables(records, self.job.settings, self.job.output_tree)
+            results = ((each.folder, each.files) for each in receipts)
+            write_tables_of(results, self.job.settings, self.job.output_tree)
         for receipt in receipts:
             line = {"event": "finished", "process": os.getpid(), **progress_of(receipt)}
             self.state.take(line)

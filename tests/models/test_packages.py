@@ -835,7 +835,10 @@ def test_exported_sample_inputs_are_not_unpickled(tmp_path, package_folder, expo
     assert not trace.exists()
 
 
-def test_exported_weights_are_not_unpickled(tmp_path, package_folder, exported_halves):
+@pytest.mark.parametrize(("kind", "tensor"), [("weights", "weight"), ("constants", "tensor")])
+def test_exported_tensors_are_not_unpickled(
+    kind, tensor, tmp_path, package_folder, exported_halves
+):
     trace = tmp_path / "trace"
     pickled = tmp_path / "pickled.pt2"
 
@@ -843,32 +846,12 @@ def test_exported_weights_are_not_unpickled(tmp_path, package_folder, exported_h
         for payload in document["config"].values():
             payload["use_pickle"] = True
 
-    edited_json(exported_halves, pickled, "data/weights/model_weights_config.json", by_pickle)
+    edited_json(exported_halves, pickled, f"data/{kind}/model_{kind}_config.json", by_pickle)
     payload = pickle.dumps(Payload(trace), protocol=2)
     edited(
         pickled,
         package_folder / "model.pt2",
-        lambda name, content: payload if name.startswith("data/weights/weight") else content,
-    )
-    assert_torch_runs(package_folder / "model.pt2", trace)
-    refused(package_folder, "never loaded")
-    assert not trace.exists()
-
-
-def test_exported_constants_are_not_unpickled(tmp_path, package_folder, exported_halves):
-    trace = tmp_path / "trace"
-    pickled = tmp_path / "pickled.pt2"
-
-    def by_pickle(document):
-        for payload in document["config"].values():
-            payload["use_pickle"] = True
-
-    edited_json(exported_halves, pickled, "data/constants/model_constants_config.json", by_pickle)
-    payload = pickle.dumps(Payload(trace), protocol=2)
-    edited(
-        pickled,
-        package_folder / "model.pt2",
-        lambda name, content: payload if name.startswith("data/constants/tensor") else content,
+        lambda name, content: payload if name.startswith(f"data/{kind}/{tensor}") else content,
     )
     assert_torch_runs(package_folder / "model.pt2", trace)
     refused(package_folder, "never loaded")
