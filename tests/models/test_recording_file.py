@@ -325,6 +325,12 @@ def recording_of(*, indexed: bool, excerpts: int) -> tuple[dict[str, np.ndarray]
 
 
 @pytest.mark.parametrize("format", FORMATS)
+def test_an_array_that_is_not_there_is_no_damage(format: RecordingFormat) -> None:
+    with pytest.raises(KeyError, match="mel/drums"):
+        opened(written(ARRAYS, format)).read("mel/drums")
+
+
+@pytest.mark.parametrize("format", FORMATS)
 def test_samples_are_the_excerpts_of_a_recording(format: RecordingFormat) -> None:
     arrays, metadata = recording_of(indexed=True, excerpts=3)
     samples = [*samples_of(opened(written(arrays, format, metadata)))]
