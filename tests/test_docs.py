@@ -351,7 +351,7 @@ def test_all_known_models_are_in_the_table_with_their_stems_and_rate() -> None:
         assert ("research only" in row[3]) == ("research only" in entry.licence)
         assert ("no commercial use" in row[3]) == ("no commercial use" in entry.licence)
         assert row[4] == f"`[{EXTRAS[entry.name.split(':')[0]][0]}]`"
-    for name in ("nn-filter", "hpss"):
+    for name in ("nn-filter", "hpss", "none"):
         assert re.findall(r"`(\w+)`", rows.pop(name)[1]) == list(
             describe((SeparatorName(name),)).stems
         )

@@ -13,7 +13,7 @@ import re
 import unicodedata
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from ..packages.trained import (
     load_trained,
     read_network,
 )
-from .base import RESIDUAL, Description, Member, ModelError, TorchSeparator, alone
+from .base import RESIDUAL, Description, Label, Member, ModelError, TorchSeparator, alone
 from .blocks import BlockLengths
 from .options import parse_options
 from .trained import Trained, trained_options
@@ -91,15 +91,6 @@ def package_options(options: Mapping[str, object], metadata: PackageMetadata) ->
     if metadata.beamsplitter and "block_seconds" not in options:
         fitting = metadata.beamsplitter.model_dump(include={"block_seconds", "context_seconds"})
     return parse_options(PackageOptions, {**fitting, **options})
-
-
-@dataclass(frozen=True)
-class Label:
-    """A label of a stretch of a recording, in seconds from its start."""
-
-    start_s: float
-    end_s: float
-    text: str
 
 
 def describe(address: str, options: Mapping[str, object]) -> Description:
@@ -378,22 +369,26 @@ class Labeler:
         device = next(self.module.parameters(), torch.empty(0)).device
         with torch.inference_mode():
             output = _run(self.module, torch.from_numpy(block).to(device), self.name)
-        classes, times_s = self._checked(output, block.shape[1] / self.sample_rate)
+        found = self._checked(output, block.shape[1] / self.sample_rate)
         offset_s = start / self.sample_rate
         return [
-            Label(offset_s + start_s, offset_s + end_s, self.labels[index])
-            for index, (start_s, end_s) in zip(classes, times_s, strict=True)
+            Label(offset_s + start_s, offset_s + end_s, self.labels[index], confidence)
+            for index, confidence, (start_s, end_s) in zip(*found, strict=True)
         ]
 
-    def _checked(self, output: Any, block_s: float) -> tuple[list[int], list[list[float]]]:
-        """Indices of labels, and their start and end in seconds from the start of the block."""
+    def _checked(
+        self, output: Any, block_s: float
+    ) -> tuple[list[int], list[float | None], list[list[float]]]:
+        """Indices of labels, how sure they are, and their times from the start of the block."""
         if not isinstance(output, tuple | list) or len(output) != 2:
             raise ModelError(
                 f"{self.name}: its model gave {_kind_of(output)}, not labels and times"
             )
         classes, times = output
+        confidences: list[float | None] | None = None
         # The README of audacitorch tells of probabilities, its code and Audacity of indices.
         if _is_tensor(classes, axes=2) and classes.shape[1] == len(self.labels):
+            confidences = _confidences(classes)
             classes = classes.argmax(dim=1)
         if not _is_tensor(classes, axes=1) or not _is_tensor(times, axes=2):
             raise ModelError(
@@ -423,7 +418,8 @@ class Labeler:
                 f"{self.name}: its model gave times that are no stretch of its block of "
                 f"{block_s:g} s"
             )
-        return indices.astype(int).tolist(), times_s.tolist()
+        confidences = confidences or [None] * len(indices)
+        return indices.astype(int).tolist(), confidences, times_s.tolist()
 
 
 def until(end_s: float, labels: Iterable[Label]) -> list[Label]:
@@ -579,6 +575,13 @@ def _is_tensor(value: Any, *, axes: int) -> bool:
     import torch
 
     return isinstance(value, torch.Tensor) and value.ndim == axes
+
+
+def _confidences(scores: "torch.Tensor") -> list[float | None] | None:
+    """Those of the likeliest classes, where a model gives probabilities, and not other numbers."""
+    if not scores.is_floating_point() or not bool(((scores >= 0) & (scores <= 1)).all()):
+        return None
+    return [float(each) for each in scores.max(dim=1).values.double().cpu()]
 
 
 def _dtype_of(tensor: "torch.Tensor") -> str:
