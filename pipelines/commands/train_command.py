@@ -133,7 +133,8 @@ def train(
     are those of the best epoch so far, from the first epoch on.
     """
     _require_installed()
-    from ...models.training.fitting import Devices, plan_training, run_training
+    from ...models.training.fitting import plan_training, run_training
+    from ...models.training.lightning_runs import Devices
 
     where = Devices(accelerator, devices, num_nodes, strategy)
     plan = plan_training(folder, data, given, resume=resume, devices=where)
