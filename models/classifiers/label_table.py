@@ -30,7 +30,7 @@ class LabelledRecording:
     labels
         at least one, each once
     group
-        recordings of one group are never on two sides of a split
+        recordings of one group are never on two sides of a split; "": it is by itself
     split
         the side that the table puts it on, if it has a column `split`
     """
@@ -39,6 +39,11 @@ class LabelledRecording:
     labels: tuple[str, ...]
     group: str
     split: Split | None
+
+    @property
+    def kept_together(self) -> str:
+        """What is on one side of a split as a whole: its group, or this recording alone."""
+        return f"group {self.group}" if self.group else f"recording {self.recording}"
 
 
 @dataclass(frozen=True)
@@ -247,9 +252,7 @@ def _recording(name: str, rows: list[_Row], path: Path) -> LabelledRecording:
                 )
         labels.append(row.label)
     split = next((each for each in SPLITS if each == first.split), None)
-    # Names of groups and of recordings are kept apart.
-    group = f"group {first.group}" if first.group else f"recording {name}"
-    return LabelledRecording(name, tuple(labels), group, split)
+    return LabelledRecording(name, tuple(labels), first.group, split)
 
 
 def _wrong(path: Path, line: int, what: str) -> ClassifierError:

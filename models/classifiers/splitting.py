@@ -63,7 +63,7 @@ def require_no_leak(sides: Mapping[Split, Iterable[LabelledRecording]]) -> None:
     side_of: dict[str, Split] = {}
     for side, recordings in sides.items():
         for each in recordings:
-            for name in (f"recording {each.recording}", each.group):
+            for name in (f"recording {each.recording}", each.kept_together):
                 if side_of.setdefault(name, side) != side:
                     raise ClassifierError(
                         f"{name} is in {side_of[name]} and in {side}: figures would be of what was "
@@ -117,7 +117,7 @@ def _folds(
     counts = Counter(label for each in recordings for label in each.labels)
     # Of several labels the rarest one: the others are spread well in any case.
     labels = [min(each.labels, key=lambda label: (counts[label], label)) for each in recordings]
-    groups = [each.group for each in recordings]
+    groups = [each.kept_together for each in recordings]
     with warnings.catch_warnings():
         # A label with fewer recordings than folds: whether each side has it is looked at here.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
@@ -132,7 +132,7 @@ def _groups_of_labels(recordings: Iterable[LabelledRecording]) -> dict[str, set[
     groups: dict[str, set[str]] = defaultdict(set)
     for each in recordings:
         for label in each.labels:
-            groups[label].add(each.group)
+            groups[label].add(each.kept_together)
     return groups
 
 

@@ -103,9 +103,7 @@ def load_classifier(folder: Path) -> "SequenceClassifier":
     try:
         model.load_state_dict(load_file(path))
     except FileNotFoundError:
-        raise ClassifierError(
-            f"{folder}: holds no {WEIGHTS_FILE}: it is not trained yet"
-        ) from None
+        raise ClassifierError(f"{folder}: holds no {WEIGHTS_FILE}: it is not trained yet") from None
     except SafetensorError as error:
         raise ClassifierError(f"{path}: is not whole: {error}") from error
     except RuntimeError as error:

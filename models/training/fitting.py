@@ -24,7 +24,15 @@ from .keeping import (
     facts_of_data,
     training_record,
 )
-from .lightning_runs import STRATEGIES, Devices, TrainingError, interrupts, make_trainer, quiet
+from .lightning_runs import (
+    STRATEGIES,
+    Devices,
+    TrainingError,
+    interrupts,
+    make_trainer,
+    quiet,
+    require_checkpoint,
+)
 from .observing import Observe
 from .separator_training import SeparatorTraining
 from .settings import TrainerSettings, trainer_settings
@@ -104,26 +112,8 @@ def plan_training(
     torch.manual_seed(settings.seed)
     training = SeparatorTraining(make_model(network), settings)
     if resumes:
-        _require_checkpoint(folder / CHECKPOINT_FILE, training)
+        require_checkpoint(folder / CHECKPOINT_FILE, training)
     return TrainingPlan(folder, settings, data, training, devices or Devices(), resumes)
-
-
-def _require_checkpoint(path: Path, training: SeparatorTraining) -> None:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        weights = checkpoint["state_dict"]
-    # It fails in many ways on what is none.
-    except Exception as error:
-        raise TrainingError(
-            f"{path}: is no whole checkpoint of a training: take it away to train anew"
-        ) from error
-    try:
-        training.load_state_dict(weights)
-    except RuntimeError as error:
-        raise TrainingError(
-            f"{path}: is of another network, or with or without --ema-decay: take it away to train "
-            "anew"
-        ) from error
 
 
 def _kept_settings(folder: Path) -> dict[str, Any]:

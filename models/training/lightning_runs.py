@@ -6,9 +6,11 @@ import signal
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from ...errors import BeamsplitterError
@@ -85,6 +87,31 @@ def make_trainer(
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         (reason, *_) = str(error).splitlines()
         raise TrainingError(f"--accelerator, --devices, --num-nodes: {reason}") from error
+
+
+def require_checkpoint(path: Path, training: pl.LightningModule) -> None:
+    """Refuse a checkpoint that a training can't go on from.
+
+    Raises
+    ------
+    TrainingError
+        it is cut off or something else, or of another network
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        weights = checkpoint["state_dict"]
+    # It fails in many ways on what is none.
+    except Exception as error:
+        raise TrainingError(
+            f"{path}: is no whole checkpoint of a training: take it away to train anew"
+        ) from error
+    try:
+        training.load_state_dict(weights)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"{path}: is of another network, or of settings that change its weights: take it away "
+            "to train anew"
+        ) from error
 
 
 @contextlib.contextmanager

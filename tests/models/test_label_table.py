@@ -70,7 +70,7 @@ def test_several_rows_are_several_labels(tmp_path: Path) -> None:
 
 def test_groups_are_apart_from_recordings_of_their_name(tmp_path: Path) -> None:
     table = read(tmp_path, "element,label,group\ncat,x,b/dog\nb/dog,y,\na/dog,y,b/dog\n")
-    groups = [each.group for each in table.recordings]
+    groups = [each.kept_together for each in table.recordings]
     assert groups[0] == groups[2] != groups[1]
 
 

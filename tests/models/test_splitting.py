@@ -46,7 +46,7 @@ def test_groups_are_on_one_side_and_labels_on_all(groups: dict[str, list[int]], 
     ]
     sides = split(recordings, seed=seed)
     assert Counter(each for side in sides.values() for each in side) == Counter(recordings)
-    of_groups = [{each.group for each in side} for side in sides.values()]
+    of_groups = [{each.kept_together for each in side} for side in sides.values()]
     assert sum(map(len, of_groups)) == len(set.union(*of_groups))
     for side in sides.values():
         assert labels_of(side) == {*groups}
