@@ -232,7 +232,9 @@ class ClassifierData(pl.LightningDataModule):
     def _dataset(self, side: Split) -> ExcerptDataset:
         return ExcerptDataset(self.source, self.sides[side], self.bins)
 
-    def _loader(self, dataset: ExcerptDataset, order: EpochOrder | None) -> "DataLoader[tuple[Tensor, Tensor]]":
+    def _loader(
+        self, dataset: ExcerptDataset, order: EpochOrder | None
+    ) -> "DataLoader[tuple[Tensor, Tensor]]":
         workers = self._settings.num_workers
         return DataLoader(
             dataset,

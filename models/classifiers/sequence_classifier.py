@@ -198,7 +198,7 @@ class _AttentionLayer(nn.Module):
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(size),
             nn.Linear(size, 2 * size),
-            nn.GELU(),
+            nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(2 * size, size),
         )

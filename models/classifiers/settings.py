@@ -70,7 +70,7 @@ class LearningSettings(BaseModel):
     tensorboard: bool = Field(True, description="write losses for TensorBoard, in OUT/runs")
 
 
-class SplitSettings(BaseModel):
+class ShareSettings(BaseModel):
     """Which recordings"""
 
     validation_share: float = Field(
@@ -79,13 +79,13 @@ class SplitSettings(BaseModel):
     test_share: float = Field(0.2, gt=0, lt=1, description="of recordings, kept for the report")
 
     @model_validator(mode="after")
-    def _something_is_left(self) -> "SplitSettings":
+    def _something_is_left(self) -> "ShareSettings":
         if self.validation_share + self.test_share >= 1:
             raise ValueError("validation_share and test_share leave nothing to train on")
         return self
 
 
-class ClassifierSettings(SplitSettings, LearningSettings, EncoderSettings):
+class ClassifierSettings(ShareSettings, LearningSettings, EncoderSettings):
     """All that decides on a training but its features and labels."""
 
     @property

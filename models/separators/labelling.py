@@ -1,5 +1,7 @@
 """From a part of a recording to its labels."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from .mixing import resample, resampled_length
@@ -51,7 +53,7 @@ def label_part(
     mixture = resample(samples, sample_rate, rate)[:, first - begin : stop - begin]
     offset_s, end_s = first / rate, total_samples / sample_rate
     found = [
-        Label(offset_s + label.start_s, offset_s + label.end_s, label.text)
+        replace(label, start_s=offset_s + label.start_s, end_s=offset_s + label.end_s)
         for label in labeler.labels_of(mixture)
     ]
     return until(end_s, found)

@@ -12,7 +12,7 @@ import logging
 import re
 import unicodedata
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,11 +95,15 @@ def package_options(options: Mapping[str, object], metadata: PackageMetadata) ->
 
 @dataclass(frozen=True)
 class Label:
-    """A label of a stretch of a recording, in seconds from its start."""
+    """A label of a stretch of a recording, in seconds from its start.
+
+    `confidence` is its probability, from 0 to 1, if the model tells one.
+    """
 
     start_s: float
     end_s: float
     text: str
+    confidence: float | None = None
 
 
 def describe(address: str, options: Mapping[str, object]) -> Description:
@@ -376,25 +380,52 @@ class Labeler:
         import torch
 
         device = next(self.module.parameters(), torch.empty(0)).device
+        module: Any = self.module
+        gives_confidences = getattr(module, "gives_confidences", False)
+        run = module.labels_with_confidences if gives_confidences else module
         with torch.inference_mode():
-            output = _run(self.module, torch.from_numpy(block).to(device), self.name)
-        classes, times_s = self._checked(output, block.shape[1] / self.sample_rate)
-        offset_s = start / self.sample_rate
-        return [
-            Label(offset_s + start_s, offset_s + end_s, self.labels[index])
-            for index, (start_s, end_s) in zip(classes, times_s, strict=True)
-        ]
-
-    def _checked(self, output: Any, block_s: float) -> tuple[list[int], list[list[float]]]:
-        """Indices of labels, and their start and end in seconds from the start of the block."""
-        if not isinstance(output, tuple | list) or len(output) != 2:
+            output = _run(run, torch.from_numpy(block).to(device), self.name)
+        parts = 3 if gives_confidences else 2
+        if not isinstance(output, tuple | list) or len(output) != parts:
             raise ModelError(
-                f"{self.name}: its model gave {_kind_of(output)}, not labels and times"
+                f"{self.name}: its model gave {_kind_of(output)}, not labels"
+                f"{', times and confidences' if gives_confidences else ' and times'}"
             )
-        classes, times = output
+        classes, times, *confidences = output
         # The README of audacitorch tells of probabilities, its code and Audacity of indices.
         if _is_tensor(classes, axes=2) and classes.shape[1] == len(self.labels):
-            classes = classes.argmax(dim=1)
+            highest, classes = classes.max(dim=1)
+            if highest.is_floating_point() and bool(((highest >= 0) & (highest <= 1)).all()):
+                confidences = confidences or [highest]
+        indices, times_s = self._checked(classes, times, block.shape[1] / self.sample_rate)
+        sure = self._checked_confidences(confidences[0], len(indices)) if confidences else None
+        offset_s = start / self.sample_rate
+        return [
+            Label(
+                offset_s + start_s,
+                offset_s + end_s,
+                self.labels[index],
+                None if sure is None else sure[number],
+            )
+            for number, (index, (start_s, end_s)) in enumerate(zip(indices, times_s, strict=True))
+        ]
+
+    def _checked_confidences(self, confidences: Any, count: int) -> list[float]:
+        if not _is_tensor(confidences, axes=1) or not confidences.is_floating_point():
+            raise ModelError(
+                f"{self.name}: its model gave {_kind_of(confidences)} as confidences, not (labels,)"
+            )
+        values = confidences.double().cpu().numpy()
+        if len(values) != count or not ((values >= 0) & (values <= 1)).all():
+            raise ModelError(
+                f"{self.name}: its model gave confidences that are no {count} numbers from 0 to 1"
+            )
+        return [float(value) for value in values]
+
+    def _checked(
+        self, classes: Any, times: Any, block_s: float
+    ) -> tuple[list[int], list[list[float]]]:
+        """Indices of labels, and their start and end in seconds from the start of the block."""
         if not _is_tensor(classes, axes=1) or not _is_tensor(times, axes=2):
             raise ModelError(
                 f"{self.name}: its model gave {_kind_of(classes)} as labels and {_kind_of(times)} "
@@ -557,8 +588,8 @@ def _sha256_of_file(path: Path, size: int, mtime_ns: int) -> str:
     return sha256_of(path)
 
 
-def _run(module: "torch.nn.Module", block: "torch.Tensor", package: str) -> Any:
-    """Run a model on a copy of a block, which it may change."""
+def _run(module: Callable[..., Any], block: "torch.Tensor", package: str) -> Any:
+    """Run a model, or a method of it, on a copy of a block, which it may change."""
     import torch
 
     try:

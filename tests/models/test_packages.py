@@ -353,6 +353,16 @@ def test_labels_may_be_probabilities(tmp_path):
     package = write_labeler(tmp_path, Probabilities())
     labels = load_labeler(package, {}).labels_of(noise(1, 4000))
     assert [label.text for label in labels] == ["b", "a"]
+    np.testing.assert_allclose([label.confidence for label in labels], [0.9, 0.8], rtol=1e-6)
+
+
+def test_what_are_no_probabilities_are_no_confidences(tmp_path):
+    class Scores(torch.nn.Module):
+        def forward(self, x: torch.Tensor):
+            return torch.tensor([[0.1, 9.0], [0.8, 0.2]]), torch.tensor([[0.0, 0.1], [0.1, 0.2]])
+
+    labels = load_labeler(write_labeler(tmp_path, Scores()), {}).labels_of(noise(1, 4000))
+    assert [(label.text, label.confidence) for label in labels] == [("b", None), ("a", None)]
 
 
 def write_labeler(folder, model):
