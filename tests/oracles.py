@@ -5,5 +5,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(sys.prefix, "oracles")))
 
+import crc32c as crc32c
 import museval as museval
 import pychorus as pychorus
+import tfrecord as tfrecord

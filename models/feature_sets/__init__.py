@@ -1,0 +1,1 @@
+"""Feature sets: features of recordings on disk, in files and in shards."""

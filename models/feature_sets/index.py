@@ -1,0 +1,297 @@
+"""What lies in a feature set, and where.
+
+OUT/features-00003-of-00016.tar      samples
+OUT/features-00003-of-00016.jsonl    a line for each, in their order: key, facts, arrays
+OUT/features.json                    settings, and all shards with their sizes and SHA-256
+"""
+
+import bisect
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, get_args
+
+import numpy as np
+
+from ...storage import Storage, absolute
+from .arrays import ArrayForm, ShardFormat, raw_bytes
+from .errors import FeatureSetError, told
+from .json_text import json_bytes, json_object
+
+INDEX = "features.json"
+FORMAT = 1
+EXTENSIONS: dict[ShardFormat, str] = {
+    "webdataset": ".tar",
+    "tfrecord": ".tfrecord",
+    "parquet": ".parquet",
+    "zarr": ".zarr.zip",
+}
+ADVICE = "make the set again, or copy it again"
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array in a shard.
+
+    Attributes
+    ----------
+    form
+        shape and dtype
+    offset
+        in bytes: where its values begin in the shard, little endian, in C order, one after the
+        other; None in Parquet, where the n-th sample is the n-th row
+    sha256
+        of its values, in hexadecimal
+    """
+
+    form: ArrayForm
+    offset: int | None
+    sha256: str
+
+    @classmethod
+    def of(cls, array: np.ndarray, offset: int | None) -> "StoredArray":
+        """That of an array that was written."""
+        digest = hashlib.sha256(raw_bytes(array)).hexdigest()
+        return cls(ArrayForm.of(array), offset, digest)
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """A sample in a shard: see `samples.Sample`."""
+
+    key: str
+    facts: dict[str, Any]
+    arrays: dict[str, StoredArray]
+
+    def line(self) -> bytes:
+        """Its line in an index."""
+        arrays = {
+            name: {
+                "shape": array.form.shape,
+                "dtype": array.form.dtype,
+                "offset": array.offset,
+                "size_bytes": array.form.size_bytes,
+                "sha256": array.sha256,
+            }
+            for name, array in self.arrays.items()
+        }
+        return json_bytes({"key": self.key, "facts": self.facts, "arrays": arrays}) + b"\n"
+
+    @classmethod
+    def parse(cls, line: bytes) -> "IndexEntry":
+        """The sample of a line.
+
+        Raises
+        ------
+        ValueError, TypeError, LookupError
+            it is none
+        """
+        content = json_object(line)
+        arrays = {name: _stored_array(each) for name, each in content["arrays"].items()}
+        return cls(content["key"], content["facts"], arrays)
+
+
+def _stored_array(plain: Mapping[str, Any]) -> StoredArray:
+    form = ArrayForm.parse(plain["shape"], plain["dtype"])
+    offset = plain["offset"]
+    if form.size_bytes != plain["size_bytes"]:
+        raise ValueError("an array is not as large as its shape")
+    if offset is not None and (type(offset) is not int or offset < 0):
+        raise ValueError(f"{offset!r} is no offset")
+    return StoredArray(form, offset, plain["sha256"])
+
+
+def index_lines(entries: Iterable[IndexEntry]) -> bytes:
+    """The index of a shard."""
+    return b"".join(entry.line() for entry in entries)
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A shard as `features.json` tells it.
+
+    Attributes
+    ----------
+    name
+        see `shard_name`
+    samples
+        how many
+    size_bytes, sha256
+        of the file
+    """
+
+    name: str
+    samples: int
+    size_bytes: int
+    sha256: str
+
+
+def shard_name(number: int, shards: int, format: ShardFormat) -> str:
+    """Name of the file of a shard: `features-00003-of-00016.tar`."""
+    return _stem(number, shards) + EXTENSIONS[format]
+
+
+def shard_index_name(number: int, shards: int) -> str:
+    """Name of the index of a shard: `features-00003-of-00016.jsonl`."""
+    return _stem(number, shards) + ".jsonl"
+
+
+def _stem(number: int, shards: int) -> str:
+    return f"features-{number:05d}-of-{shards:05d}"
+
+
+@dataclass(frozen=True)
+class FeatureSetIndex:
+    """`features.json`.
+
+    Attributes
+    ----------
+    shard_format
+        of all shards
+    sets
+        the parameters of each set of features, by name
+    signals
+        what features are of: "mixture", and stems
+    excerpts
+        which excerpts of recordings were asked for
+    shards
+        all of them, in order
+    """
+
+    shard_format: ShardFormat
+    sets: dict[str, dict[str, Any]]
+    signals: tuple[str, ...]
+    excerpts: dict[str, Any]
+    shards: tuple[ShardFile, ...]
+
+    def to_json(self) -> bytes:
+        """The content of the file."""
+        return json.dumps({"format": FORMAT} | asdict(self), indent=1, allow_nan=False).encode()
+
+    @classmethod
+    def parse(cls, data: bytes) -> "FeatureSetIndex":
+        """What a file says.
+
+        Raises
+        ------
+        ValueError, TypeError, LookupError
+            it is no such file, of another format, or names other files than its shards
+        """
+        content = json_object(data)
+        if content.pop("format") != FORMAT:
+            raise ValueError("it is of another version")
+        format = content["shard_format"]
+        if format not in get_args(ShardFormat):
+            raise ValueError(f"{format!r} is no format of shards")
+        shards = tuple(ShardFile(**each) for each in content.pop("shards"))
+        for number, shard in enumerate(shards):
+            if shard.name != shard_name(number, len(shards), format):
+                raise ValueError(f"{shard.name!r} is no name of shard {number}")
+            if not all(
+                type(each) is int and each >= 0 for each in (shard.samples, shard.size_bytes)
+            ):
+                raise ValueError(f"{shard.name} has no size")
+        signals = tuple(content.pop("signals"))
+        return cls(**content, signals=signals, shards=shards)
+
+
+@dataclass
+class FeatureSet:
+    """A feature set that is there. It can be pickled; indexes of shards are read when needed.
+
+    Attributes
+    ----------
+    location
+        its folder
+    index
+        what it holds
+    storage
+        how it is read
+    """
+
+    location: str
+    index: FeatureSetIndex
+    storage: Storage = field(default_factory=Storage)
+
+    def __post_init__(self) -> None:
+        self._ends = [*itertools.accumulate(shard.samples for shard in self.index.shards)]
+        self._lines: dict[int, list[bytes]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what each process reads for itself."""
+        return self.__dict__ | {"_lines": {}}
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+        return self._ends[-1] if self._ends else 0
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the arrays that each sample has."""
+        return tuple(
+            f"{name}/{signal}" for name in self.index.sets for signal in self.index.signals
+        )
+
+    def path_of(self, shard: int) -> str:
+        """Where a shard is."""
+        return f"{self.location}/{self.index.shards[shard].name}"
+
+    def place_of(self, sample: int) -> tuple[int, int]:
+        """The shard of a sample by its number, and its row there."""
+        shard = bisect.bisect_right(self._ends, sample)
+        return shard, sample - (self._ends[shard] - self.index.shards[shard].samples)
+
+    def entry(self, shard: int, row: int) -> IndexEntry:
+        """What is known of a sample.
+
+        Raises
+        ------
+        FeatureSetError
+            the index of the shard is not whole
+        StorageError
+            it can't be read
+        """
+        path = f"{self.location}/{shard_index_name(shard, len(self.index.shards))}"
+        wanted = self.index.shards[shard]
+        if shard not in self._lines:
+            lines = self.storage.read(path).splitlines()
+            if len(lines) != wanted.samples:
+                raise FeatureSetError(
+                    f"{path}: has {len(lines)} lines for {wanted.samples} samples: {ADVICE}"
+                )
+            self._lines[shard] = lines
+        with told(path, ADVICE):
+            entry = IndexEntry.parse(self._lines[shard][row])
+            for array in entry.arrays.values():
+                if (array.offset or 0) + array.form.size_bytes > wanted.size_bytes:
+                    raise ValueError("an array lies beyond the end of the shard")
+                if (array.offset is None) != (self.index.shard_format == "parquet"):
+                    raise ValueError("an array has no place")
+        return entry
+
+    def entries(self) -> Iterator[IndexEntry]:
+        """What is known of all samples, in order."""
+        for shard, file in enumerate(self.index.shards):
+            for row in range(file.samples):
+                yield self.entry(shard, row)
+
+
+def open_feature_set(location: str, storage: Storage | None = None) -> FeatureSet:
+    """A feature set in a folder, here or on `gs://`.
+
+    Raises
+    ------
+    FeatureSetError
+        its index is not whole
+    StorageError
+        it can't be read
+    """
+    storage = storage or Storage()
+    location = absolute(location)
+    path = f"{location}/{INDEX}"
+    data = storage.read(path)
+    with told(path, ADVICE):
+        index = FeatureSetIndex.parse(data)
+    return FeatureSet(location, index, storage)
