@@ -23,7 +23,7 @@ from beamsplitter.models.feature_sets.samples import Sample
 from beamsplitter.models.feature_sets.shard_writing import write_shard
 
 SHARD_FORMATS: tuple[ShardFormat, ...] = ("webdataset", "tfrecord", "parquet", "zarr")
-ARRAYS = ("log_mel/mixture", "log_mel/Gesang ü", "of.dots/mixture")
+ARRAYS = ("log_mel/mixture", "log_mel/Gesang ü", "of.dots/mixture", "of.dots/Gesang ü")
 
 
 def facts_of(key: str, index: int) -> dict[str, Any]:

@@ -16,8 +16,8 @@ class FeatureSetError(BeamsplitterError):
 
 # Of the parsers below: of zip files, of headers in Python's syntax, of JSON, and of texts.
 DAMAGED = (
-    *(ValueError, TypeError, LookupError, EOFError, OverflowError, RuntimeError, MemoryError),
-    *(struct.error, tokenize.TokenError, zipfile.BadZipFile),
+    *(ValueError, TypeError, LookupError, AttributeError, OverflowError, RuntimeError),
+    *(EOFError, MemoryError, struct.error, tokenize.TokenError, zipfile.BadZipFile),
 )
 
 
@@ -37,7 +37,7 @@ def told(name: str, advice: str) -> Iterator[None]:
     except DAMAGED as error:
         raise FeatureSetError(f"{name}: is not whole: {error}: {advice}") from error
     except OSError as error:
-        # A seek to where an offset in the content points; others are the storage's.
-        if type(error) is not OSError or error.errno != errno.EINVAL:
+        # Arrow's, or a seek to where an offset in the content points; others are the storage's.
+        if type(error) is not OSError or error.errno not in (None, errno.EINVAL):
             raise
-        raise FeatureSetError(f"{name}: is not whole: {error.strerror}: {advice}") from error
+        raise FeatureSetError(f"{name}: is not whole: {error}: {advice}") from error

@@ -5,17 +5,17 @@ OUT/features-00003-of-00016.jsonl    a line for each, in their order: key, facts
 OUT/features.json                    settings, and all shards with their sizes and SHA-256
 """
 
-import bisect
 import hashlib
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, get_args
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ...storage import Storage, absolute
+from ..validation import problems_of
 from .arrays import ArrayForm, ShardFormat, raw_bytes
 from .errors import FeatureSetError, told
 from .json_text import json_bytes, json_object
@@ -123,8 +123,8 @@ class ShardFile:
     """
 
     name: str
-    samples: int
-    size_bytes: int
+    samples: Annotated[int, Field(ge=0)]
+    size_bytes: Annotated[int, Field(ge=0)]
     sha256: str
 
 
@@ -176,30 +176,80 @@ class FeatureSetIndex:
 
         Raises
         ------
-        ValueError, TypeError, LookupError
+        ValueError, LookupError
             it is no such file, of another format, or names other files than its shards
         """
         content = json_object(data)
-        if content.pop("format") != FORMAT:
+        if content["format"] != FORMAT:
             raise ValueError("it is of another version")
-        format = content["shard_format"]
-        if format not in get_args(ShardFormat):
-            raise ValueError(f"{format!r} is no format of shards")
-        shards = tuple(ShardFile(**each) for each in content.pop("shards"))
-        for number, shard in enumerate(shards):
-            if shard.name != shard_name(number, len(shards), format):
+        try:
+            index = TypeAdapter(cls).validate_python(content)
+        except ValidationError as error:
+            raise ValueError("; ".join(problems_of(error))) from error
+        for number, shard in enumerate(index.shards):
+            if shard.name != shard_name(number, len(index.shards), index.shard_format):
                 raise ValueError(f"{shard.name!r} is no name of shard {number}")
-            if not all(
-                type(each) is int and each >= 0 for each in (shard.samples, shard.size_bytes)
-            ):
-                raise ValueError(f"{shard.name} has no size")
-        signals = tuple(content.pop("signals"))
-        return cls(**content, signals=signals, shards=shards)
+        return index
 
 
-@dataclass
+class ShardIndex:
+    """The samples of a shard, in order; a line is parsed when it is asked for.
+
+    Parameters
+    ----------
+    path
+        of the index, in messages
+    lines
+        those of the index
+    shard, format
+        what they are of
+    arrays
+        names of those that each sample has
+
+    Raises
+    ------
+    FeatureSetError
+        there are more or fewer lines than samples; of an entry: it is none
+    """
+
+    def __init__(
+        self,
+        path: str,
+        lines: list[bytes],
+        shard: ShardFile,
+        format: ShardFormat,
+        arrays: Iterable[str],
+    ) -> None:
+        if len(lines) != shard.samples:
+            raise FeatureSetError(
+                f"{path}: has {len(lines)} lines for {shard.samples} samples: {ADVICE}"
+            )
+        self._path = path
+        self._lines = lines
+        self._shard = shard
+        self._format = format
+        self._arrays = {*arrays}
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def entry(self, row: int) -> IndexEntry:
+        """What is known of a sample by its number in the shard."""
+        with told(self._path, ADVICE):
+            entry = IndexEntry.parse(self._lines[row])
+            if {*entry.arrays} != self._arrays:
+                raise ValueError(f"{entry.key} has other arrays than the set")
+            for array in entry.arrays.values():
+                if (array.offset or 0) + array.form.size_bytes > self._shard.size_bytes:
+                    raise ValueError("an array lies beyond the end of the shard")
+                if (array.offset is None) != (self._format == "parquet"):
+                    raise ValueError("an array has no place")
+        return entry
+
+
+@dataclass(frozen=True)
 class FeatureSet:
-    """A feature set that is there. It can be pickled; indexes of shards are read when needed.
+    """A feature set that is there.
 
     Attributes
     ----------
@@ -215,67 +265,40 @@ class FeatureSet:
     index: FeatureSetIndex
     storage: Storage = field(default_factory=Storage)
 
-    def __post_init__(self) -> None:
-        self._ends = [*itertools.accumulate(shard.samples for shard in self.index.shards)]
-        self._lines: dict[int, list[bytes]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what each process reads for itself."""
-        return self.__dict__ | {"_lines": {}}
-
     def __len__(self) -> int:
         """How many samples there are."""
-        return self._ends[-1] if self._ends else 0
+        return sum(shard.samples for shard in self.index.shards)
 
     @property
     def arrays(self) -> tuple[str, ...]:
         """Names of the arrays that each sample has."""
-        return tuple(
-            f"{name}/{signal}" for name in self.index.sets for signal in self.index.signals
-        )
+        sets, signals = self.index.sets, self.index.signals
+        return tuple(f"{name}/{signal}" for name in sets for signal in signals)
 
     def path_of(self, shard: int) -> str:
         """Where a shard is."""
         return f"{self.location}/{self.index.shards[shard].name}"
 
-    def place_of(self, sample: int) -> tuple[int, int]:
-        """The shard of a sample by its number, and its row there."""
-        shard = bisect.bisect_right(self._ends, sample)
-        return shard, sample - (self._ends[shard] - self.index.shards[shard].samples)
-
-    def entry(self, shard: int, row: int) -> IndexEntry:
-        """What is known of a sample.
+    def shard_index(self, shard: int) -> ShardIndex:
+        """What is known of the samples of a shard; it is read anew.
 
         Raises
         ------
         FeatureSetError
-            the index of the shard is not whole
+            it is not whole
         StorageError
             it can't be read
         """
-        path = f"{self.location}/{shard_index_name(shard, len(self.index.shards))}"
-        wanted = self.index.shards[shard]
-        if shard not in self._lines:
-            lines = self.storage.read(path).splitlines()
-            if len(lines) != wanted.samples:
-                raise FeatureSetError(
-                    f"{path}: has {len(lines)} lines for {wanted.samples} samples: {ADVICE}"
-                )
-            self._lines[shard] = lines
-        with told(path, ADVICE):
-            entry = IndexEntry.parse(self._lines[shard][row])
-            for array in entry.arrays.values():
-                if (array.offset or 0) + array.form.size_bytes > wanted.size_bytes:
-                    raise ValueError("an array lies beyond the end of the shard")
-                if (array.offset is None) != (self.index.shard_format == "parquet"):
-                    raise ValueError("an array has no place")
-        return entry
+        shards = self.index.shards
+        path = f"{self.location}/{shard_index_name(shard, len(shards))}"
+        lines = self.storage.read(path).splitlines()
+        return ShardIndex(path, lines, shards[shard], self.index.shard_format, self.arrays)
 
     def entries(self) -> Iterator[IndexEntry]:
         """What is known of all samples, in order."""
-        for shard, file in enumerate(self.index.shards):
-            for row in range(file.samples):
-                yield self.entry(shard, row)
+        for shard in range(len(self.index.shards)):
+            index = self.shard_index(shard)
+            yield from map(index.entry, range(len(index)))
 
 
 def open_feature_set(location: str, storage: Storage | None = None) -> FeatureSet:

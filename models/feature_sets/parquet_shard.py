@@ -15,8 +15,9 @@ from .escaping import in_utf8
 from .json_text import json_bytes
 from .samples import Sample
 
-GROUP_BYTES = 64 << 20
-"""Of arrays in a row group: what is held while writing, and what is read at once."""
+GROUP_BYTES = 8 << 20
+"""Of arrays in a row group: what is held while writing, and what is read at once. Larger ones are
+read more slowly, as they do not stay in the processor's caches."""
 
 
 class ParquetWriter:
