@@ -1,11 +1,14 @@
 """What classifiers are worth on sounds whose labels are known, beside the most frequent label.
 
-    python benchmarks/classifier_demo.py [real speech sung parts chance] [--seeds 12] [--encoder lstm]
+    python benchmarks/classifier_demo.py [recorded few sung parts chance] [--seeds 12]
+        [--encoder lstm] [--pooling mean]
 
-`real`: speech, music or animal, of the real recordings in ../shared/audio. There are three, four
-and two of them: each seed takes one of each label to test by, one more of speech and of music to
-validate by, and trains on the rest; no animal is left to validate by, and what is learned of a
-whale is tried on a robin, or the other way round. `speech`: speech or music, of the same.
+`recorded`: speech or music; trained on readers and games' music of Debian's packages (those of
+`training_demo_packages.txt`), tested on the recordings in ../shared/audio. The seed draws the music,
+and who is kept to validate by. `few`: speech, music or animal, of ../shared/audio alone, where
+there are three, four and two recordings: each seed takes one of each label to test by, one more of
+speech and of music to validate by, and trains on the rest; what is learned of a whale is tried on a
+robin, or the other way round.
 `sung`: synthesised songs, with a voice or without. `parts`: voice, accompaniment or both, several
 labels at once. `chance`: songs with labels that mean nothing, where figures above the baseline
 would show a leak. Songs are drawn by the seed, and so are the sides. All excerpts have the same
@@ -23,7 +26,6 @@ for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"
 
 import argparse
 import csv
-import functools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +37,8 @@ import numpy as np
 import soundfile
 import torch
 from measuring import AUDIO_DIR
+from training_demo_recordings import READERS, pieces, reader, require_recordings, stretch_of
+from training_demo_sounds import SAMPLE_RATE
 
 from beamsplitter.audio.features.extraction import features_of
 from beamsplitter.audio.features.settings import FeatureSettings, LogMelSettings
@@ -45,7 +49,7 @@ from beamsplitter.models.classifiers.report import Compared
 
 # Below what codecs and low sample rates leave out, by which speech would be known.
 FEATURES = LogMelSettings(
-    sample_rate=16000, n_fft=512, hop_length=256, n_mels=40, fmin_hz=50, fmax_hz=6500
+    sample_rate=SAMPLE_RATE, n_fft=512, hop_length=256, n_mels=40, fmin_hz=50, fmax_hz=6500
 )
 EXCERPT_S = 2.0
 MOST_EXCERPTS = 20
@@ -55,7 +59,8 @@ REAL = {
     "music": ("brahms", "fishin", "nutcracker", "vibeace"),
     "animal": ("humpback", "robin"),
 }
-SONGS, SONG_S, SONG_RATE = 60, 12.0, 16000
+EXCERPTS_OF_READER, PIECES = 60, 20
+SONGS, SONG_S = 60, 12.0
 Row = tuple[str, ...]
 
 
@@ -71,10 +76,12 @@ class Sounds:
     digest: str = ""
     name: str = "sounds"
 
-    def add(self, name: str, samples: np.ndarray, sample_rate: int) -> None:
+    def add(
+        self, name: str, samples: np.ndarray, sample_rate: int, count: int = MOST_EXCERPTS
+    ) -> None:
         """Cut a recording, float32 `(channels, samples)`, into excerpts from all over it."""
         length = round(EXCERPT_S * sample_rate)
-        starts = np.linspace(0, samples.shape[1] - length, MOST_EXCERPTS).astype(int)
+        starts = np.linspace(0, samples.shape[1] - length, count).astype(int)
         for start in starts:
             excerpt = samples[:, start : start + length]
             excerpt = excerpt * (LEVEL / max(float(np.sqrt(np.mean(excerpt**2))), 1e-9))
@@ -87,30 +94,58 @@ class Sounds:
         return self.arrays[index]
 
 
-def real_sounds(seed: int, *, animals: bool = True) -> Sounds:
+def read(name: str) -> tuple[np.ndarray, int]:
+    """A recording in ../shared/audio: float32 `(channels, samples)`, and its rate in Hz."""
+    samples, rate = soundfile.read(AUDIO_DIR / f"{name}.ogg", dtype="float32", always_2d=True)
+    return samples.T, rate
+
+
+def recorded_sounds(seed: int) -> Sounds:
+    """Readers and music of Debian's packages to train on, those of ../shared/audio to test by."""
+    require_recordings()
+    chance = np.random.default_rng(seed)
+    made = Sounds(header=("element", "label", "split"))
+    people = sorted({folder.name.split("_")[-1] for folder in READERS})
+    for folder in READERS:
+        person = folder.name.split("_")[-1]
+        is_apart = person == people[seed % len(people)]
+        made.add(folder.name, reader(folder)[np.newaxis], SAMPLE_RATE, EXCERPTS_OF_READER)
+        made.rows.append((folder.name, "speech", "validation" if is_apart else "train"))
+    for number, path in enumerate(chance.permutation(pieces())[:PIECES]):
+        samples = stretch_of(path, chance, seconds=60)[np.newaxis]
+        made.add(str(path), samples, SAMPLE_RATE)
+        made.rows.append((str(path), "music", "validation" if number % 4 == 0 else "train"))
+    for label in ("speech", "music"):
+        for name in REAL[label]:
+            made.add(name, *read(name))
+            made.rows.append((name, label, "test"))
+    return made
+
+
+def few_sounds(seed: int) -> Sounds:
     """Recordings of speech, music and animals; the seed turns round which ones are tested."""
     made = Sounds(header=("element", "label", "split"))
     for label, names in REAL.items():
-        if label == "animal" and not animals:
-            continue
         for place, name in enumerate(names):
-            samples, rate = soundfile.read(
-                AUDIO_DIR / f"{name}.ogg", dtype="float32", always_2d=True
-            )
-            made.add(name, samples.T, rate)
+            made.add(name, *read(name))
             turn = (place - seed) % len(names)
             held = {0: "test", 1: "validation"} if label != "animal" else {0: "test"}
             made.rows.append((name, label, held.get(turn, "train")))
     return made
 
 
+def stems_of_song(seed: int, number: int) -> dict[str, np.ndarray]:
+    """Vocals and accompaniment of a song of its own."""
+    return synthesize_song(duration_s=SONG_S, sample_rate=SAMPLE_RATE, seed=SONGS * seed + number)
+
+
 def sung_songs(seed: int) -> Sounds:
     """Songs with a voice, and without."""
     made = Sounds()
     for number in range(SONGS):
-        song = synthesize_song(duration_s=SONG_S, sample_rate=SONG_RATE, seed=1000 * seed + number)
+        song = stems_of_song(seed, number)
         is_sung = number % 3 == 0  # so that the baseline is better than a coin
-        made.add(f"song-{number}", song["accompaniment"] + is_sung * song["vocals"], SONG_RATE)
+        made.add(f"song-{number}", song["accompaniment"] + is_sung * song["vocals"], SAMPLE_RATE)
         made.rows.append((f"song-{number}", "sung" if is_sung else "instrumental"))
     return made
 
@@ -120,9 +155,9 @@ def parts_of_songs(seed: int) -> Sounds:
     made = Sounds()
     parts = (("vocals",), ("accompaniment",), ("vocals", "accompaniment"))
     for number in range(SONGS):
-        song = synthesize_song(duration_s=SONG_S, sample_rate=SONG_RATE, seed=1000 * seed + number)
+        song = stems_of_song(seed, number)
         names = parts[number % len(parts)]
-        made.add(f"song-{number}", np.sum([song[name] for name in names], axis=0), SONG_RATE)
+        made.add(f"song-{number}", np.sum([song[name] for name in names], axis=0), SAMPLE_RATE)
         made.rows += [(f"song-{number}", name) for name in names]
     return made
 
@@ -132,15 +167,15 @@ def songs_by_chance(seed: int) -> Sounds:
     chance = np.random.default_rng(seed)
     made = Sounds()
     for number in range(SONGS):
-        song = synthesize_song(duration_s=SONG_S, sample_rate=SONG_RATE, seed=1000 * seed + number)
-        made.add(f"song-{number}", song["accompaniment"] + song["vocals"], SONG_RATE)
+        song = stems_of_song(seed, number)
+        made.add(f"song-{number}", song["accompaniment"] + song["vocals"], SAMPLE_RATE)
         made.rows.append((f"song-{number}", "heads" if chance.random() < 0.5 else "tails"))
     return made
 
 
 TASKS: dict[str, Callable[[int], Sounds]] = {
-    "real": real_sounds,
-    "speech": functools.partial(real_sounds, animals=False),
+    "recorded": recorded_sounds,
+    "few": few_sounds,
     "sung": sung_songs,
     "parts": parts_of_songs,
     "chance": songs_by_chance,

@@ -1,6 +1,7 @@
 """Trainings of classifiers that take a second: frames of which some bins are higher than others."""
 
 import csv
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,17 @@ from beamsplitter.models.classifiers.fitting import (
     run_training,
 )
 from beamsplitter.models.classifiers.report import Report
+from beamsplitter.models.feature_sets.arrays import ShardFormat
+from beamsplitter.models.feature_sets.index import (
+    INDEX,
+    FeatureSetIndex,
+    ShardFile,
+    index_lines,
+    shard_index_name,
+    shard_name,
+)
+from beamsplitter.models.feature_sets.samples import Sample
+from beamsplitter.models.feature_sets.shard_writing import write_shard
 
 RATE = 8000
 TOY_FEATURES = LogMelSettings(sample_rate=RATE, n_fft=128, hop_length=64, n_mels=6)
@@ -81,6 +93,48 @@ def toy_labels(folder: Path, source: ToySource) -> Path:
     """A table with the label that the folder of each recording tells."""
     folders = dict.fromkeys(each.recording for each in source.excerpts)
     return write_labels(folder / "labels.csv", [(each, each.split("/")[0]) for each in folders])
+
+
+def write_feature_set(
+    folder: Path,
+    source: ToySource,
+    *,
+    format: ShardFormat = "webdataset",
+    sets: Sequence[str] = ("log_mel",),
+    signals: Sequence[str] = ("mixture",),
+) -> Path:
+    """A source as a feature set of two shards; all sets and signals have the same arrays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = [
+        Sample(
+            f"{excerpt.recording}/{number:05d}",
+            {
+                "element": excerpt.element,
+                "folder": excerpt.recording,
+                "index": number,
+                "start_s": excerpt.start_s,
+                "duration_s": excerpt.duration_s,
+            },
+            {f"{name}/{signal}": array for name in sets for signal in signals},
+        )
+        for number, (excerpt, array) in enumerate(zip(source.excerpts, source.arrays, strict=True))
+    ]
+    half = len(samples) // 2
+    shards = []
+    for number, of_shard in enumerate((samples[:half], samples[half:])):
+        path = folder / shard_name(number, 2, format)
+        with path.open("wb") as file:
+            lines = index_lines(write_shard(of_shard, file, format))
+        (folder / shard_index_name(number, 2)).write_bytes(lines)
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        shards.append(ShardFile(path.name, len(of_shard), len(content), digest))
+    settings = source.settings.model_dump(mode="json")
+    index = FeatureSetIndex(
+        format, dict.fromkeys(sets, settings), tuple(signals), {"seconds": 2.0}, tuple(shards)
+    )
+    (folder / INDEX).write_bytes(index.to_json())
+    return folder
 
 
 def plan(folder: Path, source: ToySource, labels: Path, **values: Any) -> ClassifierPlan:

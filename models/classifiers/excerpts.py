@@ -34,8 +34,6 @@ class ExcerptSource(Protocol):
 
     Attributes
     ----------
-    excerpts
-        all of them
     settings
         of the feature
     digest
@@ -44,10 +42,14 @@ class ExcerptSource(Protocol):
         of what it reads, in messages
     """
 
-    excerpts: Sequence[Excerpt]
     settings: FeatureSettings
     digest: str
     name: str
+
+    @property
+    def excerpts(self) -> Sequence[Excerpt]:
+        """All of them."""
+        ...
 
     def frames(self, index: int) -> np.ndarray:
         """Those of an excerpt, by its place in `excerpts`: float32 `(frames, bins)`."""

@@ -41,8 +41,9 @@ class Figures:
     accuracy
         share of those whose label, or all of whose labels, were found
     balanced_accuracy
-        mean recall of the labels that are there; of several labels at once the mean over labels
-        of the balanced accuracy of having it or not. What has heard nothing gets 1 / labels, or 0.5
+        mean recall of the labels that are there; of several labels at once the mean of the recalls
+        of having and of not having it, over labels that some have and some have not. What has heard
+        nothing gets 1 / labels, or 0.5
     auroc
         mean over labels; what has heard nothing gets 0.5. None if it is defined for none
     confusion
@@ -115,15 +116,15 @@ def balanced_accuracy(
     """See `Figures`; arguments as of `figures_of`."""
     has = targets.astype(bool)
     found = found_labels(probabilities, multi_label=multi_label)
+    if multi_label:
+        told = [place for place, column in enumerate(has.T) if 0 < column.sum() < len(has)]
+        # Where nothing can be told apart, what is found is all that there is to judge by.
+        has, found = (
+            np.concatenate([each, ~each], axis=1)
+            for each in ((has[:, told], found[:, told]) if told else (has, found))
+        )
     recalls = [_mean(found[column, place]) for place, column in enumerate(has.T)]
-    if not multi_label:
-        return float(np.mean([each for each in recalls if each is not None]))
-    others = [_mean(~found[~column, place]) for place, column in enumerate(has.T)]
-    of_labels = [
-        np.mean([each for each in pair if each is not None])
-        for pair in zip(recalls, others, strict=True)
-    ]
-    return float(np.mean(of_labels))
+    return float(np.mean([each for each in recalls if each is not None]))
 
 
 def found_labels(probabilities: np.ndarray, *, multi_label: bool) -> np.ndarray:

@@ -100,6 +100,17 @@ def test_labels_that_are_not_there_count_for_nothing() -> None:
     assert alone.auroc is None
 
 
+def test_labels_that_all_have_do_not_count_either() -> None:
+    """Else what gives them always would be better than chance."""
+    targets = np.array([[1, 1], [0, 1], [1, 1], [0, 1]], float)
+    always = figures_of(targets, np.full((4, 2), 0.9), multi_label=True)
+    assert always.balanced_accuracy == 0.5
+    never = figures_of(targets, np.full((4, 2), 0.1), multi_label=True)
+    assert never.balanced_accuracy == 0.5
+    nothing_to_tell = figures_of(targets[::2], np.full((2, 2), 0.9), multi_label=True)
+    assert nothing_to_tell.balanced_accuracy == 1
+
+
 def test_recordings_are_the_mean_of_their_excerpts() -> None:
     targets = one_hot(np.array([0, 1, 0, 0]))
     probabilities = np.arange(12.0).reshape(4, 3)
