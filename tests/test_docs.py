@@ -15,11 +15,14 @@ import pytest
 import soundfile
 import torch
 import yaml
+from feature_samples import made_samples, write_set
 from made_songs import made_song
 from pydantic import BaseModel
 
 from beamsplitter.audio.chorus import Reason
 from beamsplitter.models import model_cache, model_registry
+from beamsplitter.models.feature_sets.arrays import FORMATS_OF, ArrayEntry, RecordingFormat
+from beamsplitter.models.feature_sets.recording_file import write_recording_file
 from beamsplitter.models.networks.by_settings import make_model
 from beamsplitter.models.networks.settings import SETTINGS as NETWORKS
 from beamsplitter.models.networks.settings import network_settings
@@ -47,6 +50,7 @@ DOCS = ROOT / "docs"
 MODELS = (DOCS / "models.md").read_text()
 WRITING = (DOCS / "writing-a-separator.md").read_text()
 MOST_LINES = 40
+READERS = ("webdataset", "tfrecord", "pyarrow", "zarr", "nothing")
 
 
 def blocks_of(text: str, language: str) -> list[str]:
@@ -195,6 +199,46 @@ def test_the_page_on_choruses_runs(tmp_path: Path) -> None:
     assert second.endswith(" 0")
     reasons = {row[0].strip("`") for row in cells_of(page) if len(row) == 2}
     assert {*get_args(Reason)} <= reasons
+
+
+def test_the_page_on_feature_sets_runs(tmp_path: Path) -> None:
+    """Its programs, each on a set of the format that it reads."""
+    page = (DOCS / "feature-sets.md").read_text()
+    shards = [made_samples(count, seed=count) for count in (3, 2)]
+    samples = [sample for shard in shards for sample in shard]
+    array = samples[0].arrays["log_mel/mixture"]
+    (tmp_path / "song").mkdir()
+    metadata = {"folder": "song", "sets": {"log_mel": {"kind": "log_mel"}}}
+    for format in FORMATS_OF["float32"]:
+        if format in get_args(RecordingFormat):
+            entry = ArrayEntry("log_mel/mixture", (30, 4), "float32", lambda: [array[:3]] * 10)
+            with (tmp_path / f"song/features.{format}").open("wb") as file:
+                write_recording_file(file, [entry], metadata, format)
+        else:
+            write_set(tmp_path / format / "features", shards, format)
+        assert any(row[0] == f"`{format}`" for row in cells_of(page))
+    told = {}
+    for code in blocks_of(page, "python"):
+        name = code.splitlines()[0].removeprefix("# ")
+        format = {"read_files.py": ".", "with_tfrecord.py": "tfrecord", "with_zarr.py": "zarr"}.get(
+            name, "parquet" if "arrow" in name else "webdataset"
+        )
+        (tmp_path / format / name).write_text(code)
+        # The package tfrecord is there.
+        oracles = f"PYTHONPATH={sys.prefix}/oracles"
+        told[name] = told_by(f"{oracles} python {name}", tmp_path / format).splitlines()
+    assert told.pop("read_files.py") == ["(30, 4)", "song log_mel", "torch.Size([10, 4])", "True"]
+    lines = told.pop("train.py")
+    names = tuple(samples[0].arrays)
+    assert lines[0] == f"5 {names} log_mel"
+    assert len(lines) == 1 + 2 + 2 * len(samples)
+    for sample in samples:
+        shape = torch.Size(sample.arrays["log_mel/mixture"].shape)
+        assert lines.count(f"{sample.key} {sample.facts['start_s']} {shape}") == 2
+    expected = sorted(f"{each.key} {each.arrays['log_mel/mixture'].shape}" for each in samples)
+    assert [*told] == [f"with_{each}.py" for each in READERS]
+    for name, lines in told.items():
+        assert sorted(lines) == expected, name
 
 
 def test_the_page_on_training_runs(write_audio: WriteAudio, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """What lies in a feature set, and where.
 
-OUT/features-00003-of-00016.tar      samples
-OUT/features-00003-of-00016.jsonl    a line for each, in their order: key, facts, arrays
-OUT/features.json                    settings, and all shards with their sizes and SHA-256
+    OUT/features-00003-of-00016.tar      samples
+    OUT/features-00003-of-00016.jsonl    a line for each, in their order: key, facts, arrays
+    OUT/features.json                    settings, and all shards with their sizes and SHA-256
+
+`shard_writing.write_shard` gives what `index_lines` makes the lines of.
 """
 
 import hashlib
@@ -89,6 +91,8 @@ class IndexEntry:
             it is none
         """
         content = json_object(line)
+        if not isinstance(content["key"], str) or not isinstance(content["facts"], dict):
+            raise TypeError("a sample has no key or no facts")
         arrays = {name: _stored_array(each) for name, each in content["arrays"].items()}
         return cls(content["key"], content["facts"], arrays)
 

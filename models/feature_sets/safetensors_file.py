@@ -87,9 +87,10 @@ class SafetensorsArrays(RecordingArrays):
 
     def read(self, name: str) -> np.ndarray:
         """See `RecordingArrays`."""
+        form, offset = self.forms[name], self._offsets[name]
         with told(self.name, ADVICE):
-            array = self.forms[name].empty()
-            self._file.seek(self._offsets[name])
+            array = form.empty()
+            self._file.seek(offset)
             read_into(self._file, array)
         return array
 

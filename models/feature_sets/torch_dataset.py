@@ -43,7 +43,6 @@ class FeatureDataset(Dataset[Item]):
     ) -> None:
         self.features = features
         self._shards = OpenShards(features, arrays, verify=verify)
-
         self._ends = np.cumsum([shard.samples for shard in features.index.shards], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -88,6 +87,8 @@ class FeatureStream(IterableDataset[Item]):
         there is no such array; as items are read, that a shard or its index is not whole
     StorageError
         as items are read: a shard or its index can't be read
+    ValueError
+        there is no such rank
     """
 
     def __init__(
@@ -110,6 +111,8 @@ class FeatureStream(IterableDataset[Item]):
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.rank = (torch.distributed.get_rank() if distributed else 0) if rank is None else rank
         self.world_size = world_size or (torch.distributed.get_world_size() if distributed else 1)
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"there is no rank {self.rank} of {self.world_size}")
         # Shared with workers that live longer than an epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._shards = OpenShards(features, arrays, verify=verify)

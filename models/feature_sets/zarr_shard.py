@@ -1,9 +1,12 @@
 """Shards as the package `zarr` reads them: a zip of a store of version 3.
 
-zarr.json                                        the root
-album%2Fsong/zarr.json                           a group of each key, its facts as attributes
-album%2Fsong/log_mel.mixture/zarr.json           an array
-album%2Fsong/log_mel.mixture/c/0/0               its values, in one uncompressed chunk
+    zarr.json                                   the root
+    album%2Fsong/zarr.json                      a group of each key, its facts as attributes
+    album%2Fsong/log_mel.mixture/zarr.json      an array
+    album%2Fsong/log_mel.mixture/c/0/0          its values, in one uncompressed chunk
+
+Groups of groups would be in each other's way where a key is the beginning of another's. So slashes
+are escaped: `unescaped` gives the key.
 """
 
 from typing import Any, BinaryIO

@@ -164,9 +164,13 @@ def test_readers_divide_the_samples_among_themselves(
     assert max(lengths) - min(lengths) <= 1
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_workers_of_loaders_give_each_sample_once(folder: Path, context: str) -> None:
-    features = open_feature_set(str(folder))
+@pytest.mark.parametrize(
+    ("format", "context"), [*((each, "fork") for each in SHARD_FORMATS), ("parquet", "spawn")]
+)
+def test_workers_of_loaders_give_each_sample_once(
+    format: ShardFormat, context: str, tmp_path: Path
+) -> None:
+    features = open_feature_set(str(write_set(tmp_path, SHARDS, format)))
     dataset, stream = FeatureDataset(features, verify=True), FeatureStream(features)
     # Both have files open in this process.
     dataset[0]
@@ -221,6 +225,8 @@ def test_the_rank_is_that_of_torch_distributed(tmp_path: Path) -> None:
     finally:
         torch.distributed.destroy_process_group()
     assert_items(stream, SAMPLES[-7:])
+    with pytest.raises(ValueError, match="no rank 2 of 2"):
+        FeatureStream(features, rank=2, world_size=2)
 
 
 def test_padded_batches(folder: Path) -> None:
@@ -369,6 +375,7 @@ def changed_line(data: bytes, **changes: Any) -> bytes:
         lambda data: changed_line(data, dtype="object"),
         lambda data: changed_line(data, arrays={}),
         lambda data: changed_line(data, arrays=None),
+        lambda data: changed_line(data, key=3),
     ],
 )
 def test_indexes_of_shards_that_do_not_fit_are_told(

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import struct
+import tempfile
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -253,6 +254,20 @@ def test_no_more_than_a_sample_is_held(
     if format == "parquet":
         held = pyarrow.parquet.ParquetFile(tmp_path / "shard")
         assert held.metadata.num_row_groups == 20
+
+
+@pytest.mark.parametrize("format", SHARD_FORMATS)
+def test_files_that_storage_gives_will_do(format: ShardFormat, tmp_path: Path) -> None:
+    """On disk, and held in memory until they are large."""
+    wanted, _ = written_shard(made_samples(9), format)
+    with (
+        tempfile.SpooledTemporaryFile(3000) as spooled,
+        (tmp_path / "shard").open("x+b") as on_disk,
+    ):
+        for file in (spooled, on_disk):
+            write_shard(made_samples(9), file, format)
+            file.seek(0)
+            assert file.read() == wanted
 
 
 @pytest.mark.parametrize("format", SHARD_FORMATS)

@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import tempfile
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -130,6 +131,20 @@ def test_blocks_that_do_not_make_up_the_array_are_refused(
     entry = ArrayEntry("mel/mixture", (4, 3), "float32", lambda: blocks)
     with pytest.raises(ValueError, match="mel/mixture"):
         write_recording_file(io.BytesIO(), [entry], {}, format)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_files_that_storage_gives_will_do(format: RecordingFormat, tmp_path: Path) -> None:
+    """On disk, and held in memory until they are large."""
+    entries = [entry_of(name, array) for name, array in ARRAYS.items()]
+    with (
+        tempfile.SpooledTemporaryFile(100) as spooled,
+        (tmp_path / "features").open("x+b") as on_disk,
+    ):
+        for file in (spooled, on_disk):
+            write_recording_file(file, entries, METADATA, format)
+            file.seek(0)
+            assert file.read() == written(ARRAYS, format)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -307,6 +322,12 @@ def recording_of(*, indexed: bool, excerpts: int) -> tuple[dict[str, np.ndarray]
         for signal in ("mixture", "vocals")
     }
     return arrays, metadata
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_array_that_is_not_there_is_no_damage(format: RecordingFormat) -> None:
+    with pytest.raises(KeyError, match="mel/drums"):
+        opened(written(ARRAYS, format)).read("mel/drums")
 
 
 @pytest.mark.parametrize("format", FORMATS)
