@@ -4,11 +4,11 @@
         [--encoder lstm] [--pooling mean]
 
 `recorded`: speech or music; trained on readers and games' music of Debian's packages (those of
-`training_demo_packages.txt`), tested on the recordings in ../shared/audio. The seed draws the music,
-and who is kept to validate by. `few`: speech, music or animal, of ../shared/audio alone, where
-there are three, four and two recordings: each seed takes one of each label to test by, one more of
-speech and of music to validate by, and trains on the rest; what is learned of a whale is tried on a
-robin, or the other way round.
+`training_demo_packages.txt`), tested on the recordings in ../shared/audio. The seed draws the
+music, and who is kept to validate by. `few`: speech, music or animal, of ../shared/audio alone,
+where there are three, four and two recordings: each seed takes one of each label to test by, one
+more of speech and of music to validate by, and trains on the rest; what is learned of a whale is
+tried on a robin, or the other way round.
 `sung`: synthesised songs, with a voice or without. `parts`: voice, accompaniment or both, several
 labels at once. `chance`: songs with labels that mean nothing, where figures above the baseline
 would show a leak. Songs are drawn by the seed, and so are the sides. All excerpts have the same

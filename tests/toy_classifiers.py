@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from beamsplitter.audio.features.extraction import features_of
 from beamsplitter.audio.features.settings import FeatureSettings, LogMelSettings
 from beamsplitter.models.classifiers.excerpts import Excerpt
 from beamsplitter.models.classifiers.fitting import (
@@ -31,6 +32,7 @@ from beamsplitter.models.feature_sets.samples import Sample
 from beamsplitter.models.feature_sets.shard_writing import write_shard
 
 RATE = 8000
+SOUND_FEATURES = LogMelSettings(sample_rate=RATE, n_fft=256, hop_length=128, n_mels=12)
 TOY_FEATURES = LogMelSettings(sample_rate=RATE, n_fft=128, hop_length=64, n_mels=6)
 # Quick: nothing is shown.
 TOY_SETTINGS: dict[str, Any] = {
@@ -87,6 +89,30 @@ def write_labels(path: Path, rows: Iterable[Sequence[object]], *more: str) -> Pa
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([("element", "label", *more), *rows])
     return path
+
+
+def made_sound(label: str, seed: int, seconds: float) -> np.ndarray:
+    """A tone, or else a noise: float32 `(1, samples)`."""
+    chance = np.random.default_rng(seed)
+    time_s = np.arange(round(seconds * RATE)) / RATE
+    made = 0.1 * chance.standard_normal((1, len(time_s)))
+    if label in ("tone", "bird"):
+        made = 0.01 * made + 0.3 * np.sin(2 * np.pi * chance.uniform(300, 900) * time_s)
+    return made.astype(np.float32)
+
+
+def sounding_source(counts: dict[str, int], excerpts: int = 3) -> ToySource:
+    """Features of sounds, excerpts of 1 s."""
+    facts, arrays = [], []
+    for label, count in counts.items():
+        for number in range(count):
+            samples = made_sound(label, 100 * len(label) + number, excerpts)
+            for index in range(excerpts):
+                excerpt = samples[:, index * RATE : (index + 1) * RATE]
+                name = f"{label}/{number}"
+                facts.append(Excerpt(name, f"/sounds/{name}.wav", float(index), 1.0))
+                arrays.append(features_of(excerpt, RATE, SOUND_FEATURES)[0].T)
+    return ToySource(facts, arrays, SOUND_FEATURES)
 
 
 def toy_labels(folder: Path, source: ToySource) -> Path:

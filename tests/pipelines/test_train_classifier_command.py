@@ -14,45 +14,25 @@ import pytest
 import soundfile
 from conftest import Command
 from facts import assert_names
-from toy_classifiers import ToySource, toy_labels, toy_source, write_feature_set, write_labels
+from toy_classifiers import (
+    RATE,
+    made_sound,
+    sounding_source,
+    toy_labels,
+    toy_source,
+    write_feature_set,
+    write_labels,
+)
 from typer.testing import CliRunner, Result
 
-from beamsplitter.audio.features.extraction import features_of
-from beamsplitter.audio.features.settings import LogMelSettings
-from beamsplitter.models.classifiers.excerpts import Excerpt
 from beamsplitter.models.classifiers.settings import ClassifierSettings
 from beamsplitter.pipelines.command_line import app
 
 QUICK = ("--hidden-size=8", "--lr=0.02", "--max-epochs=6", "--batch-size=8", "--no-tensorboard")
-RATE = 8000
-FEATURES = LogMelSettings(sample_rate=RATE, n_fft=256, hop_length=128, n_mels=12)
 
 
 def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["train-classifier", *map(str, arguments)])
-
-
-def sound(label: str, seed: int, seconds: float) -> np.ndarray:
-    """A tone or a noise: float32 `(1, samples)`."""
-    chance = np.random.default_rng(seed)
-    time_s = np.arange(round(seconds * RATE)) / RATE
-    noise = chance.standard_normal(len(time_s))
-    tone = np.sin(2 * np.pi * chance.uniform(300, 900) * time_s)
-    return np.float32(0.3 * tone + 0.001 * noise if label == "tone" else 0.1 * noise)[np.newaxis]
-
-
-def sounding_source(counts: dict[str, int], excerpts: int = 3) -> ToySource:
-    """Features of sounds, excerpts of 1 s."""
-    facts, arrays = [], []
-    for label, count in counts.items():
-        for number in range(count):
-            samples = sound(label, 100 * len(label) + number, excerpts)
-            for index in range(excerpts):
-                excerpt = samples[:, index * RATE : (index + 1) * RATE]
-                name = f"{label}/{number}"
-                facts.append(Excerpt(name, f"/sounds/{name}.wav", float(index), 1.0))
-                arrays.append(features_of(excerpt, RATE, FEATURES)[0].T)
-    return ToySource(facts, arrays, FEATURES)
 
 
 def test_there_is_an_option_for_each_setting() -> None:
@@ -84,7 +64,7 @@ def test_from_features_to_labels_of_a_recording(tmp_path: Path, command: Command
     done = command("export", net, "--to", package)
     assert done.returncode == 0, done.stderr
     assert_names(done.stdout, "model.pt", "from the original")
-    song = np.concatenate([sound("tone", 1, 4), sound("noise", 2, 2.5)], axis=1)
+    song = np.concatenate([made_sound("tone", 1, 4), made_sound("noise", 2, 2.5)], axis=1)
     soundfile.write(tmp_path / "song.wav", song.T, RATE)
     out = tmp_path / "out"
     done = command("separate", tmp_path / "song.wav", "-o", out, "--separator", package)
