@@ -22,9 +22,9 @@ class EncoderSettings(BaseModel):
     )
     hidden_size: int = Field(64, ge=1, le=4096, description="features of a frame in the network")
     num_layers: int = Field(1, ge=1, le=16, description="layers of the encoder")
-    bidirectional: bool = Field(False, description="lstm, gru: from the end, too")
+    bidirectional: bool = Field(False, description="of lstm and gru: from the end, too")
     initial_state: Literal["zero", "learned"] = Field(
-        "zero", description="lstm, gru: what they begin with"
+        "zero", description="of lstm and gru: what they begin with"
     )
     pooling: Literal["mean", "last", "attention"] = Field(
         "mean",

@@ -101,6 +101,7 @@ def test_a_package_is_the_classifier(
     done = export_classifier(folder, tmp_path / "package")
     assert done.files == {"torchscript": "model.pt"}
     assert done.difference < TOLERANCE
+    assert done.unreadable == []
     package = str(tmp_path / "package")
     assert (describe(package, {}).effect, describe(package, {}).sample_rates) == ("labels", (RATE,))
     # Two blocks, and a part of one that ends within an excerpt.
