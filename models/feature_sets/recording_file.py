@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 from .arrays import ArrayEntry, RecordingArrays, RecordingFormat, require_dtype, require_names
-from .npz_file import MAGIC, NpzArrays, write_npz
-from .safetensors_file import SafetensorsArrays, write_safetensors
+from .formats.npz import MAGIC, NpzArrays, write_npz
+from .formats.safetensors import SafetensorsArrays, write_safetensors
 
 FORMAT = 1
 

@@ -263,7 +263,7 @@ class ParquetReader:
 
 
 def _arrays_of(column: pyarrow.ChunkedArray) -> list[np.ndarray]:
-    """The arrays of a column, without a copy: see `parquet_shard`."""
+    """The arrays of a column, without a copy: see `formats.parquet`."""
     arrays: list[np.ndarray] = []
     for chunk in column.chunks:
         data, shapes = chunk.field("data"), chunk.field("shape")

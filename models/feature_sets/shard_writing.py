@@ -5,12 +5,12 @@ from typing import BinaryIO, Protocol
 
 from .arrays import ShardFormat, require_dtype
 from .errors import FeatureSetError
+from .formats.parquet import ParquetWriter
+from .formats.tfrecord import TfrecordWriter
+from .formats.webdataset import WebdatasetWriter
+from .formats.zarr import ZarrWriter
 from .index import IndexEntry, StoredArray
-from .parquet_shard import ParquetWriter
 from .samples import Sample
-from .tfrecord_shard import TfrecordWriter
-from .webdataset_shard import WebdatasetWriter
-from .zarr_shard import ZarrWriter
 
 
 class ShardWriter(Protocol):
@@ -34,7 +34,7 @@ WRITERS: dict[ShardFormat, Callable[[BinaryIO], ShardWriter]] = {
 def write_shard(samples: Iterable[Sample], file: BinaryIO, format: ShardFormat) -> list[IndexEntry]:
     """Write samples into a shard; the same samples give the same bytes.
 
-    No more is held than a sample, in Parquet than a row group (`parquet_shard.GROUP_BYTES`).
+    No more is held than a sample, in Parquet than a row group (`formats.parquet.GROUP_BYTES`).
 
     Parameters
     ----------

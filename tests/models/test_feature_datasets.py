@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from storage_server import BUCKET, StorageServer
 from torch.utils.data import DataLoader
 
-from beamsplitter.models.feature_sets import parquet_shard, shard_reading, torch_dataset
+from beamsplitter.models.feature_sets import shard_reading, torch_dataset
 from beamsplitter.models.feature_sets.arrays import ShardFormat
 from beamsplitter.models.feature_sets.errors import FeatureSetError
+from beamsplitter.models.feature_sets.formats import parquet
 from beamsplitter.models.feature_sets.index import (
     INDEX,
     FeatureSetIndex,
@@ -49,7 +50,7 @@ Item = dict[str, Any]
 def several_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards take more than one read, and more than one row group."""
     monkeypatch.setattr(shard_reading, "READ_BYTES", 2000)
-    monkeypatch.setattr(parquet_shard, "GROUP_BYTES", 1000)
+    monkeypatch.setattr(parquet, "GROUP_BYTES", 1000)
 
 
 @pytest.fixture(params=SHARD_FORMATS)

@@ -28,15 +28,15 @@ from feature_samples import (
 from hypothesis import given, settings
 from zarr.storage import ZipStore
 
-from beamsplitter.models.feature_sets import parquet_shard
 from beamsplitter.models.feature_sets.arrays import ShardFormat
 from beamsplitter.models.feature_sets.errors import FeatureSetError
-from beamsplitter.models.feature_sets.escaping import dotted, in_utf8, unescaped
+from beamsplitter.models.feature_sets.formats import parquet
+from beamsplitter.models.feature_sets.formats.escaping import dotted, in_utf8, unescaped
+from beamsplitter.models.feature_sets.formats.webdataset import member_key
+from beamsplitter.models.feature_sets.formats.zarr import group_name
 from beamsplitter.models.feature_sets.index import IndexEntry
 from beamsplitter.models.feature_sets.samples import Sample
 from beamsplitter.models.feature_sets.shard_writing import write_shard
-from beamsplitter.models.feature_sets.webdataset_shard import member_key
-from beamsplitter.models.feature_sets.zarr_shard import group_name
 
 # What the readers of a format give: key, facts, and arrays by name.
 Read = list[tuple[str, dict[str, Any], dict[str, np.ndarray]]]
@@ -242,7 +242,7 @@ def test_no_more_than_a_sample_is_held(
 ) -> None:
     """Of Parquet a row group; pyarrow's own memory is not traced, and not held either."""
     array = np.zeros((1024, 256), np.float32)
-    monkeypatch.setattr(parquet_shard, "GROUP_BYTES", 2 * array.nbytes)
+    monkeypatch.setattr(parquet, "GROUP_BYTES", 2 * array.nbytes)
     samples = (Sample(str(index), {}, {"mel/mixture": array.copy()}) for index in range(40))
     tracemalloc.start()
     with (tmp_path / "shard").open("w+b") as file:

@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .arrays import DTYPES, ArrayEntry, ArrayForm, RecordingArrays, read_into
-from .errors import told
-from .json_text import json_bytes, json_object
-from .npz_file import ADVICE, METADATA
+from ..arrays import DTYPES, ArrayEntry, ArrayForm, RecordingArrays, read_into
+from ..errors import told
+from ..json_text import json_bytes, json_object
+from .npz import ADVICE, METADATA
 
 CODES = {"float32": "F32", "complex64": "C64"}
 NAMES = {code: dtype for dtype, code in CODES.items()}

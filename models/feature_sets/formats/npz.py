@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from .arrays import DTYPES, ArrayEntry, ArrayForm, RecordingArrays, read_into
-from .errors import told
-from .json_text import json_bytes, json_object
+from ..arrays import DTYPES, ArrayEntry, ArrayForm, RecordingArrays, read_into
+from ..errors import told
+from ..json_text import json_bytes, json_object
 from .stored_zip import StoredZip
 
 METADATA = "metadata.json"

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Iterable
 from typing import BinaryIO
 
-from .errors import FeatureSetError
+from ..errors import FeatureSetError
 
 LONGEST_NAME_BYTES = 2**16 - 1
 

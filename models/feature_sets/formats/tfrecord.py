@@ -13,11 +13,11 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from .arrays import raw_bytes
-from .errors import FeatureSetError
+from ..arrays import raw_bytes
+from ..errors import FeatureSetError
+from ..json_text import json_bytes
+from ..samples import Sample
 from .escaping import in_utf8
-from .json_text import json_bytes
-from .samples import Sample
 
 LARGEST_MESSAGE_BYTES = 2**31 - 1
 """What protobuf reads."""

@@ -11,12 +11,12 @@ import io
 import tarfile
 from typing import BinaryIO
 
-from .arrays import ArrayForm, raw_bytes
-from .errors import FeatureSetError
+from ..arrays import ArrayForm, raw_bytes
+from ..errors import FeatureSetError
+from ..json_text import json_bytes
+from ..samples import Sample
 from .escaping import dotted, escaped
-from .json_text import json_bytes
-from .npz_file import npy_header
-from .samples import Sample
+from .npz import npy_header
 
 
 class WebdatasetWriter:

@@ -11,10 +11,10 @@ are escaped: `unescaped` gives the key.
 
 from typing import Any, BinaryIO
 
-from .arrays import ArrayForm, raw_bytes
+from ..arrays import ArrayForm, raw_bytes
+from ..json_text import json_bytes
+from ..samples import Sample
 from .escaping import dotted, escaped
-from .json_text import json_bytes
-from .samples import Sample
 from .stored_zip import StoredZip
 
 

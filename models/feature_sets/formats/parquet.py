@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow
 from pyarrow import parquet
 
-from .errors import FeatureSetError
+from ..errors import FeatureSetError
+from ..json_text import json_bytes
+from ..samples import Sample
 from .escaping import in_utf8
-from .json_text import json_bytes
-from .samples import Sample
 
 GROUP_BYTES = 8 << 20
 """Of arrays in a row group: what is held while writing, and what is read at once. Larger ones are

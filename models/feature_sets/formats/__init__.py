@@ -1,0 +1,1 @@
+"""The formats that features are written in."""
