@@ -14,10 +14,10 @@ from beamsplitter.audio.features.settings import FeatureSettings, LogMelSettings
 from beamsplitter.models.classifiers.excerpts import Excerpt
 from beamsplitter.models.classifiers.fitting import (
     ClassifierPlan,
-    Tell,
     plan_classifier,
     run_training,
 )
+from beamsplitter.models.classifiers.keeping import Tell
 from beamsplitter.models.classifiers.report import Report
 from beamsplitter.models.feature_sets.arrays import ShardFormat
 from beamsplitter.models.feature_sets.index import (

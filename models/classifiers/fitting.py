@@ -1,20 +1,13 @@
 """Training a classifier: from features and labels to a folder with its weights and its report."""
 
-import csv
-import dataclasses
-import hashlib
-import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from ..packages.trained import write_json, write_whole
 from ..training.keeping import CHECKPOINT_FILE, RECORD_FILE, TRAINER_FILE
@@ -25,49 +18,20 @@ from ..training.lightning_runs import (
     quiet,
     require_checkpoint,
 )
-from ..training.separator_training import AfterEpoch
-from .classifier_training import ClassifierTraining, EpochRecord
+from .classifier_training import ClassifierTraining
 from .errors import ClassifierError
 from .excerpt_data import Batch, ClassifierData
 from .excerpts import ExcerptSource
+from .keeping import SPLIT_FILE, KeepClassifier, Tell, facts_of_data, split_text
 from .label_table import LabelTable, Split, read_label_table
 from .report import Report, SideResult, make_report, report_files
 from .sequence_classifier import SequenceClassifier
 from .settings import ClassifierSettings, classifier_settings
-from .splitting import Sides, split_recordings
+from .splitting import split_recordings
 from .trained_classifier import (
     ClassifierDescription,
     load_classifier,
-    save_classifier,
 )
-
-RUNS_FOLDER = "runs"
-# The split as a table of labels: given as one, it makes the same split again.
-SPLIT_FILE = "split.csv"
-
-
-@dataclass(frozen=True)
-class TrainingState:
-    """How far a training is.
-
-    Attributes
-    ----------
-    epoch, epochs
-        the one under way, from 1, and how many there are at most
-    batch, batches
-        of the epoch
-    finished
-        the epoch that has just ended
-    """
-
-    epoch: int
-    epochs: int
-    batch: int
-    batches: int
-    finished: EpochRecord | None = None
-
-
-Tell = Callable[[TrainingState], None]
 
 
 @dataclass(frozen=True)
@@ -193,7 +157,7 @@ def run_training(plan: ClassifierPlan, tell: Tell) -> tuple[dict[str, Any], Repo
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / TRAINER_FILE, settings.model_dump(mode="json"))
         write_whole(folder / SPLIT_FILE, split_text(data.recordings).encode())
-        keep = KeepClassifier(plan, _description(plan), tell)
+        keep = KeepClassifier(folder, data, _description(data, settings, plan.signal), tell)
         with quiet():
             trainer = make_trainer(
                 Devices(plan.accelerator, "1"),
@@ -229,7 +193,9 @@ def _is_done(plan: ClassifierPlan) -> bool:
 
 def _made_training(plan: ClassifierPlan) -> ClassifierTraining:
     data, settings = plan.data, plan.settings
-    mean, deviation = map(torch.from_numpy, data.normalisation())
+    # Those of a training that goes on are in its checkpoint.
+    normal = np.zeros(data.bins, np.float32), np.ones(data.bins, np.float32)
+    mean, deviation = map(torch.from_numpy, normal if plan.resumes else data.normalisation())
     torch.manual_seed(settings.seed)
     model = SequenceClassifier(
         settings.network, data.bins, len(data.table.classes), mean, deviation
@@ -244,139 +210,21 @@ def _made_training(plan: ClassifierPlan) -> ClassifierTraining:
     return training
 
 
-def _description(plan: ClassifierPlan) -> ClassifierDescription:
-    data = plan.data
+def _description(
+    data: ClassifierData, settings: ClassifierSettings, signal: str
+) -> ClassifierDescription:
     excerpts = data.source.excerpts
     return ClassifierDescription(
         labels=data.table.classes,
         multi_label=data.table.is_multi_label,
         features=data.source.settings.model_dump(mode="json"),
-        signal=plan.signal,
+        signal=signal,
         bins=data.bins,
         excerpt_s=float(
             np.median([excerpts[place].duration_s for place in data.sides["train"].places])
         ),
-        network=plan.settings.network,
+        network=settings.network,
     )
-
-
-class KeepClassifier(AfterEpoch):
-    """Writes record and checkpoint of an epoch, and the network if it is the best; and tells."""
-
-    def __init__(
-        self, plan: ClassifierPlan, description: ClassifierDescription, tell: Tell
-    ) -> None:
-        self._plan = plan
-        self._description = description
-        self._tell = tell
-        self._writer: SummaryWriter | None = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to write for TensorBoard."""
-        if self._plan.settings.tensorboard:
-            self._writer = SummaryWriter(self._plan.folder / RUNS_FOLDER)
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """A step is done."""
-        self._tell(self._state(trainer, pl_module, batch_idx + 1))
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """An epoch is done, and summed up."""
-        assert isinstance(pl_module, ClassifierTraining)
-        folder, record = self._plan.folder, pl_module.history[-1]
-        if record.is_best:
-            save_classifier(folder, pl_module.model, self._description)
-        write_json(folder / RECORD_FILE, training_record(pl_module, self._plan.data))
-        partial = folder / f".{CHECKPOINT_FILE}.partial"
-        trainer.save_checkpoint(partial)
-        partial.replace(folder / CHECKPOINT_FILE)
-        if self._writer:
-            for name in ("training_loss", "validation_loss", "balanced_accuracy"):
-                self._writer.add_scalar(name, getattr(record, name), record.epoch)
-            self._writer.flush()
-        batches = int(trainer.num_training_batches)
-        self._tell(self._state(trainer, pl_module, batches, record))
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """No more is written."""
-        if self._writer:
-            self._writer.close()
-
-    def _state(
-        self,
-        trainer: pl.Trainer,
-        training: pl.LightningModule,
-        batch: int,
-        finished: EpochRecord | None = None,
-    ) -> TrainingState:
-        assert isinstance(training, ClassifierTraining)
-        return TrainingState(
-            epoch=finished.epoch if finished else len(training.history) + 1,
-            epochs=training.settings.max_epochs,
-            batch=batch,
-            batches=int(trainer.num_training_batches),
-            finished=finished,
-        )
-
-
-def training_record(training: ClassifierTraining, data: ClassifierData) -> dict[str, Any]:
-    """What is known of a training: its data, settings, epochs, and versions."""
-    epochs = [dataclasses.asdict(record) for record in training.history]
-    return {
-        "best": dataclasses.asdict(training.best),
-        "epochs": epochs,
-        "minutes": sum(each["seconds"] for each in epochs) / 60,
-        "parameters": sum(each.numel() for each in training.model.parameters()),
-        "features": data.source.name,
-        "data": facts_of_data(data),
-        "settings": training.settings.model_dump(mode="json"),
-        "versions": {
-            name: version(name) for name in ("beamsplitter", "torch", "lightning", "scikit-learn")
-        },
-    }
-
-
-def facts_of_data(data: ClassifierData) -> dict[str, Any]:
-    """Digests of features, labels and split, and how much is on each side."""
-    return {
-        "features_sha256": data.source.digest,
-        "labels_sha256": data.table.sha256,
-        "split_sha256": hashlib.sha256(split_text(data.recordings).encode()).hexdigest(),
-        "sides": {
-            name: {
-                "excerpts": len(side.places),
-                "recordings": len(data.recordings[name]),
-                "of_labels": {
-                    label: int(count)
-                    for label, count in zip(
-                        data.table.classes, side.targets.sum(axis=0), strict=True
-                    )
-                },
-            }
-            for name, side in data.sides.items()
-        },
-        "unlabelled": len(data.table.unlabelled),
-        "missing": len(data.table.missing),
-    }
-
-
-def split_text(sides: Sides) -> str:
-    """The sides of all recordings as a table of labels."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("element", "label", "group", "split"))
-    for name, recordings in sides.items():
-        for each in recordings:
-            for label in each.labels:
-                writer.writerow((each.recording, label, each.group, name))
-    return text.getvalue()
 
 
 def _report(

@@ -21,7 +21,8 @@ from .tables import table_console
 from .train_command import require_installed
 
 if TYPE_CHECKING:
-    from ...models.classifiers.fitting import ClassifierPlan, TrainingState
+    from ...models.classifiers.fitting import ClassifierPlan
+    from ...models.classifiers.keeping import TrainingState
     from ...models.classifiers.report import Report
 
 NEEDED = ("torch", "lightning", "tensorboard", "safetensors", "sklearn")
