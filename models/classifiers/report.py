@@ -15,7 +15,9 @@ REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"
 FORMAT = 1
 # What the four counts of a label are, where there may be several labels at once.
-OUTCOMES = ("rightly not", "wrongly", "missed", "found")
+OUTCOMES = ("rightly not", "found wrongly", "missed", "found")
+# Of more labels what was taken for what is in the JSON file only.
+MOST_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,14 @@ def _units(result: SideResult) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
 
 
 def report_files(report: Report) -> Iterator[tuple[str, bytes]]:
-    """Names and contents: JSON, Markdown, and a picture of the confusion on each side."""
+    """Names and contents: JSON, Markdown, and pictures of the confusion on each side."""
     yield (
         REPORT_JSON,
         (json.dumps(report.content, indent=2, ensure_ascii=False) + "\n").encode(),
     )
     yield REPORT_MARKDOWN, markdown_text(report).encode()
+    if len(report.labels) > MOST_SHOWN:
+        return
     for side, units in report.sides.items():
         for unit, compared in units.items():
             yield (
@@ -163,6 +167,8 @@ def markdown_text(report: Report) -> str:
                     for label, each in zip(report.labels, figures.labels, strict=True)
                 ),
             )
+            if len(report.labels) > MOST_SHOWN:
+                continue
             columns = OUTCOMES if report.multi_label else report.labels
             head = "label" if report.multi_label else "true, found as"
             lines += ["", *_table((head, *columns), _confusion_rows(report, figures))]

@@ -166,3 +166,14 @@ def test_a_side_without_excerpts_is_left_out() -> None:
     results = {"validation": side(60, 1, multi_label=False), "test": nothing}
     report = make_report(LABELS, side(50, 0, multi_label=False), results, multi_label=False)
     assert [*report.sides] == ["validation"]
+
+
+def test_many_labels_make_no_huge_pictures() -> None:
+    labels = [f"label {number}" for number in range(200)]
+    result = SideResult([*map(str, range(200))], np.eye(200), np.full((200, 200), 1 / 200))
+    report = make_report(labels, result, {"test": result}, multi_label=False)
+    files = dict(report_files(report))
+    assert set(files) == {"report.json", "report.md"}
+    assert len(files["report.md"]) < 50_000
+    confusion = json.loads(files["report.json"])["sides"]["test"]["excerpts"]["classifier"]
+    assert np.sum(confusion["confusion"]) == 200
