@@ -74,7 +74,39 @@ FLAGS = {
     "stems.two_stems": "--two-stems",
     "scores.references": "--references",
 }
+FLAGS_OF_SPECTROGRAMS = {
+    **FLAGS,
+    "features.sets": "--kind, --option",
+    "features.of": "--of",
+    "features.excerpts": "--take",
+    "features.excerpts.start_s": "--start",
+    "features.excerpts.duration_s": "--duration",
+    "features.excerpts.hop_s": "--hop",
+    "features.format": "--format",
+    "features.shards": "--shards",
+}
+FLAGS_OF_LABEL = {**FLAGS, "labels": "--model, --option", "labels.model": "--model"}
 
+Inputs = Annotated[
+    list[str],
+    typer.Argument(metavar="INPUT…", help="Files, folders (walked recursively) and glob patterns."),
+]
+Root = Annotated[
+    str | None,
+    typer.Option(
+        help="Call recordings by their paths below this folder; default: below the INPUT that "
+        "names them."
+    ),
+]
+Device = Annotated[str, typer.Option(help="For models: auto, cpu, cuda, cuda:N, mps.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--override",
+        "-O",
+        help="dotted.path=value: anything else that a job file can say, as plots.range_db=60.",
+    ),
+]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Worker processes; default one for each core.")
 ]
@@ -118,12 +150,7 @@ def main_options(
 
 @app.command()
 def separate(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT…", help="Files, folders (walked recursively) and glob patterns."
-        ),
-    ],
+    inputs: Inputs,
     output: Annotated[
         str, typer.Option("--output", "-o", help="Folder of the results, or one file.")
     ],
@@ -131,13 +158,7 @@ def separate(
     force: Force = False,
     replace: Replace = False,
     dry_run: DryRun = False,
-    root: Annotated[
-        str | None,
-        typer.Option(
-            help="Call recordings by their paths below this folder; default: below the INPUT that "
-            "names them."
-        ),
-    ] = None,
+    root: Root = None,
     format: Annotated[
         Container | None,
         typer.Option(help="File format of the stems; default flac, or as OUT is called."),
@@ -198,18 +219,11 @@ def separate(
         Literal["default", "librosa"] | None,
         typer.Option(help="Of nn-filter; librosa: the numbers of librosa's tutorial."),
     ] = None,
-    device: Annotated[str, typer.Option(help="For models: auto, cpu, cuda, cuda:N, mps.")] = "auto",
+    device: Device = "auto",
     part_seconds: Annotated[
         float, typer.Option(min=10, max=3600, help="Longest part of a long recording.")
     ] = 300.0,
-    override: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--override",
-            "-O",
-            help="dotted.path=value: anything else that a job file can say, as plots.range_db=60.",
-        ),
-    ] = None,
+    override: Changes = None,
     log_format: LogFormat = "text",
 ) -> None:
     """Split recordings into stems and draw their spectrograms.
@@ -264,13 +278,143 @@ def separate(
 
 
 @app.command()
-def chorus(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT…", help="Files, folders (walked recursively) and glob patterns."
+def spectrograms(
+    inputs: Inputs,
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder of the results.")],
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind",
+            "-k",
+            help="magnitude, phase, complex, power, mel, log_mel, mfcc, onset, chroma or cqt; may "
+            "stand several times. Default log_mel.",
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option", help="NAME=value: a parameter, as n_fft=400; of all kinds that have it."
+        ),
+    ] = None,
+    take: Annotated[
+        Literal["whole", "range", "every", "chorus"],
+        typer.Option(
+            help="Of the whole recording, one range of it, excerpts at regular intervals, or the "
+            "chorus."
+        ),
+    ] = "whole",
+    start: Annotated[
+        float, typer.Option(min=0, help="Where the range, or the first excerpt, begins: seconds.")
+    ] = 0.0,
+    duration: Annotated[float | None, typer.Option(min=0, help="Of an excerpt: seconds.")] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(min=0, help="From one excerpt to the next: seconds; default: their duration."),
+    ] = None,
+    separator: Annotated[
+        str, typer.Option(help="Separate, too, by this one; none: features of the mixture alone.")
+    ] = "none",
+    of: Annotated[
+        str, typer.Option(help="Signals, with commas between: mixture, and stems.")
+    ] = "mixture",
+    format: Annotated[
+        Literal["npz", "safetensors"], typer.Option(help="Of a recording's file.")
+    ] = "npz",
+    shards: Annotated[
+        Literal["webdataset", "tfrecord", "parquet", "zarr"] | None,
+        typer.Option(help="Pack the features of all recordings into shards, too."),
+    ] = None,
+    plots: Annotated[
+        bool, typer.Option("--plots/--no-plots", help="Draw spectrograms, too.")
+    ] = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    force: Force = False,
+    replace: Replace = False,
+    dry_run: DryRun = False,
+    root: Root = None,
+    override: Changes = None,
+    log_format: LogFormat = "text",
+) -> None:
+    """Write features of recordings: spectrograms, mel bands, MFCC, chroma and others.
+
+    Results are `OUT/PATH_OF_THE_RECORDING/features.npz`: see docs/feature-sets.md. A run that was
+    stopped goes on where it was. Exit codes as for `separate`.
+    """
+    from .commands.feature_options import sets_of
+
+    job = split_job(
+        inputs,
+        output,
+        force=force,
+        replace=replace,
+        root=root,
+        separation={"separator": separator, "device": device},
+        plots={"enabled": plots},
+        features={
+            "sets": sets_of(kind or ["log_mel"], options_of(option or ())),
+            "of": [name.strip() for name in of.split(",")],
+            "excerpts": {"take": take, "start_s": start, "duration_s": duration, "hop_s": hop},
+            "format": format,
+            "shards": shards,
+        },
+        changes=override or (),
+        flags=FLAGS_OF_SPECTROGRAMS,
+    )
+    raise typer.Exit(run_job(job, workers=workers, dry_run=dry_run, log_format=log_format))
+
+
+@app.command()
+def label(
+    inputs: Inputs,
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder of the results.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="A model package that gives labels: folder, address or name."
         ),
     ],
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="NAME=value: an option of the package.")
+    ] = None,
+    uncertain: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Call labels of less confidence `uncertain`."),
+    ] = None,
+    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw spectrograms.")] = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    force: Force = False,
+    replace: Replace = False,
+    dry_run: DryRun = False,
+    root: Root = None,
+    override: Changes = None,
+    log_format: LogFormat = "text",
+) -> None:
+    """Label recordings by a model: what is when.
+
+    Results are `OUT/PATH_OF_THE_RECORDING/labels.json`, `labels.txt`, a label track for Audacity,
+    and `OUT/labels.csv`, how much of each recording has which label. A run that was stopped goes on
+    where it was. Exit codes as for `separate`.
+    """
+    job = split_job(
+        inputs,
+        output,
+        force=force,
+        replace=replace,
+        root=root,
+        separation={"separator": "none", "device": device},
+        plots={"enabled": plots},
+        labels={"model": model, "options": options_of(option or ()), "uncertain": uncertain},
+        changes=override or (),
+        flags=FLAGS_OF_LABEL,
+    )
+    raise typer.Exit(run_job(job, workers=workers, dry_run=dry_run, log_format=log_format))
+
+
+@app.command()
+def chorus(
+    inputs: Inputs,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="Folder of the results; default: print them only."),
@@ -486,7 +630,7 @@ def check(
         print_check,
         read_tree,
         repairs,
-        write_scores_of_all,
+        write_tables_of_all,
     )
 
     results = OutputTree(absolute(expanded(output)), Storage(Access(user_project=user_project)))
@@ -500,7 +644,7 @@ def check(
             run_batch(job, workers=workers, log_format=log_format)
         tree = read_tree(results)
         if jobs:
-            write_scores_of_all(tree, jobs[0])
+            write_tables_of_all(tree, jobs[0])
         damages = check_with_bar(tree, log_format=log_format)
         print_check(tree, damages, log_format=log_format)
     raise typer.Exit(1 if damages else 0)

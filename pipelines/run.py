@@ -3,7 +3,8 @@
 ReadEvents - AcceptMessages - SkipFinished - PlanParts - Spread
   - LoadBinary - LoadAudio - GetSTFT - GetMagnitude <spectrogram, phase>
       - FilterNearestNeighbors - GetSoftMask (twice) - InverseSTFT
-  - LoadStems - EncodeStems - ScoreStems - GetSpec - SpecToPlot - UploadPlots - PublishTrack
+  - LoadStems - EncodeStems - ScoreStems - TakeFeatures - GetSpec - SpecToPlot - UploadPlots
+  - PublishTrack
   - CoGroupByKey of the receipts of long recordings - JoinParts - PublishTrack
   - Flatten - WriteEvents; failures of every step - dead letters
 """
@@ -42,6 +43,7 @@ from ..transforms.records import (
     Track,
 )
 from ..transforms.reporting import ReportProgress, WriteDeadLetters, finished_message
+from ..transforms.run_tables import WriteRunTables
 from ..transforms.separation import SeparateNearestNeighbors
 from ..transforms.steps import run_step
 from .events.elements import resumption_of
@@ -142,10 +144,8 @@ def build(
         | "ToMessage" >> beam.Map(finished_message, tree.location).with_output_types(bytes),
         accepted[PASS_THROUGH],
     ) | "Outgoing" >> beam.Flatten()
-    if "scores" in settings.branches and not job.pipeline_options.streaming:
-        from ..transforms.stem_scores import WriteScoreTables
-
-        receipts | WriteScoreTables(settings, tree)
+    if not job.pipeline_options.streaming:
+        receipts | WriteRunTables(settings, tree)
     failures.append(outgoing | WriteEvents(job.job_config.events.outputs, tree.storage))
     dead_letters = report_each(failures, "failed", report)
     dead_letters | WriteDeadLetters(tree, is_stream=job.pipeline_options.streaming)
@@ -202,19 +202,27 @@ def fused_stage(
     """
     tree, settings, hints = job.output_tree, job.settings, hints_of(job)
     apply = functools.partial(run_step, failures=failures, hints=hints)
-    separate = separation(job, model_threads=model_threads, at_once=at_once)
-    separated = tracks | "Separate" >> separate.with_resource_hints(**hints)
-    failures += separated["failures"]
-    stems = apply(separated["tracks"], LoadStems(settings, tree), Track)
-    has_stems = settings.separation.description.effect == "stems"
-    encode = EncodeStems(settings, tree) if has_stems else WriteLabels(settings, tree)
-    encoded = apply(stems, encode, Track)
+    if "stems" in settings.branches:
+        separate = separation(job, model_threads=model_threads, at_once=at_once)
+        separated = tracks | "Separate" >> separate.with_resource_hints(**hints)
+        failures += separated["failures"]
+        stems = apply(separated["tracks"], LoadStems(settings, tree), Track)
+        tracks = apply(stems, EncodeStems(settings, tree), Track)
+    if "labels" in settings.branches:
+        label = labelling(job, model_threads=model_threads, at_once=at_once)
+        labelled = tracks | "Label" >> label.with_resource_hints(**hints)
+        failures += labelled["failures"]
+        tracks = apply(labelled["tracks"], WriteLabels(settings, tree), Track)
+    # SciPy's signals take a second to import.
     if "scores" in settings.branches:
-        # SciPy's signals take a second to import.
         from ..transforms.stem_scores import ScoreStems
 
-        encoded = apply(encoded, ScoreStems(settings, tree), Track)
-    powers = apply(encoded, GetSpec(settings, tree), Track)
+        tracks = apply(tracks, ScoreStems(settings, tree), Track)
+    if "features" in settings.branches:
+        from ..transforms.features import TakeFeatures
+
+        tracks = apply(tracks, TakeFeatures(settings, tree), Track)
+    powers = apply(tracks, GetSpec(settings, tree), Track)
     plots = apply(powers, SpecToPlot(settings, tree), Track)
     uploaded = apply(plots, UploadPlots(settings, tree), Track)
     published = apply(uploaded, PublishTrack(settings, tree), Receipt, tags=(PARTS,))
@@ -229,10 +237,18 @@ def separation(
     settings = job.settings
     if not settings.separation.is_nn_filter:
         # RunInference takes a second to import.
-        from ..transforms.inference import RunModels
+        from ..transforms.inference import SeparateByModels
 
-        return RunModels(settings, job.file_storage, threads=model_threads, at_once=at_once)
+        return SeparateByModels(settings, job.output_tree, threads=model_threads, at_once=at_once)
     return SeparateNearestNeighbors(job.nearest_neighbors, stems=settings.separated_stems)
+
+
+def labelling(job: JobConfig, *, model_threads: int | None, at_once: bool) -> beam.PTransform:
+    """The inference of a model that gives labels."""
+    from ..transforms.inference import LabelHandler, RunModels
+
+    handler = LabelHandler(job.labels, job.separation, job.file_storage, threads=model_threads)
+    return RunModels(handler, job.settings, job.output_tree, at_once=at_once)
 
 
 def report_each(

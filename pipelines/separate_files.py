@@ -47,6 +47,8 @@ class FileResult:
         paths of the files by stem
     scores
         path of their scores, where they are held against true stems
+    labels, features
+        paths of its `labels.json` and of the file of its features, where the job makes them
     skipped
         it was finished before
     failures
@@ -58,6 +60,8 @@ class FileResult:
     stems: dict[str, str] = field(default_factory=dict)
     plots: dict[str, str] = field(default_factory=dict)
     scores: str | None = None
+    labels: str | None = None
+    features: str | None = None
     skipped: bool = False
     failures: tuple[dict[str, Any], ...] = ()
 
@@ -192,6 +196,8 @@ def _result(
         by_branch.get("stems", {}),
         by_branch.get("plots", {}),
         next(iter(by_branch.get("scores", {}).values()), None),
+        by_branch.get("labels", {}).get("labels"),
+        by_branch.get("features", {}).get("features"),
         line["skipped"],
     )
 
@@ -207,6 +213,8 @@ def split_job(
     stems: Mapping[str, Any] | None = None,
     plots: Mapping[str, Any] | None = None,
     scores: Mapping[str, Any] | None = None,
+    labels: Mapping[str, Any] | None = None,
+    features: Mapping[str, Any] | None = None,
     changes: Iterable[str] = (),
     flags: Mapping[str, str] | None = None,
 ) -> JobConfig:
@@ -218,7 +226,7 @@ def split_job(
         the folder of the results; None: none are written
     root
         folder that holds all inputs: recordings are called by their paths below it
-    separation, stems, plots, scores
+    separation, stems, plots, scores, labels, features
         sections of the job
     changes
         `dotted.path=value` each
@@ -257,6 +265,8 @@ def split_job(
         "stems": dict(stems or {}),
         "plots": dict(plots or {}),
         "scores": dict(scores or {}),
+        "labels": dict(labels or {}),
+        "features": dict(features or {}),
     }
     for each in changes:
         change_value(plain, each)

@@ -139,6 +139,17 @@ def write_package(folder, model, how="script", samples=4000, **changes):
     return str(folder)
 
 
+def write_labeler(folder, model, labels=("a", "b")):
+    """A package of a model without the checks of the wrapper, as a traced one is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = {**METADATA, "labels": [*labels], "effect_type": "waveform-to-labels"}
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(model).save(str(folder / "model.pt"))
+    return str(folder)
+
+
 def export(path, model, example, dynamic=True):
     length = {1: torch.export.Dim.DYNAMIC}
     exported = torch.export.export(

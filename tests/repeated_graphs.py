@@ -24,7 +24,7 @@ from beamsplitter.transforms.klio.message import new_message, parse_message
 RATE = 4000
 LONG, SHORT, GONE, BROKEN = "long.wav", "a/short.wav", "gone.wav", "broken.wav"
 MUSIC = (LONG, SHORT, GONE, BROKEN)
-TRUTH = "truth"
+TRUTH, NET = "truth", "net"
 LOUD_IN_PART, LOUD = "loud-in-part.wav", "loud.wav"
 
 
@@ -44,6 +44,8 @@ class Scenario:
     stems: dict[str, Any] = dataclasses.field(default_factory=dict)
     plots: bool = False
     scores: bool = False
+    labels: bool = False
+    features: dict[str, Any] = dataclasses.field(default_factory=dict)
     join: str = "parts"
     is_stream: bool = False
     before: "Scenario | None" = None
@@ -55,6 +57,7 @@ class Scenario:
             "names": {"foreground": "vocals", "background": "no_vocals"},
             "measures": ["si_sdr", "usdr"],
         }
+        labels = {"model": f"{folder}/{NET}", "options": {"block_seconds": 6}}
         kind = "gcs" if str(out).startswith("gs://") else "file"
         return parse_job(
             {
@@ -71,6 +74,8 @@ class Scenario:
                 "stems": {"format": "wav", **self.stems},
                 "plots": {"enabled": self.plots},
                 "scores": scores if self.scores else {},
+                "labels": labels if self.labels else {},
+                "features": self.features,
             },
             source="test",
         )

@@ -19,7 +19,7 @@ from feature_samples import made_samples, write_set
 from made_songs import made_song
 from pydantic import BaseModel
 from toy_classifiers import RATE as SOUND_RATE
-from toy_classifiers import made_sound, sounding_source, toy_labels, write_feature_set
+from toy_classifiers import made_sound, write_labels
 
 from beamsplitter.audio.chorus import Reason
 from beamsplitter.models import model_cache, model_registry
@@ -274,18 +274,26 @@ def test_the_page_on_training_runs(write_audio: WriteAudio, tmp_path: Path) -> N
 def test_the_page_on_classifiers_runs(tmp_path: Path) -> None:
     """On toy sounds: its commands in their order, but for two epochs."""
     page = (DOCS / "classifiers.md").read_text()
-    source = sounding_source({"bird": 4, "frog": 4})
-    write_feature_set(tmp_path / "features", source)
-    toy_labels(tmp_path, source)
-    soundfile.write(tmp_path / "field.wav", made_sound("bird", 9, 3.0).T, SOUND_RATE)
+    rows = []
+    for number in range(8):
+        label = ("bird", "frog")[number % 2]
+        path = tmp_path / "sounds" / f"{number}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, made_sound(label, number, 6.0).T, SOUND_RATE)
+        rows.append((path.stem, label))
+    write_labels(tmp_path / "labels.csv", rows)
+    soundfile.write(tmp_path / "field.wav", made_sound("bird", 9, 5.0).T, SOUND_RATE)
     commands = blocks_of(page, "")[0].strip().splitlines()
-    assert [each.split()[1] for each in commands] == ["train-classifier", "export", "separate"]
+    assert [each.split()[1] for each in commands] == [
+        *("spectrograms", "train-classifier", "export", "label")
+    ]
     for command in commands:
         told = told_by(command + " --max-epochs 2" * ("train" in command), tmp_path)
         if "train" in command:
             assert "balanced accuracy" in told
     labels = json.loads((tmp_path / "out/field/labels.json").read_text())
-    assert len(labels) == 3
+    assert [each["start_s"] for each in labels] == [0, 2, 4]
+    assert labels[-1]["end_s"] == 5
     (tree,) = blocks_of(page, "text")
     for path in (tmp_path / "animals-net").iterdir():
         assert f"{path.name} " in tree or f"{path.name}/ " in tree
@@ -393,7 +401,7 @@ def test_all_known_models_are_in_the_table_with_their_stems_and_rate() -> None:
         assert ("research only" in row[3]) == ("research only" in entry.licence)
         assert ("no commercial use" in row[3]) == ("no commercial use" in entry.licence)
         assert row[4] == f"`[{EXTRAS[entry.name.split(':')[0]][0]}]`"
-    for name in ("nn-filter", "hpss"):
+    for name in ("nn-filter", "hpss", "none"):
         assert re.findall(r"`(\w+)`", rows.pop(name)[1]) == list(
             describe((SeparatorName(name),)).stems
         )

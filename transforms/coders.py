@@ -10,9 +10,12 @@ import apache_beam as beam
 import numpy as np
 
 from ..models.evaluation.rows import TrackRecord
+from ..models.feature_sets.index import ShardFile
 from .plain import from_plain, to_plain
 from .records import (
     Failure,
+    FeatureFile,
+    FolderLabels,
     PartReceipt,
     PartReference,
     PendingRecording,
@@ -128,7 +131,7 @@ def _read_block(data: io.BytesIO) -> bytes:
 
 for _record_type in (
     *(PendingRecording, Recording, PartReference, PartReceipt),
-    *(Receipt, UploadedPlot, Failure, TrackRecord),
+    *(Receipt, UploadedPlot, Failure, TrackRecord, FolderLabels, FeatureFile, ShardFile),
 ):
     beam.coders.registry.register_coder(_record_type, RecordCoder)
 beam.coders.registry.register_coder(Track, TrackCoder)

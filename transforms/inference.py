@@ -28,10 +28,13 @@ from ..models.separators.mixing import (
 from ..models.separators.model_package import Labeler
 from ..models.separators.plain_runner import DeviceOptions
 from ..models.separators.server import Models, open_models
-from ..storage import Storage
+from ..storage import OutputTree, Storage
+from .label_settings import LabelSettings
+from .published_files import PublishingStep
 from .records import Recording, Track, there
 from .settings import SeparationSettings, SplitSettings
 from .steps import Step, failure_of, identity_of, run_step
+from .track_signals import held_mixture
 from .whereabouts import at_step, tell_share
 
 STATISTICS_KEPT = 64
@@ -44,8 +47,10 @@ class PartHandler(ModelHandler[Track, Track, Any]):
 
     Parameters
     ----------
+    models
+        which
     separation
-        which models, and where they run
+        where they run
     threads
         of the arithmetic on the CPU; None: as torch has it
     """
@@ -54,6 +59,7 @@ class PartHandler(ModelHandler[Track, Track, Any]):
 
     def __init__(
         self,
+        models: tuple[SeparatorName, ...],
         separation: SeparationSettings,
         *,
         threads: int | None = None,
@@ -64,7 +70,7 @@ class PartHandler(ModelHandler[Track, Track, Any]):
         )
         super().__init__(min_batch_size=1, max_batch_size=1, env_vars=mirror)
         self.separation = separation
-        self.separators = separation.separators
+        self.models = models
         self.threads = threads
 
     def open(self, options: DeviceOptions) -> Any:
@@ -133,14 +139,14 @@ class SeparationHandler(PartHandler):
     branch = "stems"
 
     def __init__(
-        self, separation: SeparationSettings, *, stems: Iterable[str], **options: Any
+        self, separation: SeparationSettings, *, stems: Iterable[str], threads: int | None = None
     ) -> None:
-        super().__init__(separation, **options)
+        super().__init__(separation.separators, separation, threads=threads)
         self.stems = tuple(stems)
 
     def open(self, options: DeviceOptions) -> Models:
         """Load the models here, or connect to the process of the GPU."""
-        return open_models(self.separators, options)
+        return open_models(self.models, options)
 
     def work(self, track: Track, model: Models) -> None:
         """Sets `stems`."""
@@ -170,9 +176,9 @@ class SeparationHandler(PartHandler):
         if not model_path:
             return
         address = model_path.removesuffix("/metadata.json")
-        separators = (SeparatorName(address, self.separators[0].options_json),)
+        models = (SeparatorName(address, self.models[0].options_json),)
         try:
-            stems = describe(separators).stems
+            stems = describe(models).stems
         except (ModelError, ValueError) as error:
             raise UnusableModelError(f"model update: {error}") from error
         lacking = {*self.stems} - {*stems, RESIDUAL}
@@ -180,31 +186,48 @@ class SeparationHandler(PartHandler):
             raise UnusableModelError(
                 f"model update {model_path}: has no stems {', '.join(sorted(lacking))}"
             )
-        self.separators = separators
+        self.models = models
 
 
 class LabelHandler(PartHandler):
-    """Tracks with samples to tracks with labels."""
+    """Tracks with samples to tracks with labels.
+
+    Parameters
+    ----------
+    storage
+        where the recordings are read: blocks of a model reach beyond the ends of parts
+    """
 
     branch = "labels"
 
+    def __init__(
+        self,
+        labels: LabelSettings,
+        separation: SeparationSettings,
+        storage: Storage,
+        *,
+        threads: int | None,
+    ) -> None:
+        super().__init__(labels.labelers, separation, threads=threads)
+        self.storage = storage
+
     def open(self, options: DeviceOptions) -> Labeler:
         """Load the model, on its device."""
-        (separator,) = self.separators
-        return load_labeler(separator, options.device)
+        (labeler,) = self.models
+        return load_labeler(labeler, options.device)
 
     def work(self, track: Track, model: Labeler) -> None:
         """Sets `labels`."""
-        part, recording = track.part, track.recording
-        labels = label_part(
-            there(track.samples, "samples"),
-            recording.info.sample_rate,
-            model,
-            position=part.context_start_sample,
-            total_samples=recording.total_samples,
-            core=(part.start_sample, part.stop_sample),
+        mixture, part = held_mixture(track, self.storage), track.part
+        track.labels = tuple(
+            label_part(
+                mixture.read,
+                mixture.sample_rate,
+                model,
+                total_samples=mixture.total_samples,
+                core=(part.start_sample, part.stop_sample),
+            )
         )
-        track.labels = tuple((label.start_s, label.end_s, label.text) for label in labels)
 
 
 class MeasureMixture(Step):
@@ -255,7 +278,7 @@ def measure(recording: Recording, rate: int, storage: Storage) -> Statistics:
     return statistics.result()
 
 
-class TakeResults(Step):
+class TakeResults(PublishingStep):
     """Parts whose model failed to the dead letters; the others go on.
 
     Parameters
@@ -264,7 +287,8 @@ class TakeResults(Step):
         what the models give: "stems" or "labels"
     """
 
-    def __init__(self, branch: str) -> None:
+    def __init__(self, branch: str, settings: SplitSettings, tree: OutputTree) -> None:
+        super().__init__(settings, tree)
         self.branch = branch
 
     def process(self, record: Track) -> Iterable[Any]:
@@ -280,12 +304,16 @@ class TakeResults(Step):
 
 
 class RunModels(beam.PTransform):
-    """Tracks with samples to tracks with stems, or with labels, by any separator.
+    """Tracks with samples to tracks with what models make of them.
 
     Parameters
     ----------
-    storage
-        where the recordings are read
+    handler
+        what works on each
+    settings, tree
+        of the job: what of a recording was written is removed again when its model fails
+    updates
+        glob of model packages: a stream goes on with each new one that matches
     at_once
         work on a track as soon as it comes. RunInference keeps one back until the next, or
         the end of the bundle, comes: so each is followed by one without samples, which the counters
@@ -294,38 +322,78 @@ class RunModels(beam.PTransform):
 
     def __init__(
         self,
+        handler: PartHandler,
         settings: SplitSettings,
-        storage: Storage,
+        tree: OutputTree,
+        *,
+        updates: str | None = None,
+        at_once: bool = False,
+    ) -> None:
+        super().__init__()
+        self.handler = handler
+        self.settings = settings
+        self.tree = tree
+        self.updates = updates
+        self.at_once = at_once
+
+    def expand(self, tracks: beam.PCollection) -> Any:
+        """A dict: `tracks`, and `failures`, a list."""
+        failures: list[beam.PCollection] = []
+        if self.at_once:
+            follow = beam.FlatMap(lambda track: (track, Track(track.reference)))
+            tracks = tracks | "Follow" >> follow.with_output_types(Track)
+        made = tracks | "RunInference" >> RunInference(
+            self.handler, watch_model_pattern=self.updates
+        )
+        made.element_type = Track
+        take = TakeResults(self.handler.branch, self.settings, self.tree)
+        results = run_step(made, take, Track, failures)
+        return {"tracks": results, "failures": failures}
+
+
+class SeparateByModels(beam.PTransform):
+    """Tracks with samples to tracks with stems, by any separator but the nearest neighbours.
+
+    Parameters
+    ----------
+    tree
+        where the results go; its storage reads the recordings
+    threads
+        see `PartHandler`
+    at_once
+        see `RunModels`
+    """
+
+    def __init__(
+        self,
+        settings: SplitSettings,
+        tree: OutputTree,
         *,
         threads: int | None = None,
         at_once: bool = False,
     ) -> None:
         super().__init__()
         self.settings = settings
-        self.storage = storage
+        self.tree = tree
         self.threads = threads
         self.at_once = at_once
 
     def expand(self, tracks: beam.PCollection) -> Any:
         """A dict: `tracks`, and `failures`, a list."""
         failures: list[beam.PCollection] = []
-        separation, description = self.settings.separation, self.settings.separation.description
-        if description.normalizes:
-            measure = MeasureMixture(description.sample_rates, self.storage)
+        separation = self.settings.separation
+        if separation.description.normalizes:
+            rates = separation.description.sample_rates
+            measure = MeasureMixture(rates, self.tree.storage)
             tracks = run_step(tracks, measure, Track, failures)
-        handler: PartHandler
-        if description.effect == "labels":
-            handler = LabelHandler(separation, threads=self.threads)
-        else:
-            handler = SeparationHandler(
-                separation, stems=self.settings.separated_stems, threads=self.threads
-            )
-        if self.at_once:
-            follow = beam.FlatMap(lambda track: (track, Track(track.reference)))
-            tracks = tracks | "Follow" >> follow.with_output_types(Track)
-        made = tracks | "RunInference" >> RunInference(
-            handler, watch_model_pattern=separation.model_updates
+        handler = SeparationHandler(
+            separation, stems=self.settings.separated_stems, threads=self.threads
         )
-        made.element_type = Track
-        results = run_step(made, TakeResults(description.effect), Track, failures)
-        return {"tracks": results, "failures": failures}
+        made = tracks | "RunModels" >> RunModels(
+            handler,
+            self.settings,
+            self.tree,
+            updates=separation.model_updates,
+            at_once=self.at_once,
+        )
+        return {"tracks": made["tracks"], "failures": [*failures, *made["failures"]]}

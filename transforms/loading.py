@@ -252,6 +252,8 @@ class LoadStems(Step):
     def apply(self, record: Track) -> Iterable[Track]:
         """Sets `stems`, to what their plots are made of, where they are not made in this run."""
         recording, part = record.recording, record.part
+        if not self.settings.branches_of_stems & {*recording.todo}:
+            return [record]
         grid = stem_grid(recording, self.settings)
         for file in recording.kept if "stems" not in recording.todo else ():
             if file.branch != "stems" or file.stem is None:

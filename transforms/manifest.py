@@ -113,7 +113,7 @@ def manifest_of(
             settings=described[branch],
             made=now,
             work_s=round(work_s, 3),
-            versions=versions(of_models=not settings.separation.is_nn_filter),
+            versions=versions(of_models=settings.runs_models),
         )
         for branch in recording.todo
     }

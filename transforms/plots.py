@@ -19,12 +19,12 @@ from ..audio.drawing import (
     spectrogram_grid,
 )
 from ..storage import OutputTree
+from .feature_settings import MIXTURE
 from .published_files import PublishingStep, part_file_name, published
 from .records import FileReceipt, Recording, Track, there
 from .settings import COMBINED_PLOT, MIXTURE_PLOT, SplitSettings
 from .stem_files import grid_of, plotted_range, stem_grid
 
-MIXTURE = "mixture"
 COMBINED = ""  # no stem is called like it
 
 

@@ -5,7 +5,8 @@ import errno
 import hashlib
 import io
 import json
-from typing import Any
+import os
+from typing import Any, BinaryIO
 
 from ..audio.parts import Part
 from ..storage import OutputTree, Storage, StorageError, crc32c_of, scratch_names
@@ -53,6 +54,7 @@ def remove_unfinished(recording: Recording, settings: SplitSettings, tree: Outpu
         "labels": [LABELS_JSON, LABELS_TEXT],
         "stems": [f"{stem}.{settings.stems.format}" for stem in stems],
         "scores": [SCORES_JSON],
+        "features": [settings.features.file_name],
         "plots": [f"{name}.png" for name in (MIXTURE_PLOT, COMBINED_PLOT, *stems)],
     }
     for branch in recording.todo:
@@ -105,6 +107,15 @@ def published(
     )
 
 
+def published_file(file: BinaryIO, name: str, *, branch: str, stem: str | None) -> FileReceipt:
+    """The receipt of a file that is written, and can be read."""
+    file.seek(0)
+    sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    crc32c = crc32c_of(file)
+    size_bytes = file.seek(0, os.SEEK_END)
+    return FileReceipt(name, branch, stem, sha256, crc32c, size_bytes)
+
+
 def part_folder(recording: PendingRecording) -> str:
     """Where the parts of a long recording leave their files until all are joined.
 
@@ -115,6 +126,6 @@ def part_folder(recording: PendingRecording) -> str:
 
 
 def part_file_name(recording: Recording, part: Part, branch: str, name: str) -> str:
-    """Where a part of a long recording leaves a stem, a plot or labels."""
-    extension = {"stems": "f32", "plots": "npy", "labels": "json"}[branch]
+    """Where a part of a long recording leaves a stem, a plot, labels or features."""
+    extension = {"stems": "f32", "plots": "npy", "labels": "json", "features": "npz"}[branch]
     return f"{recording.scratch}/{part.index:05d}-{name}.{extension}"

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import errno
 import functools
-import hashlib
 import io
 import math
 import os
@@ -22,7 +21,7 @@ from ..audio.progress import Progress, piece_of
 from ..audio.stem_format import StemFormat
 from ..audio.stored_signal import as_stored, below_full_scale, gain_for, peak_of, scaled
 from ..audio.tags import Tags, read_tags, write_tags
-from ..storage import OutputTree, Storage, StorageError, crc32c_of
+from ..storage import OutputTree, Storage, StorageError
 from .labels import read_part_labels, write_labels
 from .manifest import (
     finished_branches,
@@ -32,7 +31,13 @@ from .manifest import (
     write_manifest,
 )
 from .plots import draw_plots, grids_of_files, write_plots
-from .published_files import PublishingStep, part_file_name, remove_unfinished, require_unchanged
+from .published_files import (
+    PublishingStep,
+    part_file_name,
+    published_file,
+    remove_unfinished,
+    require_unchanged,
+)
 from .records import FileReceipt, PartReceipt, PartReference, Receipt, Recording, Track
 from .settings import SplitSettings
 from .stem_files import format_of, plotted_range, read_plotted, stem_grid
@@ -68,7 +73,7 @@ class EncodeStems(PublishingStep):
             self.tree,
         )
         record.add_files(*files)
-        record.stems = stems if {"plots", "scores"} & {*recording.todo} else {}
+        record.stems = stems if self.settings.branches_of_stems & {*recording.todo} else {}
         for file in files if record.stems else ():
             record.stems[file.stem or ""] = self._held_by(file, record)
         return [record]
@@ -157,18 +162,10 @@ def write_stem(
             title = tags.title or _printable(os.path.basename(recording.folder))
             stem_tags = dataclasses.replace(tags, title=f"{title} ({name})")
             write_tags(file, stem_tags, container=stem_format.container)
-        file.seek(0)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        crc32c = crc32c_of(file)
-        size_bytes = file.seek(0, os.SEEK_END)
+        receipt = published_file(file, file_name, branch="stems", stem=stem)
     rate, channels = stem_format.sample_rate, stem_format.channels
-    return FileReceipt(
-        name=file_name,
-        branch="stems",
-        stem=stem,
-        sha256=sha256,
-        crc32c=crc32c,
-        size_bytes=size_bytes,
+    return dataclasses.replace(
+        receipt,
         frames=writer.frames,
         duration_s=writer.frames / rate,
         clipped_samples=writer.clipped,
@@ -369,7 +366,8 @@ class JoinParts(PublishingStep):
                 for _, name in receipt.files
                 for label in read_part_labels(name, self.tree)
             ]
-            files += write_labels(labels, recording, self.tree)
+            uncertain = self.settings.labels.uncertain
+            files += write_labels(labels, recording, self.tree, uncertain)
         if "plots" in recording.todo:
             powers: dict[str, np.ndarray] = {}
             for receipt in receipts["plots"]:
@@ -377,18 +375,25 @@ class JoinParts(PublishingStep):
                     power = self._load(file_name)
                     powers[name] = np.maximum(powers[name], power) if name in powers else power
             parts = [receipt.part for receipt in receipts["plots"]]
-            for file in files if "stems" in recording.todo else ():
+            for file in files:
+                if file.branch != "stems":
+                    continue
                 powers[file.stem or ""] = self._power_of(file.name, recording, parts, next(pieces))
             plots = draw_plots(
                 powers, grids_of_files(powers, recording, self.settings), recording, self.settings
             )
             files += write_plots(plots, recording, self.settings, self.tree)
+        stems = [file for file in (*recording.kept, *files) if file.branch == "stems"]
+        # SciPy's signals take a second to import.
         if "scores" in recording.todo:
-            # SciPy's signals take a second to import.
             from .stem_scores import score_files
 
-            stems = [file for file in (*recording.kept, *files) if file.branch == "stems"]
             files += (score_files(stems, recording, self.settings, self.tree),)
+        if "features" in recording.todo:
+            from .features import join_features
+
+            left = receipts["features"]
+            files += (join_features(left, stems, recording, self.settings, self.tree),)
         return files
 
     def _power_of(

@@ -17,6 +17,27 @@ import numpy as np
 from ..audio.decoding.audio_reader import AudioInfo
 from ..audio.parts import Part
 from ..models.evaluation.rows import Row
+from ..models.separators.base import Label
+
+
+@dataclass(frozen=True)
+class LabelShare:
+    """How much of a recording has a label.
+
+    Attributes
+    ----------
+    share
+        of its time, in [0, 1]
+    longest_s
+        the longest stretch of time
+    confidence
+        mean of the model's, by time; None if it does not say
+    """
+
+    label: str
+    share: float
+    longest_s: float
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -25,7 +46,8 @@ class FileReceipt:
 
     Of a stem, `sample_rate` and `channels` are told where they are not the recording's, and
     `gain_db` where it was turned down together with the others. Of scores, `scores` are what the
-    file tells of all frames, and `references` a digest of which files the true stems were.
+    file tells of all frames, and `references` a digest of which files the true stems were. Of
+    labels, `labels` say how much of the recording each has.
     """
 
     name: str
@@ -42,6 +64,7 @@ class FileReceipt:
     gain_db: float | None = None
     scores: tuple[Row, ...] = ()
     references: str | None = None
+    labels: tuple[LabelShare, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,6 +175,24 @@ class Receipt:
 
 
 @dataclass(frozen=True)
+class FolderLabels:
+    """The labels of a recording, by the folder of its results."""
+
+    folder: str
+    shares: tuple[LabelShare, ...]
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """The file of a recording's features, in its folder."""
+
+    folder: str
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class UploadedPlot:
     """A published plot of a recording."""
 
@@ -203,8 +244,8 @@ class Track:
         receipts of what was published
 
     `statistics` are mean and deviation of the whole recording, for separators that normalise by
-    them, where the part is not the whole; `failure` says why the model failed; `labels` are start
-    and end in seconds and text, of a model that gives labels.
+    them, where the part is not the whole; `failure` says why a model failed; `labels` are those of
+    a model that gives some.
     """
 
     reference: PartReference
@@ -220,7 +261,7 @@ class Track:
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     statistics: tuple[float, float] | None = None
     failure: Failure | None = None
-    labels: tuple[tuple[float, float, str], ...] = ()
+    labels: tuple[Label, ...] = ()
     stems: dict[str, np.ndarray] = field(default_factory=dict)
     powers: dict[str, np.ndarray] = field(default_factory=dict)
     plots: dict[str, bytes] = field(default_factory=dict)

@@ -198,15 +198,20 @@ class Resumption:
 
     def _todo_after(self, finished: set[str]) -> tuple[str, ...]:
         todo = tuple(branch for branch in self.digests if branch not in finished)
+        if "stems" not in todo:
+            return todo
         # Plots show what the stems hold: new stems, new plots.
-        return tuple(self.digests) if "stems" in todo else todo
+        shown = self.settings.branches_of_stems
+        return tuple(each for each in self.digests if each in todo or each in shown)
 
     def _kept_branches(self, manifest: FoundManifest, todo: Sequence[str]) -> set[str]:
-        """The branches whose files stay: those that this job does not make, unless they are plots
-        or scores of other stems."""
+        """The branches whose files stay: those that this job does not make, unless they show other
+        stems."""
         kept = manifest.content.branches.keys() - set(todo)
         if "stems" in todo and manifest.content.digests.get("stems") != self.digests["stems"]:
+            branches = manifest.content.branches
             kept -= {"plots", "scores"}
+            kept -= {each for each in kept if "stems" in branches[each].settings}
         return kept
 
     def _require_replaceable(

@@ -5,9 +5,9 @@ import json
 import os
 import string
 import unicodedata
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..audio.errors import UnsupportedFormatError
 from ..audio.plot_layout import plot_area
@@ -17,6 +17,9 @@ from ..models.evaluation.measures import DEFAULT_MEASURES, ScoringSettings
 from ..models.separators.base import Description, ModelError
 from ..models.separators.by_name import SeparatorName, describe, is_elsewhere, is_package
 from ..storage import scheme_of
+from .feature_settings import FeatureSetSettings
+from .label_settings import LabelSettings, require_digest
+from .section import ModelField, Section
 
 # Part of every digest: raise it when the same settings begin to give other samples or pictures.
 RESULTS_VERSION = 2
@@ -26,22 +29,13 @@ NOT_IN_NAMES = frozenset('/\\:*?"<>|\0\n')
 OWN_NAMES = (MIXTURE_PLOT, COMBINED_PLOT, "manifest")
 COMBINED_PIXELS = 64_000_000  # at 5 bytes each while it is drawn
 NEAREST_NEIGHBORS = "nn-filter"
-
-
-class Section(BaseModel):
-    """A section of a job file: unknown keys are refused, nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
-
-
-# A model package may lie below the home folder.
-SeparatorField = Annotated[str, AfterValidator(os.path.expanduser)]
+NO_SEPARATOR = "none"
 
 
 class EnsembleMember(Section):
     """One separator of an ensemble."""
 
-    separator: SeparatorField
+    separator: ModelField
     options: dict[str, object] = Field(default_factory=dict)
     weight: float = Field(1.0, gt=0, description="of its estimates in the mean")
 
@@ -49,9 +43,10 @@ class EnsembleMember(Section):
 class SeparationSettings(Section):
     """How recordings are separated, and which range of them."""
 
-    separator: SeparatorField = Field(
+    separator: ModelField = Field(
         NEAREST_NEIGHBORS,
-        description="nn-filter, hpss, demucs:NAME, umx:NAME, a model package, or module:Class",
+        description="nn-filter, hpss, demucs:NAME, umx:NAME, a model package, or module:Class; "
+        "none: nothing is separated",
     )
     recipe: Literal["default", "librosa"] | None = Field(
         None, description="of nn-filter: default, or librosa, that of its tutorial"
@@ -93,6 +88,8 @@ class SeparationSettings(Section):
             raise ValueError("separator and ensemble: give one of them")
         if self.ensemble and (self.options or self.recipe):
             raise ValueError("options: with an ensemble, each member has options of its own")
+        if NO_SEPARATOR in (each.separator for each in self.ensemble):
+            raise ValueError(f"ensemble: {NO_SEPARATOR} gives nothing: leave it out")
         if self.recipe is not None and not self.is_nn_filter:
             raise ValueError("recipe: is one of nn-filter; other separators have options")
         if not self.is_elsewhere:
@@ -111,11 +108,12 @@ class SeparationSettings(Section):
             found = self.description.sha256
         except ModelError as error:
             raise ValueError(str(error)) from error
-        if self.model_sha256 is not None and found != self.model_sha256:
+        if self.description.effect != "stems":
             raise ValueError(
-                f"model_sha256: the files of {self.name} have {found or 'no digest'}: the model "
-                "is another one than the job was written for"
+                f"{self.name} gives labels, no stems: name it in labels.model, and let separator "
+                f"be {NO_SEPARATOR} unless stems are wanted, too"
             )
+        require_digest(self.name, found, self.model_sha256)
 
     @property
     def is_elsewhere(self) -> bool:
@@ -126,6 +124,11 @@ class SeparationSettings(Section):
     def is_nn_filter(self) -> bool:
         """Whether the separator is the nearest-neighbour filter, which has steps of its own."""
         return not self.ensemble and self.separator == NEAREST_NEIGHBORS
+
+    @property
+    def runs_models(self) -> bool:
+        """Whether there is a separator, and one without steps of its own."""
+        return not self.is_nn_filter and self.separator != NO_SEPARATOR
 
     @property
     def name(self) -> str:
@@ -395,6 +398,8 @@ class SplitSettings(Section):
     stems: StemSettings = StemSettings()
     plots: PlotSettings = PlotSettings()
     scores: ScoreSettings = ScoreSettings()
+    labels: LabelSettings = LabelSettings()
+    features: FeatureSetSettings = FeatureSetSettings()
     join: Literal["parts", "cogbk"] = Field(
         "parts", description="cogbk: Klio's literal fan-out graph, for excerpts"
     )
@@ -415,11 +420,12 @@ class SplitSettings(Section):
         """
         self._require_two_stems()
         self._require_scorable()
+        self._require_featured()
         for stem in [*(self.stems.select or ()), *self.stems.rename]:
             if stem not in self.stem_names:
                 raise ValueError(
                     f"stems: {stem!r} is no stem of {self.separation.name}, "
-                    f"which gives {', '.join(self.stem_names) or 'labels only'}"
+                    f"which gives {', '.join(self.stem_names) or 'no stems'}"
                 )
         self.plots.require_stackable(1 + len(self.wanted_stems))
         names = [self.stems.name_of(stem) for stem in self.wanted_stems]
@@ -440,8 +446,20 @@ class SplitSettings(Section):
             return
         if self.join == "cogbk":
             raise ValueError("scores: join: cogbk writes stems and plots only: leave one of them")
-        if self.separation.description.effect != "stems":
-            raise ValueError(f"scores: {self.separation.name} gives labels, and no stems to score")
+        if not self.stem_names:
+            raise ValueError(f"scores: {self.separation.name} gives no stems to score")
+
+    def _require_featured(self) -> None:
+        if self.join == "cogbk" and (self.features.sets or self.labels.model):
+            raise ValueError(
+                "join: cogbk writes stems and plots only: leave it out, or features and labels"
+            )
+        for stem in self.features.stems:
+            if stem not in self.wanted_stems:
+                raise ValueError(
+                    f"features: of: {stem!r} is neither mixture nor a stem that is written; those "
+                    f"are {', '.join(self.wanted_stems) or 'none'}"
+                )
 
     def _require_two_stems(self) -> None:
         two_stems, made = self.stems.two_stems, self.separation.stem_names
@@ -450,7 +468,7 @@ class SplitSettings(Section):
         if two_stems not in made:
             raise ValueError(
                 f"stems: two_stems: {two_stems!r} is no stem of {self.separation.name}, "
-                f"which gives {', '.join(made) or 'labels only'}"
+                f"which gives {', '.join(made) or 'no stems'}"
             )
         if len(made) < 2:
             raise ValueError(f"stems: two_stems: {self.separation.name} gives no others to sum")
@@ -502,24 +520,49 @@ class SplitSettings(Section):
     @property
     def branches(self) -> tuple[str, ...]:
         """The branches of the job, in the order of the graph."""
+        stems = () if self.separation.separator == NO_SEPARATOR else ("stems",)
+        labels = ("labels",) if self.labels.model else ()
         scores = ("scores",) if self.scores.references is not None else ()
+        features = ("features",) if self.features.sets else ()
         plots = ("plots",) if self.plots.enabled else ()
-        return (self.separation.description.effect, *scores, *plots)
+        return (*stems, *labels, *scores, *features, *plots)
+
+    @property
+    def branches_of_stems(self) -> frozenset[str]:
+        """The branches whose files show what the stems hold."""
+        features = ("features",) if self.features.stems else ()
+        return frozenset(("plots", "scores", *features)) if self.stem_names else frozenset()
+
+    @property
+    def runs_models(self) -> bool:
+        """Whether the job has a model infer, and does not do with steps of its own."""
+        return self.separation.runs_models or self.labels.model is not None
+
+    @property
+    def models(self) -> tuple[tuple[SeparatorName, ...], ...]:
+        """What the job loads: the separator or those of an ensemble, and what gives labels."""
+        return (self.separation.separators, *((each,) for each in self.labels.labelers))
 
     def described(self) -> dict[str, dict[str, Any]]:
         """All that decides what the files of each branch hold, in words."""
         made = {"results_version": RESULTS_VERSION, **self.separation.described()}
-        effect = self.separation.description.effect
-        if effect == "labels":
-            shown = {name: made[name] for name in ("results_version", "start_s", "duration_s")}
-        else:
+        of_mixture = {name: made[name] for name in ("results_version", "start_s", "duration_s")}
+        shown = of_mixture
+        if self.stem_names:
             made |= self.stems.model_dump(mode="json")
             shown = {"stems": digest_of(made)}
         if self.join == "cogbk":
             shown["of"] = "spectra"  # where others are made of the files
-        described = {effect: made, "plots": {**shown, **self.plots.model_dump(mode="json")}}
+        featured = shown if self.features.stems else of_mixture
+        described = {"plots": {**shown, **self.plots.model_dump(mode="json")}}
+        if self.separation.separator != NO_SEPARATOR:
+            described["stems"] = made
+        if self.labels.model is not None:
+            described["labels"] = {**of_mixture, **self.labels.described()}
         if self.scores.references is not None:
             described["scores"] = {**shown, **self.scores.model_dump(mode="json")}
+        if self.features.sets:
+            described["features"] = {**featured, **self.features.described()}
         return described
 
     def digests(self) -> dict[str, str]:

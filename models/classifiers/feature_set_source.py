@@ -1,5 +1,6 @@
 """Excerpts of a feature set on disk, or on `gs://`."""
 
+import errno
 import hashlib
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,8 @@ import numpy as np
 
 from ...audio.features.settings import feature_settings
 from ...errors import BeamsplitterError
-from ..feature_sets.index import FeatureSet, open_feature_set
+from ...storage import StorageError
+from ..feature_sets.index import INDEX, FeatureSet, open_feature_set
 from .errors import ClassifierError
 from .excerpts import Excerpt
 
@@ -87,7 +89,16 @@ def open_source(
     location: str, *, set_name: str | None = None, signal: str | None = None
 ) -> FeatureSetSource:
     """The excerpts of a feature set by its folder; arguments and errors as of the class."""
-    return FeatureSetSource(open_feature_set(location), set_name=set_name, signal=signal)
+    try:
+        features = open_feature_set(location)
+    except StorageError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        raise ClassifierError(
+            f"{location}: is no feature set, which has {INDEX}: `beamsplitter spectrograms … "
+            "--shards webdataset` makes one"
+        ) from error
+    return FeatureSetSource(features, set_name=set_name, signal=signal)
 
 
 def _chosen(wanted: str | None, names: tuple[str, ...], flag: str, location: str) -> str:

@@ -117,7 +117,8 @@ def model_card(
         f"- files: {', '.join(model_files)}",
         "",
         "```",
-        "beamsplitter separate INPUT -o OUT --separator FOLDER",
+        f"beamsplitter {'label' if gives_labels else 'separate'} INPUT -o OUT "
+        f"--{'model' if gives_labels else 'separator'} FOLDER",
         "```",
     ]
     return "\n".join(lines) + "\n"

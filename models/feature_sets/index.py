@@ -124,12 +124,15 @@ class ShardFile:
         how many
     size_bytes, sha256
         of the file
+    sources
+        a digest of what it was packed of: where that is the same, it need not be packed again
     """
 
     name: str
     samples: Annotated[int, Field(ge=0)]
     size_bytes: Annotated[int, Field(ge=0)]
     sha256: str
+    sources: str = ""
 
 
 def shard_name(number: int, shards: int, format: ShardFormat) -> str:

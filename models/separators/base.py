@@ -196,6 +196,19 @@ class TorchSeparator(Separator):
 
 
 @dataclass(frozen=True)
+class Label:
+    """A label of a stretch of a recording, in seconds from its start.
+
+    `confidence` is what the model makes of it, in [0, 1]; None if it does not say.
+    """
+
+    start_s: float
+    end_s: float
+    text: str
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
 class Member:
     """A separator with its say in each stem of an ensemble.
 

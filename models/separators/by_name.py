@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 KINDS = {
     "nn-filter": "recipes",
     "hpss": "harmonic_percussive",
+    "none": "nothing",
     "demucs": "demucs",
     "umx": "open_unmix",
 }
@@ -311,7 +312,7 @@ def package_address(name: str, on_progress: "Progress | None" = None) -> str:
     near = difflib.get_close_matches(name, known, 2)
     advice = f"did you mean {' or '.join(near)}? " if near else ""
     raise ModelError(
-        f"{name}: no separator has this name: {advice}there are nn-filter, hpss, "
+        f"{name}: no separator has this name: {advice}there are nn-filter, hpss, none, "
         "demucs:NAME and umx:NAME (`beamsplitter models list` shows the names), "
         "the folder or address of a model package, and module:Class"
     )

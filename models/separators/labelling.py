@@ -1,19 +1,20 @@
 """From a part of a recording to its labels."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from .mixing import resample, resampled_length
-from .model_package import Label, Labeler, until
+from ...audio.resampling import resampled_range, rounded_length
+from .base import Label
+from .model_package import Labeler, until
 
 
 def label_part(
-    samples: np.ndarray,
+    read: Callable[[int, int], np.ndarray],
     sample_rate: int,
     labeler: Labeler,
     *,
-    position: int,
     total_samples: int,
     core: tuple[int, int],
 ) -> list[Label]:
@@ -24,12 +25,10 @@ def label_part(
 
     Parameters
     ----------
-    samples
-        float32 `(channels, samples)` of the part with its context
+    read
+        gives float32 `(channels, samples)` of the recording from one of its samples up to another
     sample_rate
         Hz
-    position
-        where `samples` begins in the recording
     total_samples
         length of the recording
     core
@@ -46,11 +45,17 @@ def label_part(
     """
     rate, block = labeler.sample_rate, labeler.block_samples
     first, stop = (-(-edge * rate // (block * sample_rate)) * block for edge in core)
-    stop = min(stop, resampled_length(total_samples, sample_rate, rate))
+    stop = min(stop, rounded_length(total_samples, sample_rate, rate))
     if first >= stop:
         return []
-    begin = position * rate // sample_rate
-    mixture = resample(samples, sample_rate, rate)[:, first - begin : stop - begin]
+    mixture = resampled_range(
+        read,
+        samples=total_samples,
+        sample_rate=sample_rate,
+        rate=rate,
+        start_sample=first,
+        stop_sample=stop,
+    )
     offset_s, end_s = first / rate, total_samples / sample_rate
     found = [
         replace(label, start_s=offset_s + label.start_s, end_s=offset_s + label.end_s)

@@ -13,7 +13,7 @@ import re
 import unicodedata
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from ..packages.trained import (
     load_trained,
     read_network,
 )
-from .base import RESIDUAL, Description, Member, ModelError, TorchSeparator, alone
+from .base import RESIDUAL, Description, Label, Member, ModelError, TorchSeparator, alone
 from .blocks import BlockLengths
 from .options import parse_options
 from .trained import Trained, trained_options
@@ -91,19 +91,6 @@ def package_options(options: Mapping[str, object], metadata: PackageMetadata) ->
     if metadata.beamsplitter and "block_seconds" not in options:
         fitting = metadata.beamsplitter.model_dump(include={"block_seconds", "context_seconds"})
     return parse_options(PackageOptions, {**fitting, **options})
-
-
-@dataclass(frozen=True)
-class Label:
-    """A label of a stretch of a recording, in seconds from its start.
-
-    `confidence` is its probability, from 0 to 1, if the model tells one.
-    """
-
-    start_s: float
-    end_s: float
-    text: str
-    confidence: float | None = None
 
 
 def describe(address: str, options: Mapping[str, object]) -> Description:
@@ -381,51 +368,32 @@ class Labeler:
 
         device = next(self.module.parameters(), torch.empty(0)).device
         module: Any = self.module
-        gives_confidences = getattr(module, "gives_confidences", False)
-        run = module.labels_with_confidences if gives_confidences else module
+        is_sure = getattr(module, "gives_confidences", False)
+        run = module.labels_with_confidences if is_sure else module
         with torch.inference_mode():
             output = _run(run, torch.from_numpy(block).to(device), self.name)
-        parts = 3 if gives_confidences else 2
-        if not isinstance(output, tuple | list) or len(output) != parts:
-            raise ModelError(
-                f"{self.name}: its model gave {_kind_of(output)}, not labels"
-                f"{', times and confidences' if gives_confidences else ' and times'}"
-            )
-        classes, times, *confidences = output
-        # The README of audacitorch tells of probabilities, its code and Audacity of indices.
-        if _is_tensor(classes, axes=2) and classes.shape[1] == len(self.labels):
-            highest, classes = classes.max(dim=1)
-            if highest.is_floating_point() and bool(((highest >= 0) & (highest <= 1)).all()):
-                confidences = confidences or [highest]
-        indices, times_s = self._checked(classes, times, block.shape[1] / self.sample_rate)
-        sure = self._checked_confidences(confidences[0], len(indices)) if confidences else None
+        found = self._checked(output, block.shape[1] / self.sample_rate, parts=3 if is_sure else 2)
         offset_s = start / self.sample_rate
         return [
-            Label(
-                offset_s + start_s,
-                offset_s + end_s,
-                self.labels[index],
-                None if sure is None else sure[number],
-            )
-            for number, (index, (start_s, end_s)) in enumerate(zip(indices, times_s, strict=True))
+            Label(offset_s + start_s, offset_s + end_s, self.labels[index], confidence)
+            for index, confidence, (start_s, end_s) in zip(*found, strict=True)
         ]
 
-    def _checked_confidences(self, confidences: Any, count: int) -> list[float]:
-        if not _is_tensor(confidences, axes=1) or not confidences.is_floating_point():
-            raise ModelError(
-                f"{self.name}: its model gave {_kind_of(confidences)} as confidences, not (labels,)"
-            )
-        values = confidences.double().cpu().numpy()
-        if len(values) != count or not ((values >= 0) & (values <= 1)).all():
-            raise ModelError(
-                f"{self.name}: its model gave confidences that are no {count} numbers from 0 to 1"
-            )
-        return [float(value) for value in values]
-
     def _checked(
-        self, classes: Any, times: Any, block_s: float
-    ) -> tuple[list[int], list[list[float]]]:
-        """Indices of labels, and their start and end in seconds from the start of the block."""
+        self, output: Any, block_s: float, *, parts: int
+    ) -> tuple[list[int], list[float | None], list[list[float]]]:
+        """Indices of labels, how sure they are, and their times from the start of the block."""
+        if not isinstance(output, tuple | list) or len(output) != parts:
+            raise ModelError(
+                f"{self.name}: its model gave {_kind_of(output)}, not labels and times"
+                f"{' and confidences' * (parts > 2)}"
+            )
+        classes, times, *told = output
+        confidences: list[float | None] | None = None
+        # The README of audacitorch tells of probabilities, its code and Audacity of indices.
+        if _is_tensor(classes, axes=2) and classes.shape[1] == len(self.labels):
+            confidences = _confidences(classes)
+            classes = classes.argmax(dim=1)
         if not _is_tensor(classes, axes=1) or not _is_tensor(times, axes=2):
             raise ModelError(
                 f"{self.name}: its model gave {_kind_of(classes)} as labels and {_kind_of(times)} "
@@ -454,7 +422,23 @@ class Labeler:
                 f"{self.name}: its model gave times that are no stretch of its block of "
                 f"{block_s:g} s"
             )
-        return indices.astype(int).tolist(), times_s.tolist()
+        if told:
+            confidences = self._told_confidences(told[0], len(indices))
+        confidences = confidences or [None] * len(indices)
+        return indices.astype(int).tolist(), confidences, times_s.tolist()
+
+    def _told_confidences(self, told: Any, count: int) -> list[float | None]:
+        """Those that a model tells beside labels and times."""
+        if not _is_tensor(told, axes=1) or not told.is_floating_point():
+            raise ModelError(
+                f"{self.name}: its model gave {_kind_of(told)} as confidences, not (labels,)"
+            )
+        values = told.double().cpu().numpy()
+        if len(values) != count or not ((values >= 0) & (values <= 1)).all():
+            raise ModelError(
+                f"{self.name}: its model gave confidences that are no {count} numbers from 0 to 1"
+            )
+        return [float(value) for value in values]
 
 
 def until(end_s: float, labels: Iterable[Label]) -> list[Label]:
@@ -610,6 +594,13 @@ def _is_tensor(value: Any, *, axes: int) -> bool:
     import torch
 
     return isinstance(value, torch.Tensor) and value.ndim == axes
+
+
+def _confidences(scores: "torch.Tensor") -> list[float | None] | None:
+    """Those of the likeliest classes, where a model gives probabilities, and not other numbers."""
+    if not scores.is_floating_point() or not bool(((scores >= 0) & (scores <= 1)).all()):
+        return None
+    return [float(each) for each in scores.max(dim=1).values.double().cpu()]
 
 
 def _dtype_of(tensor: "torch.Tensor") -> str:

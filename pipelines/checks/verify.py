@@ -133,9 +133,11 @@ def _checks(
                 functools.partial(_old_scratch, job, absolute(name), create),
             )
     yield from _event_checks(job, checks)
-    if not job.separation.is_nn_filter:
+    if job.separation.runs_models:
         for separator in job.separation.separators:
             yield "separator", separator.name, functools.partial(_separator, separator)
+    for labeler in job.labels.labelers:
+        yield "labels", labeler.name, functools.partial(_separator, labeler)
     if credentials is None:
         yield "decoders", " ".join(DECODERS), _decoders
     else:

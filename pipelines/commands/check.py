@@ -27,7 +27,10 @@ from .progress import printable
 READERS_ELSEWHERE = 16
 MISSING, CHANGED, UNREADABLE = "missing", "changed", "unreadable"
 # What of a job makes its results.
-SECTIONS = ("separation", "stems", "plots", "scores", "storage", "limits", "join")
+SECTIONS = (
+    *("separation", "stems", "plots", "scores", "labels", "features"),
+    *("storage", "limits", "join"),
+)
 Checked = Callable[[FileReceipt], None]
 
 
@@ -196,12 +199,12 @@ def repairs(tree: Tree, damages: Iterable[Damage]) -> list[JobConfig]:
     return jobs
 
 
-def write_scores_of_all(tree: Tree, job: JobConfig) -> None:
-    """Write the tables of all scores in the manifests, where a repair left those of its own."""
-    from ...transforms.stem_scores import write_tables_of
+def write_tables_of_all(tree: Tree, job: JobConfig) -> None:
+    """Write the tables of all that the manifests name, where a repair left those of its own."""
+    from ...transforms.run_tables import write_run_tables
 
     results = ((folder, manifest.files) for folder, manifest in tree.manifests.items())
-    write_tables_of(results, job.settings, tree.output)
+    write_run_tables(results, job.settings, tree.output)
 
 
 def _job_of_last_run(output: OutputTree) -> dict[str, Any]:

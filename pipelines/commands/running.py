@@ -1,5 +1,6 @@
 """Running a job where it says, and telling how it went."""
 
+import itertools
 import json
 import sys
 import time
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ...models.evaluation.rows import MARKDOWN
-from ...models.separators.by_name import fetch, missing
+from ...models.separators.by_name import describe, fetch, missing
 from ..events.elements import list_events
 from ..job.job_config import JobConfig, JobFileError
 from ..local.cores import available_cores
@@ -116,10 +117,8 @@ def run_batch(
 
 def _models_of(job: JobConfig) -> str:
     """The names of the models that a job loads; empty if it loads none."""
-    separation = job.separation
-    if not separation.description.uses_device:
-        return ""
-    return " + ".join(each.name for each in separation.separators)
+    loaded = [models for models in job.models if describe(models).uses_device]
+    return " + ".join(each.name for models in loaded for each in models)
 
 
 def _run_stream(job: JobConfig, *, workers: int, log_format: str) -> int:
@@ -144,7 +143,7 @@ def _make_ready(job: JobConfig, log_format: str) -> None:
 def _tell_missing(job: JobConfig, log_format: str) -> None:
     """Say which models will be fetched."""
     if log_format == "text":
-        for name in missing(job.separation.separators):
+        for name in itertools.chain.from_iterable(map(missing, job.models)):
             print(f"fetching {name}", file=sys.stderr)
 
 
@@ -193,7 +192,8 @@ def _run_portable(job: JobConfig, *, is_here: bool, log_format: str) -> int:
     if is_here:
         _tell_missing(job, log_format)
         with shown_progress(log_format) as on_progress:
-            fetch(job.separation.separators, on_progress)
+            for models in job.models:
+                fetch(models, on_progress)
     with submitted(job) as submission:
         line = json.dumps({"job_id": submission.id}) if log_format == "json" else submission.id
         print(line, flush=True)

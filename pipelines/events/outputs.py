@@ -67,6 +67,17 @@ PAYLOAD_SCHEMA: list[dict[str, Any]] = [
                 ],
             },
             {"name": "references", "type": "STRING", "mode": "NULLABLE"},
+            {
+                "name": "labels",
+                "type": "RECORD",
+                "mode": "REPEATED",
+                "fields": [
+                    {"name": "label", "type": "STRING", "mode": "REQUIRED"},
+                    {"name": "share", "type": "FLOAT", "mode": "NULLABLE"},
+                    {"name": "longest_s", "type": "FLOAT", "mode": "NULLABLE"},
+                    {"name": "confidence", "type": "FLOAT", "mode": "NULLABLE"},
+                ],
+            },
         ],
     },
 ]

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from ...storage.file_facts import GCS_SCHEME
-from ...transforms.settings import Section
+from ...transforms.section import Section
 from .locations import Location
 
 # What is kept of a deleted topic by the subscriptions that had it.

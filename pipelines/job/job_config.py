@@ -37,7 +37,8 @@ from ...storage import (
     absolute,
     scheme_of,
 )
-from ...transforms.settings import LimitSettings, Section, SplitSettings, StorageSettings
+from ...transforms.section import Section
+from ...transforms.settings import LimitSettings, SplitSettings, StorageSettings
 from .event_config import (
     EventInput,
     EventOutput,
@@ -552,8 +553,10 @@ class JobConfig(SplitSettings):
             self.require_stems()
         except ValueError as error:
             raise JobFileError(f"separation: {error}") from error
-        if self.separation.model_updates and self.separation.description.effect != "stems":
-            raise JobFileError("separation.model_updates: is for packages that give stems")
+        try:
+            self.labels.require_model()
+        except ValueError as error:
+            raise JobFileError(f"labels: {error}") from error
 
     @model_validator(mode="after")
     def _streams_come_from_pubsub(self) -> "JobConfig":
@@ -588,6 +591,8 @@ class JobConfig(SplitSettings):
                 stems=self.stems,
                 plots=self.plots,
                 scores=self.scores,
+                labels=self.labels,
+                features=self.features,
                 join=self.join,
             )
         except ValidationError as error:

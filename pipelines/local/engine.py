@@ -70,7 +70,7 @@ def preload_models(job: JobConfig) -> None:
         a model can't be loaded
     """
     separation = job.separation
-    if separation.is_nn_filter or separation.description.effect != "stems":
+    if not separation.runs_models:
         return
     # With them comes torch, which takes seconds to import.
     from ...models.separators.server import preload

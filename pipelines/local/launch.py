@@ -186,12 +186,12 @@ class _LocalRun:
         if receipts is None:
             return None
         self.job.output_tree.write(b"", DEAD_LETTERS)
-        if "scores" in self.job.settings.branches:
+        if {"labels", "scores", "features"} & {*self.job.settings.branches}:
             # The run that made them may have been stopped before it came to the tables.
-            from ...transforms.stem_scores import write_tables_of
+            from ...transforms.run_tables import write_run_tables
 
             results = ((each.folder, each.files) for each in receipts)
-            write_tables_of(results, self.job.settings, self.job.output_tree)
+            write_run_tables(results, self.job.settings, self.job.output_tree)
         for receipt in receipts:
             line = {"event": "finished", "process": os.getpid(), **progress_of(receipt)}
             self.state.take(line)

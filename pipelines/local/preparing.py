@@ -18,12 +18,13 @@ def require_ready(job: JobConfig, *, load_packages: bool = False) -> None:
     Raises
     ------
     JobFileError
-        the job does not fit its separator
+        the job does not fit its models
     ModelError
-        the separator can't be had, or not run here
+        a model can't be had, or not run here
     """
     job.resolve()
-    require_usable(job.separation.separators, job.separation.device, load_packages=load_packages)
+    for models in job.models:
+        require_usable(models, job.separation.device, load_packages=load_packages)
 
 
 def make_ready(
@@ -47,4 +48,5 @@ def make_ready(
     """
     job.output_tree.require_writable()
     prepare_outputs(job)
-    fetch(job.separation.separators, on_progress)
+    for models in job.models:
+        fetch(models, on_progress)

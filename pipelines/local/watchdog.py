@@ -37,7 +37,7 @@ class Watchdog:
         separation = job.separation
         self.folder = folder
         self.limits = job.limits
-        self.passes = (1 + separation.shifts) * len(separation.separators)
+        self.passes = (1 + separation.shifts) * sum(map(len, job.models))
         """How often the job has models work on each recording."""
         self.checked_s = time.monotonic()
         self.waited_s: dict[tuple[int, int], float] = {}

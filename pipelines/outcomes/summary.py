@@ -81,6 +81,6 @@ def summary_json(
         digests=job.settings.digests(),
         job=job.model_dump(mode="json", exclude_unset=True),
         steps=metrics,
-        versions=versions(of_models=not job.separation.is_nn_filter),
+        versions=versions(of_models=job.runs_models),
     )
     return to_plain(facts)

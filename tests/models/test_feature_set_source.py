@@ -9,7 +9,6 @@ from facts import assert_names
 from storage_server import StorageServer
 from toy_classifiers import TOY_FEATURES, toy_labels, toy_source, train, write_feature_set
 
-from beamsplitter.errors import BeamsplitterError
 from beamsplitter.models.classifiers.errors import ClassifierError
 from beamsplitter.models.classifiers.feature_set_source import open_source
 from beamsplitter.models.feature_sets.index import INDEX, shard_name
@@ -75,7 +74,9 @@ def test_sets_and_signals_are_chosen(tmp_path: Path) -> None:
 
 
 def test_what_is_no_set_is_told(tmp_path: Path) -> None:
-    with pytest.raises((BeamsplitterError, OSError), match=r"features\.json"):
+    with pytest.raises(
+        ClassifierError, match=r"no feature set, which has features\.json.*--shards"
+    ):
         open_source(str(tmp_path / "gone"))
     source = toy_source({"a": 2, "b": 2})
     folder = write_feature_set(tmp_path / "set", source)

@@ -25,6 +25,7 @@ from model_packages import (
     Twice,
     Volume,
     export,
+    write_labeler,
     write_package,
 )
 from torch._export.serde import schema, serialize
@@ -263,6 +264,10 @@ def test_labels_lie_where_the_sound_is(tmp_path):
     assert labels == sorted(labels, key=lambda label: label.start_s)
 
 
+def reader_of(samples: np.ndarray):
+    return lambda start, stop: samples[:, start:stop]
+
+
 @pytest.mark.parametrize("rate", [RATE, 2 * RATE])
 def test_parts_have_the_labels_of_the_whole_which_end_with_the_recording(tmp_path, rate):
     package = write_package(
@@ -272,16 +277,13 @@ def test_parts_have_the_labels_of_the_whole_which_end_with_the_recording(tmp_pat
     samples = np.repeat(noise(1, 23 * rate + 1) > 0.4, 1, axis=1).astype(np.float32)
     samples[:, ::2] *= np.linspace(0, 2, samples[:, ::2].shape[1], dtype=np.float32)
     total = samples.shape[1]
-    whole = label_part(samples, rate, labeler, position=0, total_samples=total, core=(0, total))
+    read = reader_of(samples)
+    whole = label_part(read, rate, labeler, total_samples=total, core=(0, total))
     assert {label.text for label in whole} == {"quiet", "loud"}
     assert whole[-1].end_s == total / rate
     joined = []
     for start, stop in itertools.pairwise((0, 7 * rate + 3, 15 * rate, 15 * rate + 1, total)):
-        position = max(0, start - 2 * rate) // rate * rate
-        part = samples[:, position : stop + 2 * rate]
-        joined += label_part(
-            part, rate, labeler, position=position, total_samples=total, core=(start, stop)
-        )
+        joined += label_part(read, rate, labeler, total_samples=total, core=(start, stop))
     assert joined == whole
 
 
@@ -311,7 +313,8 @@ def test_the_last_block_is_a_whole_one_whose_labels_end_with_the_recording(tmp_p
     # The last label is of sound and of the zeros after it.
     assert {each.text for each in found[:-1]} <= {"loud"}
     total = samples.shape[1]
-    part = label_part(samples, RATE, labeler, position=0, total_samples=total, core=(0, total))
+    read = reader_of(samples)
+    part = label_part(read, RATE, labeler, total_samples=total, core=(0, total))
     assert part == found
 
 
@@ -363,17 +366,6 @@ def test_what_are_no_probabilities_are_no_confidences(tmp_path):
 
     labels = load_labeler(write_labeler(tmp_path, Scores()), {}).labels_of(noise(1, 4000))
     assert [(label.text, label.confidence) for label in labels] == [("b", None), ("a", None)]
-
-
-def write_labeler(folder, model):
-    """A package of a model without the checks of the wrapper, as a traced one is."""
-    write_package(folder, Volume())
-    metadata = {**METADATA, "labels": ["a", "b"], "effect_type": "waveform-to-labels"}
-    (folder / "metadata.json").write_text(json.dumps(metadata))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.script(model).save(str(folder / "model.pt"))
-    return str(folder)
 
 
 class Fixed(torch.nn.Module):

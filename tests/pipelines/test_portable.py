@@ -14,6 +14,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import translations
 from conftest import dead_letters, result_files
+from model_packages import Loudness, write_labeler
 
 from beamsplitter.pipelines.events.sources import ReadEvents
 from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
@@ -62,7 +63,7 @@ BY_MODEL = {
 
 
 @pytest.mark.parametrize(
-    ("join", "separation", "scores"),
+    ("join", "separation", "all_branches"),
     [
         ("parts", {"part_seconds": 10}, True),
         ("cogbk", {"duration_s": 4, "options": {"foreground": "mask"}}, False),
@@ -73,7 +74,7 @@ BY_MODEL = {
 def test_the_results_do_not_depend_on_what_is_fused(
     join: str,
     separation: dict[str, Any],
-    scores: bool,
+    all_branches: bool,
     write_audio: WriteAudio,
     music: Path,
     tmp_path: Path,
@@ -82,8 +83,20 @@ def test_the_results_do_not_depend_on_what_is_fused(
 ) -> None:
     write_audio("truth/long/foreground.wav", seconds=22, sample_rate=8000)
     write_audio("truth/short/background.wav", seconds=3, sample_rate=8000, channels=2)
-    where = f"{tmp_path}/truth/{{recording}}" if scores else None
-    job = job_for(tmp_path, join=join, separation=separation, scores={"references": where})
+    sections: dict[str, Any] = {}
+    if all_branches:
+        sets = {"log_mel": {"n_fft": 512, "n_mels": 16}, "complex": {"n_fft": 64}}
+        sections = {
+            "scores": {"references": f"{tmp_path}/truth/{{recording}}"},
+            "labels": {"model": write_labeler(tmp_path / "net", Loudness())},
+            "features": {
+                "sets": sets,
+                "of": ["background", "mixture"],
+                "excerpts": {"take": "every", "duration_s": 5},
+                "shards": "tfrecord",
+            },
+        }
+    job = job_for(tmp_path, join=join, separation=separation, **sections)
     run(job)
     fused = result_files(tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "fused")
@@ -104,4 +117,5 @@ def test_the_results_do_not_depend_on_what_is_fused(
     assert "fallback coder" not in caplog.text
     assert result_files(tmp_path / "out") == fused
     assert set(dead_letters(tmp_path / "out")) == {"broken.wav"}
-    assert (tmp_path / "out" / "scores.csv").exists() == scores
+    for name in ("scores.csv", "labels.csv", "features.json", "features-statistics.json"):
+        assert (tmp_path / "out" / name).exists() == all_branches

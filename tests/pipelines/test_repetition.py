@@ -22,6 +22,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing import test_stream
 from conftest import result_files, without_times
+from model_packages import Loudness, write_labeler
 from repeated_graphs import (
     BROKEN,
     GONE,
@@ -29,6 +30,7 @@ from repeated_graphs import (
     LOUD,
     LOUD_IN_PART,
     MUSIC,
+    NET,
     SHORT,
     TRUTH,
     Scenario,
@@ -66,6 +68,13 @@ def quick_drawing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 FAILING = {"separator": "separators:FailingOnLoud", "options": {"block_samples": 4000}}
 FAILING_PARTS = (LONG, LOUD_IN_PART, LOUD)
 HPSS = {"separator": "hpss"}
+FEATURES = {
+    "sets": {"log_mel": {"n_fft": 256, "n_mels": 8}, "complex": {"n_fft": 16, "hop_length": 64}},
+    "of": ["mixture", "background"],
+    "excerpts": {"take": "every", "duration_s": 7, "hop_s": 5},
+    "shards": "webdataset",
+    "shard_mb": 0.1,
+}
 SCENARIOS = {
     "batch": Scenario(),
     "stream": Scenario(is_stream=True),
@@ -93,6 +102,8 @@ SCENARIOS = {
     ),
     "scores": Scenario(scores=True),
     "scores-later-in-a-stream": Scenario(scores=True, is_stream=True, before=Scenario()),
+    "labels-and-features": Scenario(labels=True, features=FEATURES),
+    "features-later-in-a-stream": Scenario(features=FEATURES, is_stream=True, before=Scenario()),
     "parts-fail": Scenario(separation=FAILING, elements=FAILING_PARTS),
     "parts-fail-in-a-stream": Scenario(separation=FAILING, elements=FAILING_PARTS, is_stream=True),
 }
@@ -125,6 +136,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Prepar
     for seed, stem in enumerate(("vocals", "drums")):
         write(folder / "music" / TRUTH / "long" / f"{stem}.wav", 25, 4 + seed)
         write(folder / "music" / TRUTH / "a" / "short" / f"{stem}.wav", 2, 6 + seed)
+    write_labeler(folder / "music" / NET, Loudness())
     write(folder / "music" / LOUD_IN_PART, 25, 2, clicks_s=(15,))
     write(folder / "music" / LOUD, 25, 3, clicks_s=(5, 15, 24))
     (folder / "music" / BROKEN).write_bytes(b"RIFF\0\0")

@@ -391,8 +391,9 @@ def test_a_package_of_labels_writes_a_label_track(write_audio: WriteAudio, tmp_p
     samples[:, 7 * RATE : 16 * RATE] = np.sqrt(0.5)
     write_audio("music/a.wav", sample_rate=RATE, samples=samples)
     for name, part_seconds in (("whole", 300), ("parts", 10)):
-        separation = {"separator": labeler, "part_seconds": part_seconds}
-        run(job_for(tmp_path / "music", tmp_path / name, separation, plots={"enabled": True}))
+        separation = {"separator": "none", "part_seconds": part_seconds}
+        sections = {"labels": {"model": labeler}, "plots": {"enabled": True}}
+        run(job_for(tmp_path / "music", tmp_path / name, separation, **sections))
         assert dead_letters(tmp_path / name) == {}
     whole, parts = (result_files(tmp_path / name) for name in ("whole", "parts"))
     assert {name for name in whole if name.startswith("a/")} == {
@@ -407,7 +408,10 @@ def test_a_package_of_labels_writes_a_label_track(write_audio: WriteAudio, tmp_p
     lines = whole["a/labels.txt"].decode().splitlines()
     assert lines[0] == "0.000000\t0.100000\tquiet"
     assert len(lines) == len(labels)
-    again = run(job_for(tmp_path / "music", tmp_path / "whole", {"separator": labeler}))
+    separation = {"separator": "none"}
+    again = run(
+        job_for(tmp_path / "music", tmp_path / "whole", separation, labels={"model": labeler})
+    )
     counters = again.metrics().query()["counters"]
     skipped = [each for each in counters if each.key.metric.name == "skipped"]
     assert skipped[0].committed == 1

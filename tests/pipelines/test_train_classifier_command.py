@@ -67,12 +67,13 @@ def test_from_features_to_labels_of_a_recording(tmp_path: Path, command: Command
     song = np.concatenate([made_sound("tone", 1, 4), made_sound("noise", 2, 2.5)], axis=1)
     soundfile.write(tmp_path / "song.wav", song.T, RATE)
     out = tmp_path / "out"
-    done = command("separate", tmp_path / "song.wav", "-o", out, "--separator", package)
+    done = command("label", tmp_path / "song.wav", "-o", out, "--model", package)
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "song" / "labels.json").read_text())
     assert [each["label"] for each in found[:6]] == ["tone"] * 4 + ["noise"] * 2
     assert [each["start_s"] for each in found] == [0, 1, 2, 3, 4, 5, 6]
     assert found[-1]["end_s"] == 6.5
+    assert all(0.5 < each["confidence"] <= 1 for each in found)
 
 
 def test_settings_may_stand_in_a_file(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from beamsplitter.audio.decoding.audio_reader import AudioInfo
 from beamsplitter.audio.parts import Part
+from beamsplitter.models.separators.base import Label
 from beamsplitter.transforms.coders import RecordCoder, TrackCoder
 from beamsplitter.transforms.plain import from_plain, to_plain
 from beamsplitter.transforms.records import (
@@ -88,7 +89,7 @@ def full_track() -> Track:
         masks={"background": array(2, 3, 4)},
         statistics=(0.25, 1.5),
         failure=Failure("a", "RunInference", "ModelError", "too large", traceback="line"),
-        labels=((0.5, 1.25, "loud"), (2.0, 3.0, "tab\there")),
+        labels=(Label(0.5, 1.25, "loud"), Label(2.0, 3.0, "tab\there", 0.25)),
         stems={"background": array(2, 9), "foreground": array(2, 9)},
         powers={"mixture": array(3, 4)},
         source_sha256="ab",

@@ -1,0 +1,88 @@
+"""The section `labels` of a job: what annotates its recordings."""
+
+import json
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from ..models.separators.base import Description, ModelError
+from ..models.separators.by_name import SeparatorName, describe, is_elsewhere
+from .section import ModelField, Section
+
+
+class LabelSettings(Section):
+    """What of a recording is called what, by a model package that gives labels."""
+
+    model: ModelField | None = Field(
+        None, description="a model package that gives labels: its folder or address, or its name"
+    )
+    options: dict[str, object] = Field(
+        default_factory=dict, description="those of the package: numbers to change"
+    )
+    model_sha256: str | None = Field(None, description="refuse a model whose files differ")
+    uncertain: float | None = Field(
+        None, ge=0, le=1, description="labels of less confidence are called uncertain"
+    )
+
+    @model_validator(mode="after")
+    def _model_is_there(self) -> "LabelSettings":
+        if self.model is None and (self.options or self.model_sha256):
+            raise ValueError("model: name what gives labels")
+        if self.model is not None and not is_elsewhere(self.model):
+            self.require_model()
+        return self
+
+    def require_model(self) -> None:
+        """Refuse a model that can't be had, gives stems, or is not that the job was written for.
+
+        Raises
+        ------
+        ValueError
+            it is
+        """
+        if self.model is None:
+            return
+        try:
+            found = self.description
+        except ModelError as error:
+            raise ValueError(str(error)) from error
+        if found.effect != "labels":
+            raise ValueError(
+                f"{self.model} gives stems, no labels: name it in separation.separator"
+            )
+        require_digest(self.model, found.sha256, self.model_sha256)
+
+    @property
+    def labelers(self) -> tuple[SeparatorName, ...]:
+        """The package, if there is one."""
+        return () if self.model is None else (SeparatorName.of(self.model, self.options),)
+
+    @property
+    def description(self) -> Description:
+        """What is known of the package without loading it."""
+        return describe(self.labelers)
+
+    def described(self) -> dict[str, Any]:
+        """What decides the labels."""
+        found = self.description
+        return {
+            "model": self.model,
+            "options": json.loads(found.resolved_options),
+            "weights_sha256": found.sha256,
+            "uncertain": self.uncertain,
+        }
+
+
+def require_digest(name: str, found: str | None, wanted: str | None) -> None:
+    """Refuse a model whose files are not those that a job was written for.
+
+    Raises
+    ------
+    ValueError
+        they are not
+    """
+    if wanted is not None and found != wanted:
+        raise ValueError(
+            f"model_sha256: the files of {name} have {found or 'no digest'}: the model is another "
+            "one than the job was written for"
+        )
