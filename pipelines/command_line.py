@@ -22,6 +22,7 @@ from .commands.option_values import options_of, pair_of
 from .commands.prepare_command import prepare
 from .commands.running import INTERRUPTED, require_output, run_batch, run_job
 from .commands.told_errors import Commands
+from .commands.train_classifier_command import train_classifier
 from .commands.train_command import config, train
 from .events.elements import InputError
 from .job.job_config import JobConfig, JobFileError, load_job
@@ -47,6 +48,7 @@ app.command("train", context_settings=AURALFLOW_NAMES)(train)
 app.command()(prepare)
 app.command()(evaluate)
 app.command()(export)
+app.command("train-classifier")(train_classifier)
 USAGE_ERROR = 2
 # What the options of `separate` fill of a job, as messages call it.
 FLAGS = {

@@ -18,9 +18,14 @@ import yaml
 from feature_samples import made_samples, write_set
 from made_songs import made_song
 from pydantic import BaseModel
+from toy_classifiers import RATE as SOUND_RATE
+from toy_classifiers import made_sound, write_labels
 
 from beamsplitter.audio.chorus import Reason
 from beamsplitter.models import model_cache, model_registry
+from beamsplitter.models.classifiers.excerpts import Excerpt
+from beamsplitter.models.classifiers.label_table import read_label_table
+from beamsplitter.models.classifiers.settings import ClassifierSettings
 from beamsplitter.models.feature_sets.arrays import FORMATS_OF, ArrayEntry, RecordingFormat
 from beamsplitter.models.feature_sets.recording_file import write_recording_file
 from beamsplitter.models.networks.by_settings import make_model
@@ -264,6 +269,51 @@ def test_the_page_on_training_runs(write_audio: WriteAudio, tmp_path: Path) -> N
     assert [each["epoch"] for each in record["epochs"]] == [1, 2]
     stems = {path.stem for path in (tmp_path / "out" / "song").glob("*.flac")}
     assert stems == {"vocals", "residual"}
+
+
+def test_the_page_on_classifiers_runs(tmp_path: Path) -> None:
+    """On toy sounds: its commands in their order, but for two epochs."""
+    page = (DOCS / "classifiers.md").read_text()
+    rows = []
+    for number in range(8):
+        label = ("bird", "frog")[number % 2]
+        path = tmp_path / "sounds" / f"{number}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, made_sound(label, number, 6.0).T, SOUND_RATE)
+        rows.append((path.stem, label))
+    write_labels(tmp_path / "labels.csv", rows)
+    soundfile.write(tmp_path / "field.wav", made_sound("bird", 9, 5.0).T, SOUND_RATE)
+    commands = blocks_of(page, "")[0].strip().splitlines()
+    assert [each.split()[1] for each in commands] == [
+        *("spectrograms", "train-classifier", "export", "label")
+    ]
+    for command in commands:
+        told = told_by(command + " --max-epochs 2" * ("train" in command), tmp_path)
+        if "train" in command:
+            assert "balanced accuracy" in told
+    labels = json.loads((tmp_path / "out/field/labels.json").read_text())
+    assert [each["start_s"] for each in labels] == [0, 2, 4]
+    assert labels[-1]["end_s"] == 5
+    (tree,) = blocks_of(page, "text")
+    for path in (tmp_path / "animals-net").iterdir():
+        assert f"{path.name} " in tree or f"{path.name}/ " in tree
+    (table,) = blocks_of(page, "csv")
+    (tmp_path / "example.csv").write_text(table)
+    names = {line.split(",")[0] for line in table.splitlines()[1:]}
+    excerpts = [Excerpt(name, name, 0.0, 1.0) for name in names]
+    found = read_label_table(tmp_path / "example.csv", excerpts)
+    assert found.is_multi_label
+    assert found.classes == ("bird", "cow", "frog")
+
+
+def test_settings_of_classifiers_are_in_the_table_with_their_defaults() -> None:
+    rows = {
+        row[0].strip("`"): row[1].strip("`")
+        for row in cells_of((DOCS / "classifiers.md").read_text())
+        if len(row) == 3
+    }
+    for name, field in ClassifierSettings.model_fields.items():
+        assert yaml.safe_load(rows[name]) == field.default, name
 
 
 def test_the_page_on_exporting_runs(write_audio: WriteAudio, tmp_path: Path) -> None:

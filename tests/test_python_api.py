@@ -145,7 +145,7 @@ def test_no_beam_and_no_torch_for_an_array() -> None:
 def test_a_command_starts_without_what_is_slow_to_import() -> None:
     slow = {
         *("apache_beam", "torch", "lightning", "librosa", "numba", "pandas", "pyarrow"),
-        *("matplotlib", "scipy.signal", "scipy.stats", "google.cloud.storage"),
+        *("matplotlib", "scipy.signal", "scipy.stats", "sklearn", "google.cloud.storage"),
     }
     program = (
         "import sys, beamsplitter.pipelines.command_line\n"

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from beamsplitter.models.training.fitting import Devices, plan_training, run_training
+from beamsplitter.models.training.fitting import plan_training, run_training
+from beamsplitter.models.training.lightning_runs import Devices
 from beamsplitter.models.training.telling import TrainingState
 
 RATE = 8000

@@ -52,7 +52,7 @@ class SpectralFrames:
         n_fft = settings.n_fft
         self._begin = -(n_fft // 2) if settings.center else 0
         self._pad_mode = settings.pad_mode
-        self._window = _window(settings)
+        self._window = padded_window(settings)
         self._measure = _measure_of(settings, sample_rate)
         # One sample more on either side: reflection starts beside the last one.
         self.framing = Framing(
@@ -118,7 +118,8 @@ def filled(rows: int) -> int:
     return -(-rows // _LANES) * _LANES
 
 
-def _window(settings: StftSettings) -> np.ndarray:
+def padded_window(settings: StftSettings) -> np.ndarray:
+    """The window amid zeros: float32 `(n_fft,)`."""
     from librosa.filters import get_window
 
     length = settings.win_length or settings.n_fft
@@ -150,7 +151,14 @@ def _powers(spectrum: np.ndarray, power: float) -> np.ndarray:
     return squared if power == 2 else np.power(squared, np.float32(power / 2), out=squared)
 
 
-def _mel(settings: MelBands, sample_rate: int) -> Measure:
+def mel_filters(settings: MelBands, sample_rate: int) -> np.ndarray:
+    """The weights of a spectrum's bins in each mel band: float32 `(n_mels, 1 + n_fft / 2)`.
+
+    Raises
+    ------
+    LowSampleRateError
+        the sample rate, in Hz, does not have the bands
+    """
     from librosa.filters import mel
 
     highest_hz = settings.fmax_hz or sample_rate / 2
@@ -160,17 +168,20 @@ def _mel(settings: MelBands, sample_rate: int) -> Measure:
             f"{sample_rate} Hz have, 0 to {sample_rate / 2:g} Hz: change fmin_hz, fmax_hz, or "
             "sample_rate"
         )
-    filters = BandedFilters.of(
-        mel(
-            sr=sample_rate,
-            n_fft=settings.n_fft,
-            n_mels=settings.n_mels,
-            fmin=settings.fmin_hz,
-            fmax=highest_hz,
-            htk=settings.htk,
-            norm=settings.mel_norm if settings.mel_norm == "slaney" else norm_of(settings.mel_norm),
-        )
+    filters: np.ndarray = mel(
+        sr=sample_rate,
+        n_fft=settings.n_fft,
+        n_mels=settings.n_mels,
+        fmin=settings.fmin_hz,
+        fmax=highest_hz,
+        htk=settings.htk,
+        norm=settings.mel_norm if settings.mel_norm == "slaney" else norm_of(settings.mel_norm),
     )
+    return filters
+
+
+def _mel(settings: MelBands, sample_rate: int) -> Measure:
+    filters = BandedFilters.of(mel_filters(settings, sample_rate))
     if not isinstance(settings, LevelBands):
         return lambda spectrum: filters.sums(spectrum, settings.power)
     least = np.float32(settings.amin)

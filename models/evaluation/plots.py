@@ -20,7 +20,7 @@ def distributions_png(values: Values, measure: str, span: str) -> bytes | None:
     stems = sorted({key[0] for name in systems for key in _keys_of(values[name], measure, span)})
     if not stems:
         return None
-    figure, axes = _figure(max(4.0, 1.5 + 0.7 * len(stems) * (len(systems) + 0.5)), 4.2)
+    figure, axes = new_figure(max(4.0, 1.5 + 0.7 * len(stems) * (len(systems) + 0.5)), 4.2)
     for number, system in enumerate(systems):
         drawn, places = [], []
         for place, stem in enumerate(stems):
@@ -39,19 +39,19 @@ def distributions_png(values: Values, measure: str, span: str) -> bytes | None:
         )
         for box in boxes["boxes"]:
             box.set(facecolor=color, alpha=0.6)
-        axes.plot([], [], color=color, linewidth=6, alpha=0.6, label=_plain(system))
-    axes.set_xticks(range(len(stems)), [_plain(stem) for stem in stems])
+        axes.plot([], [], color=color, linewidth=6, alpha=0.6, label=plain_text(system))
+    axes.set_xticks(range(len(stems)), [plain_text(stem) for stem in stems])
     axes.set_ylabel(title_of(measure))
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False, fontsize="small")
-    return _png(figure)
+    return png_of(figure)
 
 
 def side_by_side_png(
     values: Values, first: str, second: str, measure: str, span: str
 ) -> bytes | None:
     """A point for each track that both systems have, for each stem; None if there is none."""
-    figure, axes = _figure(4.6, 4.4)
+    figure, axes = new_figure(4.6, 4.4)
     low, high = math.inf, -math.inf
     for number, key in enumerate(sorted(_keys_of(values.get(first, {}), measure, span))):
         ours, theirs = values[first][key], values.get(second, {}).get(key, {})
@@ -66,24 +66,24 @@ def side_by_side_png(
     limits = low - room, high + room
     axes.plot(limits, limits, color="gray", linewidth=0.8)
     axes.set(xlim=limits, ylim=limits, aspect="equal")
-    axes.set_xlabel(f"{_plain(second)}: {title_of(measure)}")
-    axes.set_ylabel(f"{_plain(first)}: {title_of(measure)}")
+    axes.set_xlabel(f"{plain_text(second)}: {title_of(measure)}")
+    axes.set_ylabel(f"{plain_text(first)}: {title_of(measure)}")
     better = "below" if measure in LOWER_IS_BETTER else "above"
-    axes.set_title(f"{better} the line, {_plain(first)} is better", fontsize="small")
+    axes.set_title(f"{better} the line, {plain_text(first)} is better", fontsize="small")
     axes.legend(frameon=False, fontsize="small")
-    return _png(figure)
+    return png_of(figure)
 
 
 def over_time_png(frames: Mapping[str, Sequence[float]], measure: str, hop_s: float) -> bytes:
     """The scores of a track's stems, frame by frame."""
-    figure, axes = _figure(7.5, 3.2)
+    figure, axes = new_figure(7.5, 3.2)
     for stem, scores in frames.items():
-        axes.plot(np.arange(len(scores)) * hop_s, scores, label=_plain(stem), linewidth=1)
+        axes.plot(np.arange(len(scores)) * hop_s, scores, label=plain_text(stem), linewidth=1)
     axes.set_xlabel("time (s)")
     axes.set_ylabel(title_of(measure))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize="small", ncols=4)
-    return _png(figure)
+    return png_of(figure)
 
 
 def _keys_of(keys: dict[Key, dict[str, tuple[float, float]]], measure: str, span: str) -> list[Key]:
@@ -95,12 +95,13 @@ def _scores(by_track: dict[str, tuple[float, float]]) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _plain(text: str) -> str:
-    """Without what matplotlib takes for mathematics."""
+def plain_text(text: str) -> str:
+    """A text without what matplotlib takes for mathematics."""
     return text.replace("$", r"\$")
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def new_figure(width: float, height: float) -> tuple[Any, Any]:
+    """A figure of so many inches with its axes, which belongs to no window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -109,7 +110,8 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, figure.add_subplot()
 
 
-def _png(figure: Any) -> bytes:
+def png_of(figure: Any) -> bytes:
+    """A figure as PNG, the same bytes each time."""
     output = io.BytesIO()
     # What names the program's version would differ from machine to machine.
     figure.savefig(output, format="png", metadata={"Software": None})

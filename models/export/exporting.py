@@ -1,26 +1,31 @@
 """From a separator to a package: written, tried as the pipeline runs it, and then put there."""
 
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from ..packages.metadata import FILE_NAME, problems
 from ..packages.torchscript import load_torchscript
-from ..packages.trained import NETWORK_FILE, WEIGHTS_FILE, write_json
+from ..packages.trained import write_json
 from ..separators.base import ModelError, TorchSeparator
 from ..separators.by_name import SeparatorName, describe, load
 from ..separators.model_package import PackageSeparator
 from .older_torch import older_torch_complaints
-from .package_tools import MODEL_FILE, validate_metadata
+from .package_folder import (
+    FORMAT_FILES,
+    Format,
+    publish,
+    require_free,
+    require_no_other_model,
+)
+from .package_tools import validate_metadata
 from .package_words import README_FILE, Words, metadata_of, model_card
 from .round_trip import largest_difference, require_same_rows, separate_examples
 from .scripting import save_torchscript, scripted
 from .separator_model import SeparatorModel, model_of
 from .torch_export import is_recurrent, save_exported
 
-Format = Literal["torchscript", "torch-export"]
 # Why networks of other people are not exported: tests/models/test_export.py shows that it is so.
 OTHERS_CODE = {
     "demucs": "TorchScript does not compile its code, torch.export stops where that looks at "
@@ -28,7 +33,6 @@ OTHERS_CODE = {
     "umx": "TorchScript does not compile its code, and torch.export would fix it to one length, "
     "while it is given shorter recordings as they are",
 }
-FORMAT_FILES: dict[Format, str] = {"torchscript": MODEL_FILE, "torch-export": "model.pt2"}
 
 
 @dataclass
@@ -95,7 +99,7 @@ def export_separator(
     OSError
         it can't be written
     """
-    _require_free(folder, formats or tuple(FORMAT_FILES), replace=replace)
+    require_free(folder, formats or tuple(FORMAT_FILES), replace=replace)
     separator = exportable(name)
     model = model_of(separator)
     done = Exported(folder)
@@ -139,8 +143,8 @@ def export_separator(
         )
         (package / README_FILE).write_text(card, "utf-8")
         write_json(package / FILE_NAME, metadata)
-        _require_no_other_model(folder, done.files.values())
-        _publish(package, folder)
+        require_no_other_model(folder, done.files.values())
+        publish(package, folder)
     return done
 
 
@@ -194,34 +198,3 @@ def _write_model(
                 f"{name}: torch.export fixes it to {samples} samples, and it is given shorter "
                 "recordings as they are"
             )
-
-
-def _require_free(folder: Path, formats: Sequence[Format], *, replace: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ModelError(f"{folder}: is a file: name a folder for the package")
-    files = [FORMAT_FILES[each] for each in formats]
-    _require_no_other_model(folder, files)
-    there = [each for each in (FILE_NAME, README_FILE, *files) if (folder / each).exists()]
-    if there and not replace:
-        raise ModelError(
-            f"{folder}: holds {', '.join(there)}: name another folder, or replace them by --replace"
-        )
-
-
-def _require_no_other_model(folder: Path, files: Collection[str]) -> None:
-    """Refuse a folder with a model that would be read beside those of the package."""
-    for name in (NETWORK_FILE, WEIGHTS_FILE, *FORMAT_FILES.values()):
-        if name not in files and (folder / name).exists():
-            raise ModelError(
-                f"{folder}: holds {name}, another model, which this does not replace: remove it, "
-                "or name another folder"
-            )
-
-
-def _publish(package: Path, folder: Path) -> None:
-    """Put the files there, that which makes them a package last."""
-    if not folder.exists():
-        package.rename(folder)
-        return
-    for path in sorted(package.iterdir(), key=lambda path: path.name == FILE_NAME):
-        path.replace(folder / path.name)

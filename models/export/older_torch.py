@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..packages.torchscript import nodes_of
+from .scripting import file_format
 
 VERSION = "1.9"
 OPERATORS_FILE = Path(__file__).with_name("torch-1.9-operators.txt")
@@ -35,7 +36,7 @@ def older_torch_complaints(path: Path) -> list[str]:
         it is no TorchScript file
     """
     complaints = []
-    version = int(torch._C.PyTorchFileReader(str(path)).get_record("version"))
+    version = file_format(torch._C.PyTorchFileReader(str(path)))
     if version > LATEST_FORMAT:
         complaints.append(f"format {version} of the file; {VERSION} reads up to {LATEST_FORMAT}")
     known = _operators()

@@ -93,14 +93,15 @@ def model_card(
     runs_in_audacity
         whether it is to be found by those who look for models for Audacity
     """
+    gives_labels = metadata["effect_type"] == "waveform-to-labels"
     front = {
         "license": licence,
         "library_name": "beamsplitter",
-        "pipeline_tag": "audio-to-audio",
+        "pipeline_tag": "audio-classification" if gives_labels else "audio-to-audio",
         "tags": [AUDACITY_TAG] * runs_in_audacity + metadata["tags"],
     }
     shown = {key: value for key, value in front.items() if value}
-    stems = ", ".join(metadata["beamsplitter"]["stems"])
+    given = metadata["labels"] if gives_labels else metadata["beamsplitter"]["stems"]
     lines = [
         "---",
         yaml.safe_dump(shown, sort_keys=False, allow_unicode=True).rstrip(),
@@ -110,13 +111,14 @@ def model_card(
         "",
         metadata["long_description"],
         "",
-        f"- stems: {stems}",
+        f"- {'labels' if gives_labels else 'stems'}: {', '.join(given)}",
         f"- sample rate: {metadata['sample_rate']} Hz",
         f"- channels: {'several' if metadata['multichannel'] else 'one'}",
         f"- files: {', '.join(model_files)}",
         "",
         "```",
-        "beamsplitter separate INPUT -o OUT --separator FOLDER",
+        f"beamsplitter {'label' if gives_labels else 'separate'} INPUT -o OUT "
+        f"--{'model' if gives_labels else 'separator'} FOLDER",
         "```",
     ]
     return "\n".join(lines) + "\n"

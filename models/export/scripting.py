@@ -57,7 +57,7 @@ def save_torchscript(module: torch.jit.ScriptModule, path: Path) -> None:
 def _write_for_older_torch(source: Path, path: Path) -> None:
     reader = torch._C.PyTorchFileReader(str(source))
     writer = torch._C.PyTorchFileWriter(str(path))
-    writer.set_min_version(int(reader.get_record("version")))
+    writer.set_min_version(file_format(reader))
     for name in reader.get_all_records():
         if name.startswith(WRITTEN_ANYWAY) or name.endswith(".debug_pkl"):
             continue
@@ -66,6 +66,12 @@ def _write_for_older_torch(source: Path, path: Path) -> None:
             content = RAISED_CLASS.sub(rb"\1)", content)
         writer.write_record(name, content, len(content))
     writer.write_end_of_file()
+
+
+def file_format(reader: "torch._C.PyTorchFileReader") -> int:
+    """The number of the format of a file; those from 6 on have it in a record of another name."""
+    newer = ".data/version"
+    return int(reader.get_record(newer if newer in reader.get_all_records() else "version"))
 
 
 @contextmanager

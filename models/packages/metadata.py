@@ -42,20 +42,23 @@ def _all_different(tags: list[str]) -> list[str]:
     return tags
 
 
-class OriginalSeparator(BaseModel):
-    """How the separator is run that a package was made of; Audacity does not look at it."""
+class Original(BaseModel):
+    """How that is run which a package was made of; Audacity does not look at it.
+
+    Of a classifier only `block_seconds` is told, which are a multiple of an excerpt's.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    stems: tuple[str, ...] = Field(min_length=1)
+    stems: tuple[str, ...] = ()
     block_seconds: float = Field(ge=0.1, le=600)
-    context_seconds: float = Field(ge=0)
-    overlap: float = Field(ge=0, lt=1)
+    context_seconds: float = Field(0.0, ge=0)
+    overlap: float = Field(0.0, ge=0, lt=1)
     # The shortest block that it takes, and the step to the next, in samples: see `BlockLengths`.
     block_lengths: tuple[PositiveInt, PositiveInt] | None = None
 
     @model_validator(mode="after")
-    def _something_is_left_of_a_block(self) -> "OriginalSeparator":
+    def _something_is_left_of_a_block(self) -> "Original":
         if 4 * self.context_seconds > self.block_seconds:
             raise ValueError("context_seconds can be at most a quarter of block_seconds")
         return self
@@ -76,11 +79,15 @@ class PackageMetadata(BaseModel):
     short_description: str = ""
     long_description: str = ""
     tags: tuple[str, ...] = ()
-    beamsplitter: OriginalSeparator | None = None
+    beamsplitter: Original | None = None
 
     @model_validator(mode="after")
     def _labels_are_channels_of_stems(self) -> "PackageMetadata":
-        if self.beamsplitter and len(self.labels) % len(self.beamsplitter.stems):
+        if self.beamsplitter is None or self.effect_type == "waveform-to-labels":
+            return self
+        if not self.beamsplitter.stems:
+            raise ValueError("beamsplitter.stems: there is none")
+        if len(self.labels) % len(self.beamsplitter.stems):
             raise ValueError(
                 f"labels: {len(self.labels)} are no multiple of the stems of beamsplitter.stems, "
                 f"of which there are {len(self.beamsplitter.stems)}"
@@ -90,7 +97,7 @@ class PackageMetadata(BaseModel):
     @property
     def stems(self) -> tuple[str, ...]:
         """What the labels name: of a separator with several channels, one for each channel."""
-        return self.beamsplitter.stems if self.beamsplitter else self.labels
+        return (self.beamsplitter and self.beamsplitter.stems) or self.labels
 
 
 class PublishedMetadata(BaseModel):

@@ -4,6 +4,7 @@ A TorchScript file is a program. torch's C++ reader unpickles without Python, so
 Python; two operators and one hook remain by which it could reach files, and they are refused.
 """
 
+import itertools
 import re
 import warnings
 from collections.abc import Iterator
@@ -27,12 +28,25 @@ REFUSED = {
 }
 
 
+# What models of labels may have beside `forward`: labels, times, and how sure each is.
+CONFIDENCES = "labels_with_confidences"
+
+
 class TorchScriptModel(torch.nn.Module):
     """A TorchScript model as a module like any other: by itself it lacks half of the methods."""
 
-    def __init__(self, script_module: torch.nn.Module) -> None:
+    def __init__(self, script_module: torch.jit.ScriptModule) -> None:
         super().__init__()
         self.script_module = script_module
+
+    @property
+    def gives_confidences(self) -> bool:
+        """Whether it has the method `labels_with_confidences`."""
+        return bool(self.script_module._c._has_method(CONFIDENCES))
+
+    def labels_with_confidences(self, x: torch.Tensor) -> Any:
+        """Run that method; RuntimeError if it fails."""
+        return self.script_module.labels_with_confidences(x)
 
     def forward(self, x: torch.Tensor) -> Any:
         """Run it; RuntimeError if it fails."""
@@ -60,7 +74,9 @@ def load_torchscript(path: Path, package: str) -> TorchScriptModel:
             # It warns that TorchScript is deprecated, of a category that follows its version.
             warnings.filterwarnings("ignore", r".*torch\.jit")
             module = torch.jit.load(str(path), map_location="cpu")
-            graph = module.inlined_graph
+            graphs = [module.inlined_graph]
+            if module._c._has_method(CONFIDENCES):
+                graphs.append(module._c._get_method(CONFIDENCES).inlined_graph)
     except ModelError:
         raise
     except (RuntimeError, ValueError, AttributeError, OSError, torch.jit.Error) as error:
@@ -69,7 +85,7 @@ def load_torchscript(path: Path, package: str) -> TorchScriptModel:
             f"{package}: {path.name} is no TorchScript model that torch {torch.__version__} can "
             f"read ({reason}): export it again"
         ) from error
-    for node in nodes_of(graph):
+    for node in itertools.chain.from_iterable(map(nodes_of, graphs)):
         if node.kind() in REFUSED or node.kind().split("::")[0] not in NAMESPACES:
             raise ModelError(
                 f"{package}: {path.name} uses {node.kind()}, which a package may not use"

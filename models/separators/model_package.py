@@ -12,7 +12,7 @@ import logging
 import re
 import unicodedata
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -328,20 +328,23 @@ class PackageLabeler(TorchSeparator):
     def _row_of(self, block: "torch.Tensor") -> "torch.Tensor":
         import torch
 
-        output = _run(self.module, block, self.name)
-        found = self._checked(output, block.shape[1] / self.sample_rate)
+        module: Any = self.module
+        is_sure = getattr(module, "gives_confidences", False)
+        output = _run(module.labels_with_confidences if is_sure else module, block, self.name)
+        found = self._checked(output, block.shape[1] / self.sample_rate, parts=3 if is_sure else 2)
         row = row_of(*found, samples=block.shape[1], name=self.name)
         return torch.from_numpy(row).to(block.device)
 
     def _checked(
-        self, output: Any, block_s: float
+        self, output: Any, block_s: float, *, parts: int
     ) -> tuple[list[int], list[float | None], list[list[float]]]:
         """Indices of labels, how sure they are, and their times from the start of the block."""
-        if not isinstance(output, tuple | list) or len(output) != 2:
+        if not isinstance(output, tuple | list) or len(output) != parts:
             raise ModelError(
                 f"{self.name}: its model gave {_kind_of(output)}, not labels and times"
+                f"{' and confidences' * (parts > 2)}"
             )
-        classes, times = output
+        classes, times, *told = output
         confidences: list[float | None] | None = None
         # The README of audacitorch tells of probabilities, its code and Audacity of indices.
         if _is_tensor(classes, axes=2) and classes.shape[1] == len(self.labels):
@@ -375,8 +378,23 @@ class PackageLabeler(TorchSeparator):
                 f"{self.name}: its model gave times that are no stretch of its block of "
                 f"{block_s:g} s"
             )
+        if told:
+            confidences = self._told_confidences(told[0], len(indices))
         confidences = confidences or [None] * len(indices)
         return indices.astype(int).tolist(), confidences, times_s.tolist()
+
+    def _told_confidences(self, told: Any, count: int) -> list[float | None]:
+        """Those that a model tells beside labels and times."""
+        if not _is_tensor(told, axes=1) or not told.is_floating_point():
+            raise ModelError(
+                f"{self.name}: its model gave {_kind_of(told)} as confidences, not (labels,)"
+            )
+        values = told.double().cpu().numpy()
+        if len(values) != count or not ((values >= 0) & (values <= 1)).all():
+            raise ModelError(
+                f"{self.name}: its model gave confidences that are no {count} numbers from 0 to 1"
+            )
+        return [float(value) for value in values]
 
 
 def stem_names(labels: Sequence[str]) -> tuple[str, ...]:
@@ -503,8 +521,8 @@ def _sha256_of_file(path: Path, size: int, mtime_ns: int) -> str:
     return sha256_of(path)
 
 
-def _run(module: "torch.nn.Module", block: "torch.Tensor", package: str) -> Any:
-    """Run a model on a copy of a block, which it may change."""
+def _run(module: Callable[..., Any], block: "torch.Tensor", package: str) -> Any:
+    """Run a model, or a method of it, on a copy of a block, which it may change."""
     import torch
 
     try:

@@ -1,18 +1,13 @@
 """Training a separator: from a folder with the description of a network to one with its weights."""
 
-import contextlib
 import json
-import logging
-import signal
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.plugins import MixedPrecision
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
@@ -29,36 +24,21 @@ from .keeping import (
     facts_of_data,
     training_record,
 )
+from .lightning_runs import (
+    STRATEGIES,
+    Devices,
+    TrainingError,
+    interrupts,
+    make_trainer,
+    quiet,
+    require_checkpoint,
+)
 from .observing import Observe
-from .separator_training import SeparatorTraining, TrainingError
+from .separator_training import SeparatorTraining
 from .settings import TrainerSettings, trainer_settings
 from .telling import Tell, TellProgress
 
 RUNS_FOLDER = "runs"
-# Those whose processes are commands of their own: what others find out stays in theirs.
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp", "deepspeed")
-
-
-@dataclass(frozen=True)
-class Devices:
-    """What a training runs on, as Lightning calls it.
-
-    Attributes
-    ----------
-    accelerator
-        "auto", "cpu", "gpu", "mps" …
-    devices
-        how many, or which: "auto", "2", "0,1"
-    num_nodes
-        machines
-    strategy
-        one of `STRATEGIES`
-    """
-
-    accelerator: str = "auto"
-    devices: str = "auto"
-    num_nodes: int = 1
-    strategy: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -132,26 +112,8 @@ def plan_training(
     torch.manual_seed(settings.seed)
     training = SeparatorTraining(make_model(network), settings)
     if resumes:
-        _require_checkpoint(folder / CHECKPOINT_FILE, training)
+        require_checkpoint(folder / CHECKPOINT_FILE, training)
     return TrainingPlan(folder, settings, data, training, devices or Devices(), resumes)
-
-
-def _require_checkpoint(path: Path, training: SeparatorTraining) -> None:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        weights = checkpoint["state_dict"]
-    # It fails in many ways on what is none.
-    except Exception as error:
-        raise TrainingError(
-            f"{path}: is no whole checkpoint of a training: take it away to train anew"
-        ) from error
-    try:
-        training.load_state_dict(weights)
-    except RuntimeError as error:
-        raise TrainingError(
-            f"{path}: is of another network, or with or without --ema-decay: take it away to train "
-            "anew"
-        ) from error
 
 
 def _kept_settings(folder: Path) -> dict[str, Any]:
@@ -189,11 +151,11 @@ def run_training(plan: TrainingPlan, tell: Tell) -> dict[str, Any]:
         Observe(settings, writer, images),
         KeepTraining(folder, plan.data),
     ]
-    with _quiet():
+    with quiet():
         trainer = _trainer(plan, callbacks)
         checkpoint = folder / CHECKPOINT_FILE if plan.resumes else None
         try:
-            with _interrupts():
+            with interrupts():
                 trainer.fit(
                     plan.training, datamodule=plan.data, ckpt_path=checkpoint, weights_only=True
                 )
@@ -209,31 +171,12 @@ def run_training(plan: TrainingPlan, tell: Tell) -> dict[str, Any]:
 
 
 def _trainer(plan: TrainingPlan, callbacks: list[pl.Callback]) -> pl.Trainer:
-    settings, devices = plan.settings, plan.devices
-    try:
-        return _made_trainer(settings, devices, callbacks)
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        (reason, *_) = str(error).splitlines()
-        raise TrainingError(f"--accelerator, --devices, --num-nodes: {reason}") from error
-
-
-def _made_trainer(
-    settings: TrainerSettings, devices: Devices, callbacks: list[pl.Callback]
-) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator=devices.accelerator,
-        devices=devices.devices,
-        num_nodes=devices.num_nodes,
-        strategy=devices.strategy,
+    settings = plan.settings
+    return make_trainer(
+        plan.devices,
+        callbacks,
         max_epochs=settings.max_epochs,
-        gradient_clip_val=settings.max_grad_norm if settings.clip_grad else None,
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=True,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
+        max_grad_norm=settings.max_grad_norm if settings.clip_grad else None,
         **_precision(settings),
     )
 
@@ -251,31 +194,3 @@ def _precision(settings: TrainerSettings) -> dict[str, Any]:
         )
     scaler = torch.amp.GradScaler("cuda", init_scale=settings.init_scale)
     return {"plugins": [MixedPrecision("16-mixed", "cuda", scaler)]}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's talk: what its users should know is told by ours."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[None]:
-    """Lightning ends the process at an interrupt, and leaves later ones ignored."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        raise KeyboardInterrupt from error
-    finally:
-        signal.signal(signal.SIGINT, handler)

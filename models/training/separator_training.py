@@ -18,9 +18,9 @@ from lightning.pytorch.loops.progress import _ProcessedTracker as ProcessedTrack
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ...errors import BeamsplitterError
 from ..networks.mask_model import MaskModel
 from .augmentation import augment
+from .lightning_runs import TrainingError
 from .losses import si_sdr
 from .objective import estimates_of, loss_of
 from .settings import TrainerSettings
@@ -29,10 +29,6 @@ from .settings import TrainerSettings
 PLATEAU_FACTOR = 0.1
 # Lightning calls callbacks of this kind after the module has summed up its epoch, others before.
 AfterEpoch = Checkpoint
-
-
-class TrainingError(BeamsplitterError):
-    """A training that can't go on; the message says why and what to do."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ...models.classifiers.trained_classifier import is_classifier
 from ...models.separators.base import ModelError
 from ...models.separators.by_name import SeparatorName, describe, require_installed
 from .option_values import options_of
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 def export(
     separator: Annotated[
         str,
-        typer.Argument(help="The folder of what you trained, or module:Class."),
+        typer.Argument(
+            help="The folder of what you trained, a separator or a classifier, or module:Class."
+        ),
     ],
     to: Annotated[str, typer.Option("--to", metavar="PACKAGE", help="Folder of the package.")],
     option: Annotated[
@@ -51,42 +54,52 @@ def export(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
-    """Write a separator as a model package, which Audacity and any job can run without its code.
+    """Write a separator or a classifier as a model package: Audacity and any job can run it without
+    its code.
 
     What is not said of it is as in the separator's metadata.json. Before the package is put there,
-    it is run as jobs run it, and has to give what the separator gives, to 1e-5.
+    it is run as jobs run it, and has to give what the separator gives, to 1e-5, or the
+    probabilities that the classifier gives, to 1e-3.
     """
     require_installed(separator)
     if "://" in to:
         raise ModelError(f"--to {to}: name a folder on this machine, and copy it from there")
     # torch takes seconds to import.
-    from ...models.export.exporting import FORMAT_FILES, export_separator
+    from ...models.export.classifier_export import export_classifier
+    from ...models.export.exporting import export_separator
+    from ...models.export.package_folder import FORMAT_FILES
     from ...models.export.package_words import Words
 
-    chosen = tuple(each for each in FORMAT_FILES if format in (each, "both"))
-    named = SeparatorName.of(separator, options_of(option or ()))
+    chosen = tuple(each for each in FORMAT_FILES if format in (each, "both")) or None
+    words = Words(
+        name=name,
+        author=author,
+        short_description=short_description,
+        long_description=long_description,
+        domain_tags=_names(domain),
+        tags=_names(tags),
+    )
+    package, own = Path(to).expanduser().absolute(), Path(separator).expanduser()
+    given = options_of(option or ())
+    if is_classifier(own):
+        if given:
+            raise ModelError(f"--option: {separator} is a classifier, which has none")
+        done = export_classifier(own, package, chosen, words, licence=licence, replace=replace)
+    else:
+        named = _described(SeparatorName.of(separator, given))
+        done = export_separator(named, package, chosen, words, licence=licence, replace=replace)
+    _print_exported(done, as_json=as_json)
+
+
+def _described(name: SeparatorName) -> SeparatorName:
+    """A separator whose options are right; ModelError if they are not."""
     try:
-        describe((named,))
+        describe((name,))
     except ModelError:
         raise
     except ValueError as error:
-        raise ModelError(f"{separator}: {error}") from error
-    done = export_separator(
-        named,
-        Path(to).expanduser().absolute(),
-        chosen or None,
-        Words(
-            name=name,
-            author=author,
-            short_description=short_description,
-            long_description=long_description,
-            domain_tags=_names(domain),
-            tags=_names(tags),
-        ),
-        licence=licence,
-        replace=replace,
-    )
-    _print_exported(done, as_json=as_json)
+        raise ModelError(f"{name.name}: {error}") from error
+    return name
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -116,5 +129,5 @@ def _print_exported(done: "Exported", *, as_json: bool) -> None:
         print(f"model.pt2: takes blocks of {done.fixed_samples} samples only", file=sys.stderr)
     names = ", ".join(done.files.values())
     print(
-        f"{done.folder}: {names}; in the pipeline at most {done.difference:.1e} from the separator"
+        f"{done.folder}: {names}; in the pipeline at most {done.difference:.1e} from the original"
     )

@@ -3,7 +3,7 @@
 import importlib.util
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -132,8 +132,9 @@ def train(
     Afterwards DIR is a separator: `beamsplitter separate INPUT --separator DIR`. The weights in it
     are those of the best epoch so far, from the first epoch on.
     """
-    _require_installed()
-    from ...models.training.fitting import Devices, plan_training, run_training
+    require_installed(NEEDED)
+    from ...models.training.fitting import plan_training, run_training
+    from ...models.training.lightning_runs import Devices
 
     where = Devices(accelerator, devices, num_nodes, strategy)
     plan = plan_training(folder, data, given, resume=resume, devices=where)
@@ -154,8 +155,9 @@ def train(
         console.print(Text(f"beamsplitter separate INPUT -o OUT --separator {folder}"))
 
 
-def _require_installed() -> None:
-    for module in NEEDED:
+def require_installed(modules: Iterable[str]) -> None:
+    """Refuse to train without what the extra `train` installs: ConfigError."""
+    for module in modules:
         if importlib.util.find_spec(module) is None:
             raise ConfigError(
                 f"training needs {module}, which is not installed: pip install "

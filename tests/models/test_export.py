@@ -136,6 +136,14 @@ def test_an_older_torch_writes_torchscript_alone(
     assert_names(done.left_out["torch-export"], "2.8.0", "install torch 2.9")
 
 
+def test_operators_of_a_newer_format_are_told(tmp_path: Path) -> None:
+    done = export("separators_to_export:Newer", tmp_path / "package", formats=["torchscript"])
+    assert done.difference <= TOLERANCE
+    assert done.unreadable is not None
+    assert any("of the file; 1.9 reads up to 6" in each for each in done.unreadable)
+    assert "- audacity" not in (tmp_path / "package/README.md").read_text()
+
+
 def test_a_package_says_what_the_separator_says(tmp_path: Path) -> None:
     separator = trained(tmp_path / "net", num_channels=2)
     path = tmp_path / "net/metadata.json"

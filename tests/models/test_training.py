@@ -35,11 +35,12 @@ from beamsplitter.models.networks.mask_model import MaskEstimate, MaskModel
 from beamsplitter.models.networks.settings import network_settings
 from beamsplitter.models.packages.trained import load_trained
 from beamsplitter.models.training.excerpt_data import EpochBatches, ExcerptData
-from beamsplitter.models.training.fitting import Devices, plan_training, run_training
+from beamsplitter.models.training.fitting import plan_training, run_training
 from beamsplitter.models.training.keeping import CHECKPOINT_FILE
+from beamsplitter.models.training.lightning_runs import Devices, TrainingError
 from beamsplitter.models.training.losses import kl_divergence
 from beamsplitter.models.training.objective import estimates_of, loss_of
-from beamsplitter.models.training.separator_training import SeparatorTraining, TrainingError
+from beamsplitter.models.training.separator_training import SeparatorTraining
 from beamsplitter.models.training.settings import TrainerSettings, trainer_settings
 from beamsplitter.models.training.telling import TrainingState
 

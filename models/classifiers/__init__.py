@@ -1,0 +1,1 @@
+"""Classifiers of recordings by their features: labels, splits, networks, training and report."""
