@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..audio.chorus import Choruses, find_choruses
 from ..audio.features.drawing import (
     FeaturePanel,
     draw_features,
@@ -125,7 +124,7 @@ def excerpts_of(settings: ExcerptSettings, mixture: Signal) -> list[range]:
     """
     rate, total = mixture.sample_rate, mixture.total_samples
     if settings.take == "chorus":
-        start_s = _chorus_of(settings.duration_s or 0.0, mixture).excerpt_start_s
+        start_s = _chorus_start_s(settings.duration_s or 0.0, mixture)
         start, samples = excerpt_range(total, rate, start_s, settings.duration_s)
         return [range(start, start + samples)]
     start, samples = excerpt_range(total, rate, settings.start_s, settings.duration_s)
@@ -136,13 +135,16 @@ def excerpts_of(settings: ExcerptSettings, mixture: Signal) -> list[range]:
     return [range(first, first + samples) for first in range(start, total - samples + 1, hop)]
 
 
-def _chorus_of(clip_s: float, mixture: Signal) -> Choruses:
+def _chorus_start_s(clip_s: float, mixture: Signal) -> float:
+    # What finds choruses takes half a second to import.
+    from ..audio.chorus import find_choruses
+
     borders = range(0, mixture.total_samples, JOIN_BLOCK_SAMPLES)
     blocks = (
         mixture.read(start, min(start + JOIN_BLOCK_SAMPLES, mixture.total_samples))
         for start in borders
     )
-    return find_choruses(blocks, mixture.sample_rate, clip_s=clip_s)
+    return find_choruses(blocks, mixture.sample_rate, clip_s=clip_s).excerpt_start_s
 
 
 def _at_rate_of(signal: Signal, samples: range, mixture: Signal) -> range:

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import scipy.fft
-import scipy.ndimage
-import scipy.signal
 
 from .settings import (
     FeatureSettings,
@@ -93,6 +91,9 @@ def _onsets(blocks: Iterable[np.ndarray], settings: OnsetSettings) -> Iterator[n
 
     What rises from frame to frame is told behind it, by half a window where frames are centred.
     """
+    # It takes half a second to import.
+    import scipy.signal
+
     delay = settings.n_fft // (2 * settings.hop_length) if settings.center else 0
     earlier: np.ndarray | None = None
     state: np.ndarray | None = None
@@ -112,6 +113,9 @@ def _onsets(blocks: Iterable[np.ndarray], settings: OnsetSettings) -> Iterator[n
 
 def _rises(levels: np.ndarray, settings: OnsetSettings) -> np.ndarray:
     """How much levels rise from each frame to that `lag` behind it: `(channels, frames - lag)`."""
+    # It takes a while to import.
+    import scipy.ndimage
+
     count = max(0, levels.shape[-1] - settings.lag)
     before = levels[..., :count]
     if settings.max_size > 1:
