@@ -84,6 +84,7 @@ FLAGS_OF_SPECTROGRAMS = {
     "features.excerpts.hop_s": "--hop",
     "features.format": "--format",
     "features.shards": "--shards",
+    "features.plots": "--plots",
 }
 FLAGS_OF_LABEL = {**FLAGS, "labels": "--model, --option", "labels.model": "--model"}
 
@@ -325,7 +326,7 @@ def spectrograms(
         typer.Option(help="Pack the features of all recordings into shards, too."),
     ] = None,
     plots: Annotated[
-        bool, typer.Option("--plots/--no-plots", help="Draw spectrograms, too.")
+        bool, typer.Option("--plots/--no-plots", help="Draw waveforms and features, too.")
     ] = False,
     device: Device = "auto",
     workers: Workers = None,
@@ -350,13 +351,14 @@ def spectrograms(
         replace=replace,
         root=root,
         separation={"separator": separator, "device": device},
-        plots={"enabled": plots},
+        plots={"enabled": False},
         features={
             "sets": sets_of(kind or ["log_mel"], options_of(option or ())),
             "of": [name.strip() for name in of.split(",")],
             "excerpts": {"take": take, "start_s": start, "duration_s": duration, "hop_s": hop},
             "format": format,
             "shards": shards,
+            "plots": plots,
         },
         changes=override or (),
         flags=FLAGS_OF_SPECTROGRAMS,

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..audio.extensions import has_audio_extension
 from ..storage import Storage, scheme_of
+from ..transforms.label_settings import LABELS_JSON
 from .events.elements import list_events
 from .events.listing import InputError, is_pattern
 from .job.job_config import JobConfig, change_value, parse_job
@@ -188,6 +189,7 @@ def _result(
         return FileResult(element, failures=tuple(failures))
     folder = f"{job.output_location}/{line['folder']}"
     by_branch: dict[str, dict[str, str]] = {}
+    paths = {name: f"{folder}/{name}" for _, _, name in line["files"]}
     for branch, stem, name in line["files"]:
         by_branch.setdefault(branch, {})[stem or os.path.splitext(name)[0]] = f"{folder}/{name}"
     return FileResult(
@@ -196,8 +198,8 @@ def _result(
         by_branch.get("stems", {}),
         by_branch.get("plots", {}),
         next(iter(by_branch.get("scores", {}).values()), None),
-        by_branch.get("labels", {}).get("labels"),
-        by_branch.get("features", {}).get("features"),
+        paths.get(LABELS_JSON),
+        paths.get(job.features.file_name),
         line["skipped"],
     )
 

@@ -68,6 +68,9 @@ class FeatureSetSettings(Section):
     )
     excerpts: ExcerptSettings = ExcerptSettings()
     format: RecordingFormat = Field("npz", description="of a recording's file")
+    plots: bool = Field(
+        False, description="draw the waveform and the features of each signal, as features.png"
+    )
     shards: ShardFormat | None = Field(
         None, description="pack all of them into shards, too: webdataset, tfrecord, parquet or zarr"
     )
@@ -89,6 +92,12 @@ class FeatureSetSettings(Section):
             if not re.match(SET_NAME, name):
                 raise ValueError(f"{name!r}: a set's name has letters, digits, - and _ only")
         return sets
+
+    @model_validator(mode="after")
+    def _plots_are_few(self) -> "FeatureSetSettings":
+        if self.plots and self.excerpts.is_indexed:
+            raise ValueError("plots: take: every would give too many: leave plots out")
+        return self
 
     @field_validator("of")
     @classmethod

@@ -167,7 +167,7 @@ def write_index(shards: Iterable[ShardFile], settings: SplitSettings, tree: Outp
 def feature_files_in(folder: str, files: Iterable[FileReceipt]) -> Iterator[FeatureFile]:
     """The file of a recording's features, if it has one."""
     for file in files:
-        if file.branch == "features":
+        if file.branch == "features" and not file.name.endswith(".png"):
             yield FeatureFile(folder, file.name, file.sha256, file.size_bytes)
 
 

@@ -10,6 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..audio.chorus import Choruses, find_choruses
+from ..audio.features.drawing import (
+    FeaturePanel,
+    draw_features,
+    is_drawn,
+    joined_waveform,
+    pooled_frames,
+    pooled_waveform,
+)
 from ..audio.features.extraction import frame_grid, highest_level_db, part_frames
 from ..audio.features.finishing import finished
 from ..audio.features.settings import FeatureSettings
@@ -21,7 +29,9 @@ from ..storage import OutputTree
 from .feature_settings import MIXTURE, ExcerptSettings, FeatureSetSettings
 from .published_files import (
     PublishingStep,
+    feature_plot_name,
     part_file_name,
+    published,
     published_file,
     require_unchanged,
 )
@@ -31,6 +41,7 @@ from .stem_files import format_of
 from .track_signals import Signal, file_signal, held_mixture, stored_mixture
 
 FORMAT = 1
+WAVEFORM = "waveform"  # no set and excerpt is called like it: those have a slash
 # What is larger waits on the disk until it is written.
 HELD_BYTES = 64 << 20
 
@@ -70,9 +81,17 @@ class TakeFeatures(PublishingStep):
             frames = take_frames(signals[signal], excerpt, wanted.sets[set_name])
             return [lambda: frames]
 
-        record.add_files(
-            write_features(pieces, signals, excerpts, recording, self.settings, self.tree)
+        waveforms = {}
+        if wanted.plots:
+            (excerpt,) = excerpts
+            waveforms = {
+                name: pooled_within(signal, _at_rate_of(signal, excerpt, mixture))
+                for name, signal in signals.items()
+            }
+        files = write_features(
+            pieces, signals, excerpts, waveforms, recording, self.settings, self.tree
         )
+        record.add_files(*files)
         return [record]
 
     def _leave_part(self, record: Track, mixture: Signal) -> None:
@@ -80,12 +99,15 @@ class TakeFeatures(PublishingStep):
         if MIXTURE not in wanted.of or wanted.excerpts.take == "chorus":
             return
         core = range(part.start_sample, part.stop_sample)
+        excerpts = excerpts_of(wanted.excerpts, mixture)
         pieces = {
             _piece_name(name, index): frames
-            for index, excerpt in enumerate(excerpts_of(wanted.excerpts, mixture))
+            for index, excerpt in enumerate(excerpts)
             for name, settings in wanted.sets.items()
             if (frames := take_frames(mixture, excerpt, settings, core)).shape[-1]
         }
+        if wanted.plots:
+            pieces[WAVEFORM] = pooled_within(mixture, excerpts[0], core)
         data = io.BytesIO()
         np.savez(data, allow_pickle=False, **pieces)
         file_name = part_file_name(record.recording, part, "features", MIXTURE)
@@ -159,6 +181,14 @@ def take_frames(
     return part_frames(read, frames, grid, settings)
 
 
+def pooled_within(signal: Signal, excerpt: range, within: range | None = None) -> np.ndarray:
+    """The waveform of an excerpt for its picture, as far as it lies in a range of samples."""
+    within = excerpt if within is None else within
+    start, stop = max(excerpt.start, within.start), min(excerpt.stop, within.stop)
+    samples = signal.read(start, max(start, stop)) if start < stop else np.zeros((1, 0), np.float32)
+    return pooled_waveform(samples, start - excerpt.start, len(excerpt))
+
+
 def _piece_name(name: str, index: int) -> str:
     return f"{name}/{index:05d}"
 
@@ -169,7 +199,7 @@ def join_features(
     recording: Recording,
     settings: SplitSettings,
     tree: OutputTree,
-) -> FileReceipt:
+) -> tuple[FileReceipt, ...]:
     """The features of a long recording: of what its parts left, and of the files of its stems."""
     wanted, storage = settings.features, tree.storage
     names = {file.stem: file.name for file in stems}
@@ -202,7 +232,16 @@ def join_features(
             )
             return [_kept(frames) for frames in made if frames.shape[-1]]
 
-        return write_features(pieces, signals, excerpts, recording, settings, tree)
+        def waveform(signal: str) -> np.ndarray:
+            if signal == MIXTURE and left:
+                return joined_waveform([each[WAVEFORM] for each in left])
+            of = signals[signal]
+            excerpt = _at_rate_of(of, excerpts[0], mixture)
+            cores = [_core_of(receipt.part, of, mixture) for receipt in parts]
+            return joined_waveform([pooled_within(of, excerpt, core) for core in cores])
+
+        waveforms = {name: waveform(name) for name in wanted.of} if wanted.plots else {}
+        return write_features(pieces, signals, excerpts, waveforms, recording, settings, tree)
 
 
 def _core_of(part: Part, signal: Signal, mixture: Signal) -> range:
@@ -234,11 +273,12 @@ def write_features(
     pieces: Callable[[str, str, int], list[Piece]],
     signals: Mapping[str, Signal],
     excerpts: Sequence[range],
+    waveforms: Mapping[str, np.ndarray],
     recording: Recording,
     settings: SplitSettings,
     tree: OutputTree,
-) -> FileReceipt:
-    """Finish the features of a recording, and write its file of them.
+) -> tuple[FileReceipt, ...]:
+    """Finish the features of a recording, and write its file of them, and pictures if asked for.
 
     Parameters
     ----------
@@ -248,6 +288,8 @@ def write_features(
         by name
     excerpts
         samples of the mixture
+    waveforms
+        by signal, where they are drawn
     """
     wanted = settings.features
     entries, statistics = [], {}
@@ -271,7 +313,35 @@ def write_features(
     }
     with tree.writing(recording.folder, wanted.file_name) as file:
         write_recording_file(file, entries, metadata, wanted.format)
-        return published_file(file, wanted.file_name, branch="features", stem=None)
+        receipt = published_file(file, wanted.file_name, branch="features", stem=None)
+    by_name = {entry.name: entry for entry in entries}
+    pictures = (
+        _write_picture(signal, each, by_name, metadata["excerpts"][0], recording, wanted, tree)
+        for signal, each in waveforms.items()
+    )
+    return (receipt, *pictures)
+
+
+def _write_picture(
+    signal: str,
+    waveform: np.ndarray,
+    entries: Mapping[str, ArrayEntry],
+    excerpt: Mapping[str, float],
+    recording: Recording,
+    wanted: FeatureSetSettings,
+    tree: OutputTree,
+) -> FileReceipt:
+    panels = []
+    for name, parameters in wanted.sets.items():
+        if is_drawn(parameters):
+            entry = entries[f"{name}/{signal}"]
+            pooled = pooled_frames(entry.blocks(), entry.shape[0])
+            panels.append(FeaturePanel(name, parameters, pooled))
+    png = draw_features(waveform, panels, **excerpt)
+    name = feature_plot_name(signal)
+    tree.write(png, recording.folder, name)
+    stem = None if signal == MIXTURE else signal
+    return published(png, name, branch="features", stem=stem)
 
 
 def metadata_of(wanted: FeatureSetSettings, recording: Recording) -> dict[str, Any]:

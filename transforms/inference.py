@@ -15,7 +15,7 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from ..audio.decoding.audio_reader import read_audio
 from ..models.model_cache import MIRROR_VARIABLE
 from ..models.separators.base import RESIDUAL, ModelError, UnusableModelError
-from ..models.separators.by_name import SeparatorName, describe, load_labeler
+from ..models.separators.by_name import SeparatorName, describe
 from ..models.separators.labelling import label_part
 from ..models.separators.mixing import (
     STATISTICS_BLOCK_S,
@@ -25,7 +25,6 @@ from ..models.separators.mixing import (
     StreamingStatistics,
     separate_part,
 )
-from ..models.separators.model_package import Labeler
 from ..models.separators.plain_runner import DeviceOptions
 from ..models.separators.server import Models, open_models
 from ..storage import OutputTree, Storage
@@ -73,16 +72,12 @@ class PartHandler(ModelHandler[Track, Track, Any]):
         self.models = models
         self.threads = threads
 
-    def open(self, options: DeviceOptions) -> Any:
-        """Load the models; may raise ModelError."""
-        raise NotImplementedError
-
-    def work(self, track: Track, model: Any) -> None:
+    def work(self, track: Track, model: Models) -> None:
         """What the models do with a part."""
         raise NotImplementedError
 
-    def load_model(self) -> Any:
-        """Load the models on their device.
+    def load_model(self) -> Models:
+        """Load the models here, or connect to the process of the GPU.
 
         Raises
         ------
@@ -98,7 +93,7 @@ class PartHandler(ModelHandler[Track, Track, Any]):
             threads=self.threads,
         )
         try:
-            return self.open(options)
+            return open_models(self.models, options)
         except ModelError as error:
             raise UnusableModelError(str(error)) from error
 
@@ -143,10 +138,6 @@ class SeparationHandler(PartHandler):
     ) -> None:
         super().__init__(separation.separators, separation, threads=threads)
         self.stems = tuple(stems)
-
-    def open(self, options: DeviceOptions) -> Models:
-        """Load the models here, or connect to the process of the GPU."""
-        return open_models(self.models, options)
 
     def work(self, track: Track, model: Models) -> None:
         """Sets `stems`."""
@@ -211,21 +202,18 @@ class LabelHandler(PartHandler):
         super().__init__(labels.labelers, separation, threads=threads)
         self.storage = storage
 
-    def open(self, options: DeviceOptions) -> Labeler:
-        """Load the model, on its device."""
-        (labeler,) = self.models
-        return load_labeler(labeler, options.device)
-
-    def work(self, track: Track, model: Labeler) -> None:
+    def work(self, track: Track, model: Models) -> None:
         """Sets `labels`."""
         mixture, part = held_mixture(track, self.storage), track.part
         track.labels = tuple(
             label_part(
                 mixture.read,
                 mixture.sample_rate,
-                model,
+                model.members[0].separator,
+                model.run,
                 total_samples=mixture.total_samples,
                 core=(part.start_sample, part.stop_sample),
+                progress=tell_share,
             )
         )
 

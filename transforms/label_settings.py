@@ -9,6 +9,8 @@ from ..models.separators.base import Description, ModelError
 from ..models.separators.by_name import SeparatorName, describe, is_elsewhere
 from .section import ModelField, Section
 
+LABELS_JSON, LABELS_TEXT = "labels.json", "labels.txt"
+
 
 class LabelSettings(Section):
     """What of a recording is called what, by a model package that gives labels."""

@@ -11,10 +11,9 @@ import apache_beam as beam
 
 from ..models.separators.base import Label
 from ..storage import OutputTree
+from .label_settings import LABELS_JSON, LABELS_TEXT
 from .plain import from_plain, to_plain
 from .published_files import (
-    LABELS_JSON,
-    LABELS_TEXT,
     PublishingStep,
     part_file_name,
     published,

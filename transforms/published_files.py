@@ -10,13 +10,19 @@ from typing import Any, BinaryIO
 
 from ..audio.parts import Part
 from ..storage import OutputTree, Storage, StorageError, crc32c_of, scratch_names
+from .feature_settings import MIXTURE
+from .label_settings import LABELS_JSON, LABELS_TEXT
 from .manifest import read_manifest
 from .records import FileReceipt, PendingRecording, Recording
 from .settings import COMBINED_PLOT, MIXTURE_PLOT, SplitSettings
 from .steps import Step
 
-LABELS_JSON, LABELS_TEXT = "labels.json", "labels.txt"
 SCORES_JSON = "scores.json"
+
+
+def feature_plot_name(signal: str) -> str:
+    """What the picture of a signal's features is called."""
+    return "features.png" if signal == MIXTURE else f"features-{signal}.png"
 
 
 class PublishingStep(Step):
@@ -54,7 +60,7 @@ def remove_unfinished(recording: Recording, settings: SplitSettings, tree: Outpu
         "labels": [LABELS_JSON, LABELS_TEXT],
         "stems": [f"{stem}.{settings.stems.format}" for stem in stems],
         "scores": [SCORES_JSON],
-        "features": [settings.features.file_name],
+        "features": [settings.features.file_name, *map(feature_plot_name, settings.features.of)],
         "plots": [f"{name}.png" for name in (MIXTURE_PLOT, COMBINED_PLOT, *stems)],
     }
     for branch in recording.todo:

@@ -393,7 +393,7 @@ class JoinParts(PublishingStep):
             from .features import join_features
 
             left = receipts["features"]
-            files += (join_features(left, stems, recording, self.settings, self.tree),)
+            files += join_features(left, stems, recording, self.settings, self.tree)
         return files
 
     def _power_of(

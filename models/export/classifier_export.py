@@ -19,7 +19,7 @@ from ..classifiers.trained_classifier import (
 from ..packages.metadata import FILE_NAME
 from ..packages.trained import write_json
 from ..separators.base import ModelError
-from ..separators.model_package import load_labeler
+from ..separators.labeler import Labeler
 from .classifier_model import ClassifierModel
 from .exporting import Exported
 from .older_torch import older_torch_complaints
@@ -158,10 +158,10 @@ def _largest_difference(
 
     A label that is not given counts by how much its probability is above those that are.
     """
-    labeler = load_labeler(str(package), {})
+    labeler = Labeler(str(package), {})
     excerpt = model.excerpt_samples
     # More than a block of whole excerpts, two channels that differ, and levels that do.
-    samples = labeler.block_samples + excerpt
+    samples = (labeler.model.block_samples or 0) + excerpt
     noise = np.random.default_rng(0).standard_normal((2, samples))
     waveform = (0.1 * noise * np.geomspace(1e-3, 1, samples)).astype(np.float32)
     found = labeler.labels_of(waveform)

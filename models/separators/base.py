@@ -103,6 +103,8 @@ class Separator(ABC):
         share of the rest of a block that it has in common with the next, in [0, 1)
     normalizes
         whether blocks are normalised by mean and deviation of the whole recording
+    labels
+        what it calls stretches of a recording, if it gives labels and no stems
     """
 
     name: str
@@ -114,6 +116,7 @@ class Separator(ABC):
     context_samples: int = 0
     overlap: float = 0.25
     normalizes: bool = False
+    labels: tuple[str, ...] = ()
 
     @property
     def longest_block_samples(self) -> int | None:

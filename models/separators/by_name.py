@@ -16,7 +16,6 @@ from .base import Description, Member, ModelError, Separator, TorchSeparator, al
 if TYPE_CHECKING:
     from ..model_cache import Progress
     from ..model_registry import ModelEntry
-    from .model_package import Labeler
 
 # The module of a kind offers `describe(name, options)` and `load(name, options)`; importing it is
 # cheap, so that reading a job file is.
@@ -224,9 +223,7 @@ def require_usable(
         from .model_package import require_model_file
 
         require_model_file(package_address(each.name))
-        if load_packages and description.effect == "labels":
-            load_labeler(each, "cpu")
-        elif load_packages:
+        if load_packages:
             load((each,))
 
 
@@ -249,22 +246,6 @@ def _entry_of(name: str) -> "ModelEntry | None":
     from ..model_registry import list_entries
 
     return next((entry for entry in list_entries() if entry.name == name), None)
-
-
-def load_labeler(separator: SeparatorName, device: str) -> "Labeler":
-    """Load a model package that gives labels, on a device.
-
-    Raises
-    ------
-    ModelError
-        it can't be found or loaded, gives stems, or the device is not there
-    """
-    from .device_runner import find_device
-    from .model_package import load_labeler
-
-    labeler = load_labeler(package_address(separator.name), separator.options)
-    labeler.module.to(find_device(device))
-    return labeler
 
 
 @dataclass(frozen=True)

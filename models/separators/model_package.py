@@ -12,8 +12,7 @@ import logging
 import re
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +28,9 @@ from ..packages.trained import (
     load_trained,
     read_network,
 )
-from .base import RESIDUAL, Description, Label, Member, ModelError, TorchSeparator, alone
+from .base import RESIDUAL, Description, Member, ModelError, TorchSeparator, alone
 from .blocks import BlockLengths
+from .labelling import LABELS, row_of
 from .options import parse_options
 from .trained import Trained, trained_options
 
@@ -144,7 +144,7 @@ def _describe_trained(folder: Path, address: str, options: Mapping[str, object])
 
 
 def load(address: str, options: Mapping[str, object]) -> tuple[Member, ...]:
-    """Load a package that gives stems; its code is checked, and nothing is unpickled by Python.
+    """Load a package; its code is checked, and nothing is unpickled by Python.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def load(address: str, options: Mapping[str, object]) -> tuple[Member, ...]:
     Raises
     ------
     ModelError
-        no such package, it gives labels, or its model can't be loaded
+        no such package, or its model can't be loaded
     ValueError
         an option is wrong
     """
@@ -165,34 +165,9 @@ def load(address: str, options: Mapping[str, object]) -> tuple[Member, ...]:
         stems = stem_names(model.settings.targets)
         return alone(Trained(address, model, fitting, stems))
     metadata, settings, module = _load_model(address, options)
-    if metadata.effect_type != "waveform-to-waveform":
-        raise ModelError(
-            f"{address} gives labels ({metadata.effect_type}), no stems: load it with load_labeler"
-        )
+    if metadata.effect_type == "waveform-to-labels":
+        return alone(PackageLabeler(address, metadata, module, settings))
     return alone(PackageSeparator(address, metadata, module, settings))
-
-
-def load_labeler(address: str, options: Mapping[str, object]) -> "Labeler":
-    """Load a package that annotates a recording.
-
-    Parameters
-    ----------
-    address, options
-        as of `describe`
-
-    Raises
-    ------
-    ModelError
-        no such package, it gives stems, or its model can't be loaded
-    ValueError
-        an option is wrong
-    """
-    metadata, settings, module = _load_model(address, options)
-    if metadata.effect_type != "waveform-to-labels":
-        raise ModelError(
-            f"{address} gives stems ({metadata.effect_type}), no labels: load it with load"
-        )
-    return Labeler(address, metadata, module, settings)
 
 
 class PackageSeparator(TorchSeparator):
@@ -301,8 +276,8 @@ class PackageSeparator(TorchSeparator):
         return rows[:named].unflatten(0, (len(self.stems), -1)).float()
 
 
-class Labeler:
-    """A package whose model turns a waveform into labels.
+class PackageLabeler(TorchSeparator):
+    """A package whose model turns a waveform into labels: see `labelling`.
 
     Parameters
     ----------
@@ -316,6 +291,9 @@ class Labeler:
         how it is used
     """
 
+    stems = (LABELS,)
+    overlap = 0.0
+
     def __init__(
         self,
         address: str,
@@ -323,61 +301,39 @@ class Labeler:
         module: "torch.nn.Module",
         settings: PackageOptions,
     ) -> None:
+        super().__init__(module)
         self.name = address
-        self.module = module.eval()
-        self.labels = metadata.labels
+        self.labels = tuple(metadata.labels)
         self.sample_rate = metadata.sample_rate
-        self._multichannel = metadata.multichannel
+        self.channels = None if metadata.multichannel else 1
         self.block_samples = _block_samples(metadata, settings)
 
-    def labels_of(self, samples: np.ndarray) -> list[Label]:
-        """Annotate a recording, in blocks that know nothing of each other, as Audacity does.
-
-        Parameters
-        ----------
-        samples
-            float32 `(channels, samples)` at `sample_rate`; a model for one channel gets the
-            sum of the channels
+    def forward(self, blocks: "torch.Tensor") -> "torch.Tensor":
+        """Annotate a batch, block by block, as the model has no batch axis.
 
         Returns
         -------
-        Labels in the order of the blocks. Zeros make the last block a whole one where it is
-        shorter, and labels then end with the recording; where it is not, as they may do in any
-        block, they reach a little beyond its end if the model says so.
+        `(batch, 1, 1, samples)`: rows of `labelling.row_of`
 
         Raises
         ------
         ModelError
             the model fails, or gives what can't be labels of the block
         """
-        if self._multichannel and len(samples) > 2:
-            raise ModelError(f"{self.name} labels mono and stereo, not {len(samples)} channels")
-        if not self._multichannel:
-            samples = samples.sum(axis=0, keepdims=True, dtype=np.float32)
-        length = samples.shape[1]
-        found: list[Label] = []
-        for start in range(0, length, self.block_samples):
-            block = samples[:, start : start + self.block_samples]
-            missing = self.block_samples - block.shape[1]
-            found += self._labels_of_block(np.pad(block, ((0, 0), (0, missing))), start)
-        is_padded = length % self.block_samples > 0
-        return until(length / self.sample_rate, found) if is_padded else found
-
-    def _labels_of_block(self, block: np.ndarray, start: int) -> list[Label]:
         import torch
 
-        device = next(self.module.parameters(), torch.empty(0)).device
+        rows = [self._row_of(block) for block in blocks]
+        return torch.stack(rows)[:, None, None]
+
+    def _row_of(self, block: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
         module: Any = self.module
         is_sure = getattr(module, "gives_confidences", False)
-        run = module.labels_with_confidences if is_sure else module
-        with torch.inference_mode():
-            output = _run(run, torch.from_numpy(block).to(device), self.name)
+        output = _run(module.labels_with_confidences if is_sure else module, block, self.name)
         found = self._checked(output, block.shape[1] / self.sample_rate, parts=3 if is_sure else 2)
-        offset_s = start / self.sample_rate
-        return [
-            Label(offset_s + start_s, offset_s + end_s, self.labels[index], confidence)
-            for index, confidence, (start_s, end_s) in zip(*found, strict=True)
-        ]
+        row = row_of(*found, samples=block.shape[1], name=self.name)
+        return torch.from_numpy(row).to(block.device)
 
     def _checked(
         self, output: Any, block_s: float, *, parts: int
@@ -439,13 +395,6 @@ class Labeler:
                 f"{self.name}: its model gave confidences that are no {count} numbers from 0 to 1"
             )
         return [float(value) for value in values]
-
-
-def until(end_s: float, labels: Iterable[Label]) -> list[Label]:
-    """Labels without what lies beyond the end of a recording."""
-    return [
-        replace(label, end_s=min(label.end_s, end_s)) for label in labels if label.start_s < end_s
-    ]
 
 
 def stem_names(labels: Sequence[str]) -> tuple[str, ...]:

@@ -128,6 +128,7 @@ class RemoteSeparator(Separator):
     def __init__(self, facts: dict[str, Any]) -> None:
         self.name = facts["name"]
         self.stems = tuple(facts["stems"])
+        self.labels = tuple(facts["labels"])
         for each in GEOMETRY:
             setattr(self, each, facts[each])
         if facts["block_lengths"]:
@@ -476,6 +477,7 @@ class ModelServer:
             {
                 "name": member.separator.name,
                 "stems": member.separator.stems,
+                "labels": member.separator.labels,
                 "weights": dict(member.weights),
                 "block_lengths": (lengths := member.separator.block_lengths) and asdict(lengths),
                 **{name: getattr(member.separator, name) for name in GEOMETRY},

@@ -156,6 +156,8 @@ def _separators(
         _require_other_label(label, found)
         (found[label],) = fetch((SeparatorName.of(os.path.expanduser(name), options),))
         require_usable((found[label],), device)
+        if describe((found[label],)).effect != "stems":
+            raise DatasetError(f"{name}: gives labels, and no stems to score")
     return found
 
 

@@ -69,15 +69,15 @@ def preload_models(job: JobConfig) -> None:
     UnusableModelError
         a model can't be loaded
     """
-    separation = job.separation
-    if not separation.runs_models:
+    if not job.runs_models:
         return
     # With them comes torch, which takes seconds to import.
     from ...models.separators.server import preload
     from ...transforms import inference  # noqa: F401
 
     try:
-        preload(separation.separators, separation.device)
+        for models in job.models:
+            preload(models, job.separation.device)
     except ModelError as error:
         raise UnusableModelError(str(error)) from error
 

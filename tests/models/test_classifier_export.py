@@ -24,8 +24,9 @@ from beamsplitter.models.classifiers.trained_classifier import (
 from beamsplitter.models.export.classifier_export import TOLERANCE, export_classifier
 from beamsplitter.models.packages.torchscript import load_torchscript
 from beamsplitter.models.separators.base import Label, ModelError
+from beamsplitter.models.separators.labeler import Labeler
 from beamsplitter.models.separators.labelling import label_part
-from beamsplitter.models.separators.model_package import describe, load_labeler
+from beamsplitter.models.separators.model_package import describe
 
 LABELS = ("bird", "cat", "dog")
 EXCERPT_S = 0.7
@@ -106,7 +107,7 @@ def test_a_package_is_the_classifier(
     assert (describe(package, {}).effect, describe(package, {}).sample_rates) == ("labels", (RATE,))
     # Two blocks, and a part of one that ends within an excerpt.
     signal = song(round(70.3 * RATE))
-    found = load_labeler(package, {}).labels_of(signal)
+    found = Labeler(package, {}).labels_of(signal)
     expected = expected_probabilities(folder, signal, multi_label=multi_label)
     # The last excerpt is filled up with zeros.
     whole = len(expected) - 1
@@ -151,7 +152,7 @@ def test_the_mean_of_channels_is_heard(tmp_path: Path) -> None:
     """As in features: the sum, which Audacity has for models of one channel, is 6 dB louder."""
     package = tmp_path / "package"
     export_classifier(write_classifier(tmp_path / "net"), package)
-    labeler = load_labeler(str(package), {})
+    labeler = Labeler(str(package), {})
     mono = song(5 * RATE, channels=1)
     twice = labeler.labels_of(np.concatenate([mono, mono]))
     once = labeler.labels_of(mono)
@@ -164,7 +165,7 @@ def test_the_mean_of_channels_is_heard(tmp_path: Path) -> None:
 def test_parts_have_labels_with_their_confidences(tmp_path: Path) -> None:
     package = tmp_path / "package"
     export_classifier(write_classifier(tmp_path / "net"), package)
-    labeler = load_labeler(str(package), {"block_seconds": EXCERPT_S})
+    labeler = Labeler(str(package), {"block_seconds": EXCERPT_S})
     signal = song(6 * RATE)
     total = signal.shape[1]
 
@@ -172,7 +173,8 @@ def test_parts_have_labels_with_their_confidences(tmp_path: Path) -> None:
         def read(first: int, last: int) -> np.ndarray:
             return signal[:, first:last]
 
-        return label_part(read, RATE, labeler, total_samples=total, core=(start, stop))
+        model, run = labeler.model, labeler.run
+        return label_part(read, RATE, model, run, total_samples=total, core=(start, stop))
 
     whole = part(0, total)
     assert part(0, 3 * RATE) + part(3 * RATE, total) == whole
@@ -244,7 +246,7 @@ class Confident(torch.nn.Module):
 def labels_of(folder: Path, model: torch.nn.Module) -> list[Label]:
     package = write_package(folder, Loudness(), labels=["a", "b"], effect_type="waveform-to-labels")
     torch.jit.script(model).save(str(folder / "model.pt"))
-    return load_labeler(package, {}).labels_of(np.zeros((1, 4000), np.float32))
+    return Labeler(package, {}).labels_of(np.zeros((1, 4000), np.float32))
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")

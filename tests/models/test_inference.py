@@ -17,12 +17,14 @@ import psutil
 import pytest
 import torch
 from facts import assert_names
+from model_packages import Loudness, write_labeler
 from torch_separators import Choosy, Hungry, Toy
 
 from beamsplitter.models.separators import server
 from beamsplitter.models.separators.base import Member, ModelError, Separator, alone
-from beamsplitter.models.separators.by_name import SeparatorName
+from beamsplitter.models.separators.by_name import SeparatorName, load
 from beamsplitter.models.separators.device_runner import DeviceRunner, find_device
+from beamsplitter.models.separators.labelling import labels_of
 from beamsplitter.models.separators.mixing import Position, RunBlocks, separate_part
 from beamsplitter.models.separators.plain_runner import DeviceOptions
 from beamsplitter.models.separators.server import (
@@ -63,7 +65,7 @@ FORKING = """
 import os, sys, time
 import torch
 from beamsplitter.models.separators import server
-from beamsplitter.models.separators.by_name import SeparatorName
+from beamsplitter.models.separators.by_name import SeparatorName, load
 from beamsplitter.models.separators.plain_runner import DeviceOptions
 
 separators = (SeparatorName("torch_separators:Thoughtful"),)
@@ -238,6 +240,24 @@ def test_recordings_of_many_lengths_share_a_server(spec: ServerSpec, tmp_path: P
     for stem, mixture in zip(made, mixtures, strict=True):
         here = separate(mixture, members, runner_of(members, DeviceOptions("cpu")))
         np.testing.assert_allclose(stem, here, atol=1e-5)
+
+
+def test_labels_of_many_recordings_come_from_a_server(sockets: Path, tmp_path: Path) -> None:
+    package = write_labeler(tmp_path / "net", Loudness(), labels=["quiet", "loud"])
+    spec = ServerSpec(
+        (SeparatorName.of(package, {"block_seconds": 1}),), DeviceOptions("cpu", batch_size=8)
+    )
+    remote, (here,) = RemoteRunner(spec), load(spec.separators)
+    run = runner_of((here,), DeviceOptions("cpu"))
+    rise = np.linspace(0, 4, 40_000, dtype=np.float32)
+    mixtures = [
+        (rise * blocks_of(20, seed).reshape(1, -1))[:, : 30_001 + 1999 * seed] for seed in range(6)
+    ]
+    with ThreadPoolExecutor(6) as pool:
+        labeler = remote.members[0].separator
+        made = list(pool.map(lambda each: labels_of(each, labeler, remote), mixtures))
+    assert made == [labels_of(each, here.separator, run) for each in mixtures]
+    assert {label.text for labels in made for label in labels} == {"quiet", "loud"}
 
 
 def test_requests_that_do_not_fit_stand_between_those_that_do() -> None:

@@ -34,13 +34,13 @@ from beamsplitter.models.packages.exported import ExportedModel, load_exported
 from beamsplitter.models.packages.metadata import problems, read_metadata
 from beamsplitter.models.packages.shape_limits import ShapeLimits
 from beamsplitter.models.separators.base import ModelError
+from beamsplitter.models.separators.labeler import Labeler
 from beamsplitter.models.separators.labelling import label_part
 from beamsplitter.models.separators.mixing import Position, separate_part
 from beamsplitter.models.separators.model_package import (
     PackageSeparator,
     describe,
     load,
-    load_labeler,
     stem_names,
 )
 from beamsplitter.models.separators.plain_runner import DeviceOptions
@@ -245,13 +245,19 @@ def test_digest_is_that_of_the_files(tmp_path):
 # --- labels
 
 
+def part_of(labeler, samples, rate, core):
+    read = reader_of(samples)
+    total = samples.shape[1]
+    return label_part(read, rate, labeler.model, labeler.run, total_samples=total, core=core)
+
+
 def test_labels_lie_where_the_sound_is(tmp_path):
     package = write_package(
         tmp_path, Loudness(), labels=["quiet", "loud"], effect_type="waveform-to-labels"
     )
     description = describe(package, {})
     assert (description.effect, description.stems) == ("labels", ())
-    labeler = load_labeler(package, {"block_seconds": 2})
+    labeler = Labeler(package, {"block_seconds": 2})
     samples = np.zeros((2, 5 * RATE), np.float32)
     samples[:, 3 * RATE : 4 * RATE] = 0.4  # summed, not averaged: 0.8
     labels = labeler.labels_of(samples)
@@ -273,17 +279,16 @@ def test_parts_have_the_labels_of_the_whole_which_end_with_the_recording(tmp_pat
     package = write_package(
         tmp_path, Loudness(), labels=["quiet", "loud"], effect_type="waveform-to-labels"
     )
-    labeler = load_labeler(package, {"block_seconds": 1})
+    labeler = Labeler(package, {"block_seconds": 1})
     samples = np.repeat(noise(1, 23 * rate + 1) > 0.4, 1, axis=1).astype(np.float32)
     samples[:, ::2] *= np.linspace(0, 2, samples[:, ::2].shape[1], dtype=np.float32)
     total = samples.shape[1]
-    read = reader_of(samples)
-    whole = label_part(read, rate, labeler, total_samples=total, core=(0, total))
+    whole = part_of(labeler, samples, rate, (0, total))
     assert {label.text for label in whole} == {"quiet", "loud"}
     assert whole[-1].end_s == total / rate
     joined = []
     for start, stop in itertools.pairwise((0, 7 * rate + 3, 15 * rate, 15 * rate + 1, total)):
-        joined += label_part(read, rate, labeler, total_samples=total, core=(start, stop))
+        joined += part_of(labeler, samples, rate, (start, stop))
     assert joined == whole
 
 
@@ -300,7 +305,7 @@ class SecondOfLoudness(torch.nn.Module):
 @pytest.mark.parametrize("seconds", [0.01, 0.25, 1, 3.25])
 def test_the_last_block_is_a_whole_one_whose_labels_end_with_the_recording(tmp_path, how, seconds):
     labels = {"labels": ["quiet", "loud"], "effect_type": "waveform-to-labels"}
-    labeler = load_labeler(
+    labeler = Labeler(
         write_package(tmp_path, SecondOfLoudness(), how, RATE, **labels), {"block_seconds": 1}
     )
     samples = np.full((1, round(seconds * RATE)), 0.8, np.float32)
@@ -313,14 +318,13 @@ def test_the_last_block_is_a_whole_one_whose_labels_end_with_the_recording(tmp_p
     # The last label is of sound and of the zeros after it.
     assert {each.text for each in found[:-1]} <= {"loud"}
     total = samples.shape[1]
-    read = reader_of(samples)
-    part = label_part(read, RATE, labeler, total_samples=total, core=(0, total))
+    part = part_of(labeler, samples, RATE, (0, total))
     assert part == found
 
 
 def test_labels_of_the_block_before_end_with_the_recording_too(tmp_path):
     package = write_labeler(tmp_path, Fixed([0], [[0.5, 1.9]]))
-    labeler = load_labeler(package, {"block_seconds": 1})
+    labeler = Labeler(package, {"block_seconds": 1})
     times = [(each.start_s, each.end_s) for each in labeler.labels_of(noise(1, RATE * 5 // 4))]
     np.testing.assert_allclose(times, [(0.5, 1.25)], atol=1e-6)
     (over_a_whole_block,) = labeler.labels_of(noise(1, RATE))
@@ -345,7 +349,7 @@ def test_stems_of_a_model_that_takes_whole_blocks_only(tmp_path, samples):
 
 def test_silence_of_no_length_has_no_labels(tmp_path):
     package = write_labeler(tmp_path, Loudness())
-    assert load_labeler(package, {}).labels_of(np.zeros((1, 0), np.float32)) == []
+    assert Labeler(package, {}).labels_of(np.zeros((1, 0), np.float32)) == []
 
 
 def test_labels_may_be_probabilities(tmp_path):
@@ -354,7 +358,7 @@ def test_labels_may_be_probabilities(tmp_path):
             return torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([[0.0, 0.1], [0.1, 0.2]])
 
     package = write_labeler(tmp_path, Probabilities())
-    labels = load_labeler(package, {}).labels_of(noise(1, 4000))
+    labels = Labeler(package, {}).labels_of(noise(1, 4000))
     assert [label.text for label in labels] == ["b", "a"]
     np.testing.assert_allclose([label.confidence for label in labels], [0.9, 0.8], rtol=1e-6)
 
@@ -364,7 +368,7 @@ def test_what_are_no_probabilities_are_no_confidences(tmp_path):
         def forward(self, x: torch.Tensor):
             return torch.tensor([[0.1, 9.0], [0.8, 0.2]]), torch.tensor([[0.0, 0.1], [0.1, 0.2]])
 
-    labels = load_labeler(write_labeler(tmp_path, Scores()), {}).labels_of(noise(1, 4000))
+    labels = Labeler(write_labeler(tmp_path, Scores()), {}).labels_of(noise(1, 4000))
     assert [(label.text, label.confidence) for label in labels] == [("b", None), ("a", None)]
 
 
@@ -400,20 +404,10 @@ class Fixed(torch.nn.Module):
 )
 def test_impossible_labels_are_refused(tmp_path, classes, times, message):
     package = write_labeler(tmp_path, Fixed(classes, times))
-    labeler = load_labeler(package, {"block_seconds": 1})
+    labeler = Labeler(package, {"block_seconds": 1})
     with pytest.raises(ModelError, match=message) as raised:
         labeler.labels_of(noise(1, RATE))
     assert package in str(raised.value)
-
-
-def test_a_labeler_gives_no_stems_and_the_other_way_round(tmp_path):
-    labels = write_package(
-        tmp_path / "a", Loudness(), labels=["a", "b"], effect_type="waveform-to-labels"
-    )
-    with pytest.raises(ModelError, match=r"gives labels .*load_labeler"):
-        load(labels, {})
-    with pytest.raises(ModelError, match="gives stems"):
-        load_labeler(write_package(tmp_path / "b", Volume()), {})
 
 
 # --- packages that lie
@@ -540,7 +534,7 @@ def test_a_labeler_for_one_length_gives_way_too(tmp_path, caplog):
     loud = np.ones((1, 16000), np.float32)
     for block_seconds, told in ((1.5, False), (2.0, True)):
         caplog.clear()
-        labels = load_labeler(package, {"block_seconds": block_seconds}).labels_of(loud)
+        labels = Labeler(package, {"block_seconds": block_seconds}).labels_of(loud)
         assert {label.text for label in labels} == {"loud"}
         assert ("model.pt2 takes no blocks" in caplog.text) == told
 

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from apache_beam.options.pipeline_options import PipelineOptions
 from conftest import dead_letters
+from PIL import Image
 
 from beamsplitter.audio.chorus import find_choruses
 from beamsplitter.audio.features.extraction import features_of
@@ -33,6 +34,7 @@ SETS: dict[str, Any] = {
 }
 HPSS = {"separator": "hpss"}
 NOTHING = {"separator": "none"}
+EVERY = {"take": "every", "duration_s": 5}
 
 
 def sound(seconds: float, channels: int = 2) -> np.ndarray:
@@ -262,6 +264,8 @@ def test_recordings_that_end_before_the_excerpt_are_dead_letters(tmp_path: Path)
         ({"sets": {"mel": {}}, "of": ["vocals"]}, r"'vocals' is neither mixture nor a stem"),
         ({"sets": {"mel": {}}, "of": ["mixture", "mixture"]}, r"stands twice"),
         ({"sets": {"mel": {}}, "excerpts": {"take": "every"}}, r"duration_s"),
+        ({"sets": {"mel": {}}, "excerpts": EVERY, "plots": True}, r"plots: take: every"),
+        ({"sets": {"complex": {}}, "shards": "parquet"}, r"parquet holds no complex64"),
         ({"sets": {"mel": {}}, "excerpts": {"take": "chorus", "duration_s": 2}}, r"at least 5"),
         ({"sets": {"mel": {}}, "excerpts": {"hop_s": 2}}, r"hop_s: take: whole does not use it"),
     ],
@@ -332,3 +336,30 @@ def test_statistics_are_those_of_all_values(tmp_path: Path) -> None:
     statistics = told["arrays"]["log_mel/mixture"]
     np.testing.assert_allclose(statistics["mean"], frames.mean(axis=0, dtype=float), rtol=1e-6)
     np.testing.assert_allclose(statistics["deviation"], frames.std(axis=0, dtype=float), rtol=1e-6)
+
+
+@pytest.mark.parametrize("part_seconds", [10, 300])
+def test_pictures_show_each_signal(tmp_path: Path, part_seconds: float) -> None:
+    write(tmp_path / "data/a.wav", 23)
+    sets = {"log_mel": {"n_mels": 24}, "onset": {}, "chroma": {}, "phase": {"n_fft": 256}}
+    features = {"sets": sets, "of": ["mixture", "harmonic"], "plots": True}
+    job = job_of(
+        tmp_path / "data",
+        tmp_path / "out",
+        features=features,
+        separation={**HPSS, "part_seconds": part_seconds},
+    )
+    out = run(job) / "a"
+    manifest = json.loads((out / "manifest.json").read_text())
+    names = {
+        each["name"]: each["stem"] for each in manifest["files"] if each["branch"] == "features"
+    }
+    assert names == {
+        "features.npz": None,
+        "features.png": None,
+        "features-harmonic.png": "harmonic",
+    }
+    for name in ("features.png", "features-harmonic.png"):
+        with Image.open(out / name) as picture:
+            assert picture.size == (1100, 800)
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 100
