@@ -115,11 +115,17 @@ def furthest(folder: Path, run: str) -> str:
 
 
 def write_files(folder: Path, files: int, seconds: float) -> None:
-    """Synthesised songs."""
+    """Eight synthesised songs, over and over, each time a little quieter."""
     folder.mkdir()
+    songs = [
+        sum(stem.mean(axis=0) for stem in stems.values())
+        for stems in (
+            synthesize_song(duration_s=seconds, sample_rate=SAMPLE_RATE, seed=seed)
+            for seed in range(8)
+        )
+    ]
     for index in range(files):
-        stems = synthesize_song(duration_s=seconds, sample_rate=SAMPLE_RATE, seed=index % 8)
-        samples = sum(stem.mean(axis=0) for stem in stems.values())
+        samples = songs[index % 8] * 0.99 ** (index // 8)
         soundfile.write(folder / f"{index:05d}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
 
 

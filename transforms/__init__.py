@@ -6,6 +6,8 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from .fan_out import CoGroupTracks as CoGroupTracks
+    from .feature_settings import FeatureSetSettings as FeatureSetSettings
+    from .features import TakeFeatures as TakeFeatures
     from .loading import LoadAudio as LoadAudio
     from .loading import LoadBinary as LoadBinary
     from .plots import GetSpec as GetSpec
@@ -36,6 +38,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "fan_out": ["CoGroupTracks"],
+        "feature_settings": ["FeatureSetSettings"],
+        "features": ["TakeFeatures"],
         "loading": ["LoadAudio", "LoadBinary"],
         "plots": ["GetSpec", "SpecToPlot", "UploadPlots"],
         "publishing": ["EncodeStems", "PublishTrack"],

@@ -25,6 +25,7 @@ from beamsplitter.storage import OutputTree, Storage, StorageError
 from beamsplitter.transforms import (
     CoGroupTracks,
     EncodeStems,
+    FeatureSetSettings,
     FilterNearestNeighbors,
     GetMagnitude,
     GetSoftMask,
@@ -33,10 +34,12 @@ from beamsplitter.transforms import (
     InverseSTFT,
     LoadAudio,
     LoadBinary,
+    PlotSettings,
     PublishTrack,
     SpecToPlot,
     SplitSettings,
     SubtractNearest,
+    TakeFeatures,
     Track,
     UploadPlots,
     message_of,
@@ -462,6 +465,24 @@ def test_a_track_of_a_graph_of_ones_own_can_be_published(
     manifest = json.loads((tmp_path / "out" / "song" / "manifest.json").read_text())
     assert [file["name"] for file in manifest["files"]] == ["background.flac"]
     assert receipt.folder == "song"
+
+
+def test_features_are_taken_in_a_graph_of_ones_own(write_audio: WriteAudio, tmp_path: Path) -> None:
+    path = write_audio("a.wav", seconds=2, sample_rate=8000)
+    settings = SplitSettings(
+        features=FeatureSetSettings(sets={"mfcc": {"n_mels": 20, "n_mfcc": 13}}, plots=True),
+        plots=PlotSettings(enabled=False),
+    )
+    tree = OutputTree(str(tmp_path / "out"))
+    track = one(TakeFeatures(settings, tree), loaded(path))
+    one(PublishTrack(settings, tree), track)
+    (folder,) = (path.parent for path in (tmp_path / "out").rglob("manifest.json"))
+    assert (folder / "features.png").exists()
+    with np.load(folder / "features.npz") as arrays:
+        made = arrays["mfcc/mixture"]
+    samples = soundfile.read(path, dtype="float32", always_2d=True)[0].mean(axis=1)
+    right = librosa.feature.mfcc(y=samples, sr=8000, n_mels=20, n_mfcc=13).T
+    np.testing.assert_allclose(made, right, atol=0.01)
 
 
 def test_every_step_of_the_room_is_there() -> None:
