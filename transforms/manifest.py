@@ -6,7 +6,7 @@ Format 2; of format 1, which told digests where this one tells settings, what is
 import dataclasses
 import datetime
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -229,19 +229,31 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What of some settings is another now, in words."""
     if not before:
         return "settings of an earlier version of beamsplitter"
-    named = [
-        f"{key}: {_word(before.get(key))}, now {_word(now.get(key))}"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key)
-        # Another separator has other options.
-        and (key not in OF_SEPARATOR or before.get("separator") == now.get("separator"))
-    ]
-    return "; ".join(named)
+    of_separator = OF_SEPARATOR if before.get("separator") != now.get("separator") else ()
+    # Another separator has other options.
+    old, new = (
+        {key: value for key, value in each.items() if key not in of_separator}
+        for each in (before, now)
+    )
+    return "; ".join(_differences(old, new))
+
+
+def _differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], within: str = ""
+) -> Iterator[str]:
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{within}{key}.")
+        elif old != new:
+            yield f"{within}{key}: {_word(old)}, now {_word(new)}"
 
 
 def _word(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, Mapping) and "kind" in value:
+        return str(value["kind"])
     if isinstance(value, list | tuple):
         return " ".join(map(str, value)) or "none"
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -327,4 +327,9 @@ def test_differences_are_those_that_matter() -> None:
     told = differences(before, now)
     assert "separator: a, now b" in told and "select: p q, now none" in told
     assert "options" not in told and "format" not in told
-    assert "options" in differences(before, {**before, "options": {"x": 2}})
+    assert differences(before, {**before, "options": {"x": 2}}) == "options.x: 1, now 2"
+    before = {"sets": {"a": {"kind": "mel", "n_mels": 64}}, "excerpts": {"take": "whole"}}
+    sets = {"a": {"kind": "mel", "n_mels": 32}, "b": {"kind": "mfcc"}}
+    now = {"sets": sets, "excerpts": {"take": "whole"}}
+    told = differences(before, now)
+    assert told == "sets.a.n_mels: 64, now 32; sets.b: none, now mfcc"
