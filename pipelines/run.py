@@ -18,6 +18,7 @@ import apache_beam as beam
 from ..transforms import coders  # noqa: F401  (registers the coders)
 from ..transforms.accepting import NOT_FOR_US, PASS_THROUGH, AcceptMessages
 from ..transforms.attempts import CountAttempts
+from ..transforms.beam_speed import speed_up_beam
 from ..transforms.fan_out import SplitByFanOut
 from ..transforms.klio.message import KlioJob
 from ..transforms.labels import WriteLabels
@@ -49,6 +50,8 @@ from .events.upstream import TriggerUpstream
 from .events.writing import WriteEvents
 from .job.job_config import JobConfig
 from .outcomes.run_state import CRASHED
+
+speed_up_beam()
 
 
 def build(
