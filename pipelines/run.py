@@ -19,7 +19,6 @@ from ..transforms import coders  # noqa: F401  (registers the coders)
 from ..transforms.accepting import NOT_FOR_US, PASS_THROUGH, AcceptMessages
 from ..transforms.attempts import CountAttempts
 from ..transforms.beam_speed import speed_up_beam
-from ..transforms.fan_out import SplitByFanOut
 from ..transforms.klio.message import KlioJob
 from ..transforms.labels import WriteLabels
 from ..transforms.loading import LoadAudio, LoadBinary, LoadStems
@@ -43,7 +42,6 @@ from ..transforms.records import (
     Track,
 )
 from ..transforms.reporting import ReportProgress, WriteDeadLetters, finished_message
-from ..transforms.separation import SeparateNearestNeighbors
 from ..transforms.steps import run_step
 from .events.elements import resumption_of
 from .events.upstream import TriggerUpstream
@@ -123,6 +121,8 @@ def build(
     spread = report(parts | Spread(local_workers=local_workers), "started")
     tracks = loaded(spread, job, failures, attempts=attempts)
     if job.join == "cogbk":
+        from ..transforms.fan_out import SplitByFanOut
+
         split = tracks | "Split" >> SplitByFanOut(job.nearest_neighbors, settings, tree)
         failures += split["failures"]
         finished = [split["receipts"]]
@@ -235,6 +235,9 @@ def separation(
         from ..transforms.inference import RunModels
 
         return RunModels(settings, job.file_storage, threads=model_threads, at_once=at_once)
+    # With it comes numba, which takes a third of a second to import.
+    from ..transforms.separation import SeparateNearestNeighbors
+
     return SeparateNearestNeighbors(job.nearest_neighbors, stems=settings.separated_stems)
 
 
