@@ -53,8 +53,9 @@ def tutorial(path: Path, out: Path) -> None:
 def functions(path: Path, out: Path) -> None:
     """What the steps call, in order, without Beam."""
     from beamsplitter.audio.decoding.audio_reader import probe, read_audio
-    from beamsplitter.audio.drawing import draw_spectrogram, plot_grid, pool_power
+    from beamsplitter.audio.drawing import draw_spectrogram
     from beamsplitter.audio.encoding import StemWriter, quantize
+    from beamsplitter.audio.pooling import plot_grid, pool_power
     from beamsplitter.audio.stem_format import choose_format
     from beamsplitter.audio.tags import read_tags, write_tags
     from beamsplitter.models.separators.nearest_neighbors import separate

@@ -19,7 +19,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from beamsplitter.audio.drawing import draw_spectrogram, plot_grid, pool_power
+from beamsplitter.audio.drawing import draw_spectrogram
+from beamsplitter.audio.pooling import plot_grid, pool_power
 
 FISHIN = Path(__file__).resolve().parents[2] / "shared" / "audio" / "fishin.ogg"
 

@@ -19,7 +19,7 @@ import apache_beam as beam
 from ..transforms import coders  # noqa: F401  (registers the coders)
 from ..transforms.accepting import NOT_FOR_US, PASS_THROUGH, AcceptMessages
 from ..transforms.attempts import CountAttempts
-from ..transforms.fan_out import SplitByFanOut
+from ..transforms.beam_speed import speed_up_beam
 from ..transforms.klio.message import KlioJob
 from ..transforms.labels import WriteLabels
 from ..transforms.loading import LoadAudio, LoadBinary, LoadStems
@@ -44,13 +44,14 @@ from ..transforms.records import (
 )
 from ..transforms.reporting import ReportProgress, WriteDeadLetters, finished_message
 from ..transforms.run_tables import WriteRunTables
-from ..transforms.separation import SeparateNearestNeighbors
 from ..transforms.steps import run_step
 from .events.elements import resumption_of
 from .events.upstream import TriggerUpstream
 from .events.writing import WriteEvents
 from .job.job_config import JobConfig
 from .outcomes.run_state import CRASHED
+
+speed_up_beam()
 
 
 def build(
@@ -122,6 +123,8 @@ def build(
     spread = report(parts | Spread(local_workers=local_workers), "started")
     tracks = loaded(spread, job, failures, attempts=attempts)
     if job.join == "cogbk":
+        from ..transforms.fan_out import SplitByFanOut
+
         split = tracks | "Split" >> SplitByFanOut(job.nearest_neighbors, settings, tree)
         failures += split["failures"]
         finished = [split["receipts"]]
@@ -240,6 +243,9 @@ def separation(
         from ..transforms.inference import SeparateByModels
 
         return SeparateByModels(settings, job.output_tree, threads=model_threads, at_once=at_once)
+    # With it comes numba, which takes a third of a second to import.
+    from ..transforms.separation import SeparateNearestNeighbors
+
     return SeparateNearestNeighbors(job.nearest_neighbors, stems=settings.separated_stems)
 
 

@@ -24,6 +24,9 @@ from beamsplitter.storage.gcs import client
 for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
 
+# Where Python is told to keep no bytecode, each process that tests start would compile the package.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # In the background of a script it is ignored, and would be by the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

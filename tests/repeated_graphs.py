@@ -14,10 +14,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from conftest import made_signal
 from repeating_engine import StreamOf
 
+from beamsplitter.audio import drawing
 from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
 from beamsplitter.pipelines.run import build
 from beamsplitter.storage import OutputTree
-from beamsplitter.transforms import plots
 from beamsplitter.transforms.attempts import new_attempts
 from beamsplitter.transforms.klio.message import new_message, parse_message
 
@@ -105,7 +105,7 @@ def all_answered(elements: tuple[str, ...], results: dict[str, list[Any]]) -> bo
 
 def draw_once_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture that was drawn is drawn no second time: it is by far what takes longest."""
-    draw = plots.draw_spectrogram
+    draw = drawing.draw_spectrogram
     drawn: dict[Any, bytes] = {}
 
     @functools.wraps(draw)
@@ -115,4 +115,4 @@ def draw_once_only(monkeypatch: pytest.MonkeyPatch) -> None:
             drawn[key] = draw(power, grid, **options)
         return drawn[key]
 
-    monkeypatch.setattr(plots, "draw_spectrogram", draw_once)
+    monkeypatch.setattr(drawing, "draw_spectrogram", draw_once)

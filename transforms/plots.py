@@ -7,12 +7,8 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from ..audio.drawing import (
-    Panel,
+from ..audio.pooling import (
     PlotGrid,
-    PlotStyle,
-    draw_spectrogram,
-    draw_spectrograms,
     peak_level_db,
     pool_power,
     pool_spectrogram,
@@ -221,6 +217,9 @@ def draw_plots(
     -------
     PNG files by stem, or "mixture"; the combined one has no name
     """
+    # With it comes matplotlib, which takes a quarter of a second to import.
+    from ..audio.drawing import Panel, PlotStyle, draw_spectrogram, draw_spectrograms
+
     style = PlotStyle(
         start_s=recording.start_sample / recording.info.sample_rate,
         dpi=settings.plots.dpi,

@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from apache_beam.pvalue import TaggedOutput
 
-from ..audio.drawing import pool_power
 from ..audio.encoding import StemWriter, quantize
 from ..audio.parts import JOIN_BLOCK_SAMPLES, Part, join_parts
+from ..audio.pooling import pool_power
 from ..audio.progress import Progress, piece_of
 from ..audio.stem_format import StemFormat
 from ..audio.stored_signal import as_stored, below_full_scale, gain_for, peak_of, scaled

@@ -35,17 +35,24 @@ class ReportProgress(beam.PTransform):
 
     def expand(self, elements: beam.PCollection) -> beam.PCollection:
         """The same elements."""
-        return elements | beam.Map(self.append).with_output_types(elements.element_type)
+        report = beam.ParDo(_AppendLine(self.path, self.event))
+        return elements | report.with_output_types(elements.element_type)
 
-    def append(self, element: Any) -> Any:
-        """Append one line, in one write, which is atomic."""
+
+class _AppendLine(beam.DoFn):
+    def __init__(self, path: str | os.PathLike[str], event: str) -> None:
+        self.path = path
+        self.event = event
+
+    def process(self, element: Any) -> Iterator[Any]:
+        # One line, in one write, which is atomic.
         line = json.dumps({"event": self.event, "process": os.getpid(), **progress_of(element)})
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             os.write(handle, line.encode() + b"\n")
         finally:
             os.close(handle)
-        return element
+        yield element
 
 
 class WriteDeadLetters(beam.PTransform):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..audio.decoding.audio_reader import AudioInfo, read_audio
-from ..audio.drawing import PlotGrid, plot_grid
 from ..audio.parts import Part
 from ..audio.plot_layout import plot_area
+from ..audio.pooling import PlotGrid, plot_grid
 from ..audio.resampling import rounded_length
 from ..audio.stem_format import StemFormat, choose_format
 from ..storage import OutputTree

@@ -5,8 +5,11 @@ from typing import Any
 import apache_beam as beam
 
 from ..storage import OutputTree
+from .beam_speed import speed_up_beam
 from .reporting import ReportProgress, WriteDeadLetters
 from .steps import Step, run_step
+
+speed_up_beam()
 
 
 def through_step(

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 from numpy.typing import ArrayLike
 
 from .framing import FloatArray, FrameGrid
@@ -75,14 +74,15 @@ class _OneResolution:
     def __init__(
         self, pairs: Sequence[tuple[int, int]], grid: FrameGrid, resolution: Resolution
     ) -> None:
+        # It takes half a second to import, and most evaluations don't need it.
+        from scipy.signal import get_window
+
         self.n_fft, self.hop, window_length = resolution
         self.grid = grid
         self.pairs = pairs
         before = (self.n_fft - window_length) // 2
         self.window = np.zeros(self.n_fft)
-        self.window[before : before + window_length] = scipy.signal.get_window(
-            "hann", window_length
-        )
+        self.window[before : before + window_length] = get_window("hann", window_length)
         self.waiting: FloatArray | None = None
         self.next_center = 0
         self.track = np.zeros((5, len(pairs)))

@@ -4,7 +4,8 @@ import io
 
 import numpy as np
 
-from ...audio.drawing import Panel, draw_spectrograms, plot_grid, pool_power
+from ...audio.drawing import Panel, draw_spectrograms
+from ...audio.pooling import plot_grid, pool_power
 
 COLUMNS, ROWS = 600, 160
 

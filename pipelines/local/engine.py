@@ -61,23 +61,31 @@ def run(spec: EngineSpec, job: JobConfig) -> dict[str, Any]:
     return metrics_by_step(result)
 
 
-def preload_models(job: JobConfig) -> None:
-    """Load what processes forked from this one will need of models.
+def preload(job: JobConfig) -> None:
+    """Load what processes forked from this one will need, and what not every job does.
 
     Raises
     ------
     UnusableModelError
         a model can't be loaded
     """
+    if "plots" in job.settings.branches:
+        from ...audio import drawing  # noqa: F401
+    if "scores" in job.settings.branches:
+        from ...transforms import stem_scores  # noqa: F401
+    if "features" in job.settings.branches:
+        from ...transforms import features  # noqa: F401
+    if job.separation.is_nn_filter:
+        from ...transforms import separation  # noqa: F401
     if not job.runs_models:
         return
     # With them comes torch, which takes seconds to import.
-    from ...models.separators.server import preload
+    from ...models.separators import server
     from ...transforms import inference  # noqa: F401
 
     try:
         for models in job.models:
-            preload(models, job.separation.device)
+            server.preload(models, job.separation.device)
     except ModelError as error:
         raise UnusableModelError(str(error)) from error
 
@@ -131,7 +139,7 @@ def work(spec: EngineSpec, folder: Path) -> int:
     job = parse_job(spec.job, source="job")
 
     def prepare() -> None:
-        preload_models(job)
+        preload(job)
         # Those of an earlier run are of no more use, also where this one does not come to its end.
         job.output_tree.write(b"", DEAD_LETTERS)
 

@@ -5,27 +5,32 @@ from typing import Any
 
 import apache_beam as beam
 
-from ...models.datasets.shards import ShardSettings
-from ...models.datasets.stem_folders import StemTrack
-from ...models.evaluation.matching import EvaluationTrack
 from ...storage import DEAD_LETTERS, OutputTree
 from ...transforms.plain import from_plain
-from ...transforms.scoring import ScoreTracks
-from ...transforms.scoring_settings import EvaluationSettings
-from ...transforms.shards import PrepareShards
 from ..outcomes.step_metrics import metrics_by_step
 from .engine import execute, fn_api_options, serve
 from .engine_spec import TrackSpec
 
-KINDS: dict[str, tuple[type, type, Any]] = {
-    "shards": (StemTrack, ShardSettings, PrepareShards),
-    "scores": (EvaluationTrack, EvaluationSettings, ScoreTracks),
-}
+
+def parts_of(kind: str) -> tuple[type, type, Any]:
+    """The records of a kind of work, its settings and its transform; of "shards" or "scores"."""
+    # SciPy, with which scores are measured, takes half a second to import.
+    if kind == "scores":
+        from ...models.evaluation.matching import EvaluationTrack
+        from ...transforms.scoring import ScoreTracks
+        from ...transforms.scoring_settings import EvaluationSettings
+
+        return EvaluationTrack, EvaluationSettings, ScoreTracks
+    from ...models.datasets.shards import ShardSettings
+    from ...models.datasets.stem_folders import StemTrack
+    from ...transforms.shards import PrepareShards
+
+    return StemTrack, ShardSettings, PrepareShards
 
 
 def run(spec: TrackSpec) -> dict[str, Any]:
     """Run the graph; gives the metrics by step."""
-    record, settings, transform = KINDS[spec.kind]
+    record, settings, transform = parts_of(spec.kind)
     tracks: list[Any] = [from_plain(record, plain) for plain in spec.tracks]
     pipeline = beam.Pipeline(options=fn_api_options(spec.kind, workers=spec.workers))
     made = transform(
@@ -45,6 +50,8 @@ def work(spec: TrackSpec, folder: Path) -> int:
     """Run a spec, whose files lie in a folder; gives the exit code of this process."""
 
     def prepare() -> None:
+        # Processes forked after this need it, too.
+        parts_of(spec.kind)
         if spec.reports:
             OutputTree(spec.location).write(b"", DEAD_LETTERS)
 

@@ -33,7 +33,7 @@ from ...transforms.whereabouts import tell_whereabouts
 from ..events.counting import READ, CountMessages, namespace_read
 from ..job.job_config import JobConfig, parse_job
 from ..local.cores import threads_of
-from ..local.engine import end_group, end_with, local_options, preload_models
+from ..local.engine import end_group, end_with, local_options, preload
 from ..outcomes.step_metrics import metrics_by_step
 from ..outcomes.unusable import (
     FAILED_EXIT_CODE,
@@ -126,7 +126,7 @@ class Template:
     def __init__(self, channel: socket.socket, job: JobConfig, workers: int) -> None:
         self.channel = channel
         self.job = job
-        preload_models(job)
+        preload(job)
         self.graph = PreparedGraph(job, threads_of(workers))
         self.numbers: dict[int, int] = {}
         """Numbers of running batches by process."""

@@ -16,8 +16,8 @@ from apache_beam.runners.portability.fn_api_runner import execution
 from conftest import Command, dead_letters, made_signal, result_files
 from PIL import Image
 
-from beamsplitter.audio.drawing import pool_spectrogram, spectrogram_grid
 from beamsplitter.audio.plot_layout import PlotLayout, plot_area
+from beamsplitter.audio.pooling import pool_spectrogram, spectrogram_grid
 from beamsplitter.audio.spectrum import magnitude_and_phase, stft
 from beamsplitter.models.separators.nearest_neighbors import (
     filter_nearest,
@@ -279,7 +279,7 @@ def test_an_identity_separator_gives_every_sample_back(
     for index, samples in enumerate(lengths):
         signal = made_signal(samples / sample_rate, sample_rate, 1, index)
         write_audio(f"in/{index}.wav", samples=signal, sample_rate=sample_rate, subtype="PCM_24")
-    monkeypatch.setattr(run_module, "SeparateNearestNeighbors", SeparateNothing)
+    monkeypatch.setattr(separation, "SeparateNearestNeighbors", SeparateNothing)
     run_graph(
         job_for(
             tmp_path / "in",

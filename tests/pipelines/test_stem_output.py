@@ -14,7 +14,8 @@ from result_checks import assert_whole
 
 from beamsplitter.audio.channels import fold_down
 from beamsplitter.audio.decoding.audio_reader import probe, read_audio
-from beamsplitter.audio.drawing import draw_spectrogram, plot_grid, pool_power
+from beamsplitter.audio.drawing import draw_spectrogram
+from beamsplitter.audio.pooling import plot_grid, pool_power
 from beamsplitter.audio.resampling import resampled, rounded_length
 from beamsplitter.audio.stem_format import CONTAINERS
 from beamsplitter.audio.tags import Tags, read_tags, write_tags
