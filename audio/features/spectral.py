@@ -11,6 +11,7 @@ from ..compiling import compiled
 from ..errors import LowSampleRateError
 from .filter_bank import BandedFilters
 from .framing import Framing
+from .mel_bands import hann_window, mel_weights
 from .settings import (
     ChromaSettings,
     ComplexSettings,
@@ -120,12 +121,16 @@ def filled(rows: int) -> int:
 
 def padded_window(settings: StftSettings) -> np.ndarray:
     """The window amid zeros: float32 `(n_fft,)`."""
-    from librosa.filters import get_window
-
     length = settings.win_length or settings.n_fft
     before = (settings.n_fft - length) // 2
-    window = get_window(settings.window, length, fftbins=True).astype(np.float32)
-    return np.pad(window, (before, settings.n_fft - length - before))
+    if settings.window == "hann":
+        window = hann_window(length)
+    else:
+        # It takes half a second to import.
+        from scipy.signal import get_window
+
+        window = get_window(settings.window, length, fftbins=True)
+    return np.pad(window.astype(np.float32), (before, settings.n_fft - length - before))
 
 
 def _measure_of(settings: StftSettings, sample_rate: int) -> Measure:
@@ -159,8 +164,6 @@ def mel_filters(settings: MelBands, sample_rate: int) -> np.ndarray:
     LowSampleRateError
         the sample rate, in Hz, does not have the bands
     """
-    from librosa.filters import mel
-
     highest_hz = settings.fmax_hz or sample_rate / 2
     if highest_hz > sample_rate / 2 or highest_hz <= settings.fmin_hz:
         raise LowSampleRateError(
@@ -168,16 +171,15 @@ def mel_filters(settings: MelBands, sample_rate: int) -> np.ndarray:
             f"{sample_rate} Hz have, 0 to {sample_rate / 2:g} Hz: change fmin_hz, fmax_hz, or "
             "sample_rate"
         )
-    filters: np.ndarray = mel(
-        sr=sample_rate,
+    return mel_weights(
+        sample_rate=sample_rate,
         n_fft=settings.n_fft,
         n_mels=settings.n_mels,
-        fmin=settings.fmin_hz,
-        fmax=highest_hz,
+        lowest_hz=settings.fmin_hz,
+        highest_hz=highest_hz,
         htk=settings.htk,
         norm=settings.mel_norm if settings.mel_norm == "slaney" else norm_of(settings.mel_norm),
     )
-    return filters
 
 
 def _mel(settings: MelBands, sample_rate: int) -> Measure:

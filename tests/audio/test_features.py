@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import tracemalloc
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import librosa
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 import yaml
 from conftest import made_signal
@@ -31,6 +33,7 @@ from beamsplitter.audio.features.extraction import (
     part_frames,
 )
 from beamsplitter.audio.features.finishing import finished
+from beamsplitter.audio.features.mel_bands import hann_window, mel_weights
 from beamsplitter.audio.features.settings import (
     KINDS,
     ChromaSettings,
@@ -606,3 +609,51 @@ def test_frames_depend_on_no_more_than_is_told(each: FeatureSettings) -> None:
     assert not np.allclose(here, there, atol=0.1 * np.abs(here).max())
     here, there = (made[..., frames.start : frames.stop] for made in (here, there))
     np.testing.assert_allclose(here, there, atol=1e-5 * np.abs(here).max())
+
+
+@given(
+    sample_rate=st.sampled_from([8000, 16000, 22050, 44100, 48000]),
+    n_fft=st.integers(16, 4096),
+    n_mels=st.integers(1, 160),
+    range_hz=st.tuples(st.floats(0, 3000), st.floats(500, 4000)),
+    htk=st.booleans(),
+    norm=st.sampled_from(["slaney", None, np.inf, 1, 2]),
+)
+def test_mel_weights_are_those_of_librosa(
+    sample_rate: int,
+    n_fft: int,
+    n_mels: int,
+    range_hz: tuple[float, float],
+    htk: bool,
+    norm: str | float | None,
+) -> None:
+    lowest_hz, width_hz = range_hz
+    highest_hz = min(lowest_hz + width_hz, sample_rate / 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of bands between two bins
+        right = librosa.filters.mel(
+            sr=sample_rate,
+            n_fft=n_fft,
+            n_mels=n_mels,
+            fmin=lowest_hz,
+            fmax=highest_hz,
+            htk=htk,
+            norm=norm,
+        )
+    made = mel_weights(
+        sample_rate=sample_rate,
+        n_fft=n_fft,
+        n_mels=n_mels,
+        lowest_hz=lowest_hz,
+        highest_hz=highest_hz,
+        htk=htk,
+        norm=norm,
+    )
+    np.testing.assert_allclose(made, right, rtol=1e-6, atol=1e-9)
+
+
+@given(samples=st.integers(1, 5000))
+def test_the_hann_window_is_that_of_scipy(samples: int) -> None:
+    np.testing.assert_allclose(
+        hann_window(samples), scipy.signal.get_window("hann", samples), atol=1e-15
+    )
