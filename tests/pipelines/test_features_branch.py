@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from apache_beam.options.pipeline_options import PipelineOptions
-from conftest import dead_letters
+from conftest import Command, dead_letters
 from PIL import Image
 
 from beamsplitter.audio.chorus import find_choruses
@@ -363,3 +363,19 @@ def test_pictures_show_each_signal(tmp_path: Path, part_seconds: float) -> None:
         with Image.open(out / name) as picture:
             assert picture.size == (1100, 800)
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 100
+
+
+def test_a_repair_makes_the_set_whole_again(tmp_path: Path, command: Command) -> None:
+    for index in range(3):
+        write(tmp_path / f"data/{index}.wav", 1 + index / 3)
+    out = tmp_path / "out"
+    options = ("--option", "n_mels=16", "--shards", "tfrecord")
+    done = command("spectrograms", tmp_path / "data", "-o", out, *options)
+    assert done.returncode == 0, done.stderr
+    before = files_of(out)
+    damaged = out / "1/features.npz"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    assert command("check", out).returncode == 1
+    repaired = command("check", out, "--repair")
+    assert repaired.returncode == 0, repaired.stderr
+    assert files_of(out) == before
