@@ -13,6 +13,7 @@ import soundfile
 from apache_beam.options.pipeline_options import PipelineOptions
 from conftest import Command, dead_letters
 from PIL import Image
+from storage_server import StorageServer
 
 from beamsplitter.audio.chorus import find_choruses
 from beamsplitter.audio.features.extraction import features_of
@@ -50,7 +51,7 @@ def write(path: Path, seconds: float) -> np.ndarray:
     return soundfile.read(path, dtype="float32", always_2d=True)[0].T
 
 
-def job_of(data: Path, out: Path, **sections: Any) -> JobConfig:
+def job_of(data: Path | str, out: Path | str, **sections: Any) -> JobConfig:
     return split_job(
         [data],
         out,
@@ -379,3 +380,27 @@ def test_a_repair_makes_the_set_whole_again(tmp_path: Path, command: Command) ->
     repaired = command("check", out, "--repair")
     assert repaired.returncode == 0, repaired.stderr
     assert files_of(out) == before
+
+
+def test_a_bucket_has_the_same_set(tmp_path: Path, gcs: StorageServer) -> None:
+    write(tmp_path / "data/long ü#1.wav", 23)
+    write(tmp_path / "data/short.wav", 2)
+    gcs.upload(tmp_path / "data", "data")
+    bucket = f"gs://{gcs.bucket.name}"
+    features = {"sets": SETS, "of": ["mixture", "harmonic"], "shards": "zarr"}
+    sections: dict[str, Any] = {
+        "separation": {**HPSS, "part_seconds": 10},
+        "features": features,
+    }
+    here = run(job_of(tmp_path / "data", tmp_path / "here", **sections))
+    job = job_of(f"{bucket}/data", f"{bucket}/out", **sections)
+    for _ in range(2):  # the second finds all done
+        with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
+            build(job, pipeline | CreateEvents(list_events(job), "test"))
+    gcs.download("out", tmp_path / "there")
+    made, wanted = files_of(tmp_path / "there"), files_of(here)
+    assert {name for name in made if not name.startswith(".")} == {*wanted}
+    for name in wanted:
+        assert made[name] == wanted[name], name
+    found = FeatureDataset(open_feature_set(f"{bucket}/out"))
+    assert {item["key"] for item in found} == {"long ü#1", "short"}
