@@ -3,12 +3,9 @@
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from .settings import (
     ChromaSettings,
@@ -20,6 +17,9 @@ from .settings import (
     OnsetSettings,
     PowerSettings,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLUMNS = 1000
 RANGE_DB = 80.0
@@ -133,6 +133,10 @@ def draw_features(
     -------
     The bytes of a PNG: the same ones for the same arguments.
     """
+    # It takes a third of a second to import.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure((11, 1.7 + 2.1 * len(panels)), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     heights = [1.0, *(0.7 if isinstance(each.settings, OnsetSettings) else 1.6 for each in panels)]
@@ -155,8 +159,10 @@ def draw_features(
 
 
 def _draw_panel(
-    figure: Figure, axes: Any, panel: FeaturePanel, start_s: float, duration_s: float
+    figure: "Figure", axes: Any, panel: FeaturePanel, start_s: float, duration_s: float
 ) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     settings, values = panel.settings, panel.values
     kind = "" if panel.name == settings.kind else f" ({settings.kind})"
     axes.set_title(panel.name + kind, loc="left", fontsize="small")
