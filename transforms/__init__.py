@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from .publishing import EncodeStems as EncodeStems
     from .publishing import PublishTrack as PublishTrack
     from .records import Track as Track
+    from .reference_tracks import find_references as find_references
     from .reporting import message_of as message_of
     from .reporting import path_messages as path_messages
     from .scoring import ScoreTracks as ScoreTracks
-    from .scoring import find_references as find_references
     from .scoring_settings import EvaluationSettings as EvaluationSettings
     from .separation import FilterNearestNeighbors as FilterNearestNeighbors
     from .separation import GetMagnitude as GetMagnitude
@@ -44,6 +44,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "plots": ["GetSpec", "SpecToPlot", "UploadPlots"],
         "publishing": ["EncodeStems", "PublishTrack"],
         "records": ["Track"],
+        "reference_tracks": ["find_references"],
         "reporting": ["message_of", "path_messages"],
         "separation": [
             "FilterNearestNeighbors",
@@ -53,7 +54,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "InverseSTFT",
             "SubtractNearest",
         ],
-        "scoring": ["ScoreTracks", "find_references"],
+        "scoring": ["ScoreTracks"],
         "scoring_settings": ["EvaluationSettings"],
         "settings": ["PlotSettings", "SplitSettings", "StemSettings"],
         "shards": ["PrepareShards"],

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import datetime
+import functools
 import types
 import typing
 from typing import Any
@@ -38,9 +39,12 @@ def from_plain(record_type: type[T], plain: Any) -> T:
     return typing.cast(T, _restore(record_type, plain))
 
 
+_hints_of = functools.cache(typing.get_type_hints)
+
+
 def _restore(hint: Any, plain: Any) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        hints = typing.get_type_hints(hint)
+        hints = _hints_of(hint)
         return hint(**{name: _restore(hints.get(name), value) for name, value in plain.items()})
     if hint is bytes:
         return base64.b64decode(plain)

@@ -13,9 +13,8 @@ import apache_beam as beam
 import numpy as np
 
 from ..models.datasets.shard_track import ShardTrack
-from ..models.datasets.shards import INDEX, ShardIndex, ShardRecord
-from ..models.datasets.stem_folders import DatasetError, StemFile, StemTrack
-from ..models.evaluation.matching import EvaluationTrack, shard_tracks
+from ..models.datasets.stem_folders import StemFile
+from ..models.evaluation.matching import EvaluationTrack
 from ..models.evaluation.museval_files import museval_name, museval_text
 from ..models.evaluation.plots import over_time_png
 from ..models.evaluation.results import result_files
@@ -24,12 +23,12 @@ from ..models.evaluation.scoring import Reader, TrackScores, score_track
 from ..models.evaluation.tables import record_of
 from ..models.separating import models_of, separated_blocks
 from ..models.separators.by_name import describe
-from ..storage import OutputTree, Storage, StorageError, UnusableStorageError
+from ..storage import OutputTree, StorageError
 from .coders import RecordCoder
 from .plain import from_plain, to_plain
+from .reference_tracks import read_shard_index, records_by_file
 from .scored_signals import FileSignal, Form, ShardSignal, Signal, summed
 from .scoring_settings import EvaluationSettings
-from .stem_tracks import list_stem_tracks
 from .steps import GivenUpError, Step
 from .track_files import TrackFiles
 from .track_graph import through_step
@@ -262,25 +261,6 @@ class ScoreTrack(Step):
         return {names[stem]: _range_of(samples) for stem, samples in kept.items()}
 
 
-def find_references(location: str, storage: Storage) -> tuple[list[StemTrack], str]:
-    """The tracks of a dataset, and where its shards lie if it is one of them.
-
-    Raises
-    ------
-    DatasetError
-        there are none, or the index of shards can't be read
-    StorageError
-        the folder can't be listed
-    """
-    try:
-        storage.stat(f"{location}/{INDEX}")
-    except UnusableStorageError:
-        raise
-    except StorageError:
-        return list_stem_tracks(location, storage), ""
-    return shard_tracks(location, read_shard_index(location, storage)), location
-
-
 def named_files(track: EvaluationTrack) -> Iterator[tuple[str, StemFile]]:
     """All files of a track, with what they are."""
     for stem, reference in track.references.items():
@@ -311,27 +291,3 @@ def over_time(
 
 def _range_of(samples: np.ndarray) -> Reader:
     return lambda start, stop: np.array(samples[:, start:stop])
-
-
-@functools.lru_cache(1)
-def read_shard_index(location: str, storage: Storage) -> ShardIndex:
-    """The index of a folder of shards.
-
-    Raises
-    ------
-    DatasetError
-        there is none, or it is none of this format
-    """
-    path = f"{location}/{INDEX}"
-    try:
-        return ShardIndex.parse(storage.read(path).decode().splitlines())
-    except (ValueError, TypeError, KeyError) as error:
-        raise DatasetError(
-            f"{path}: is no index of shards ({error}): run `beamsplitter prepare` again"
-        ) from error
-
-
-@functools.lru_cache(1)
-def records_by_file(location: str, storage: Storage) -> dict[str, ShardRecord]:
-    """The records of that index, by the tar that each is of."""
-    return {record.file: record for record in read_shard_index(location, storage).records}

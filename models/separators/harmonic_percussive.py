@@ -53,10 +53,13 @@ class HarmonicPercussive(Separator):
 
     def __init__(self, options: HarmonicPercussiveOptions) -> None:
         self.options = options
+        # librosa takes a second to import: here, for processes that are forked after this.
+        import librosa
+
+        _ = librosa.stft, librosa.istft, librosa.decompose
 
     def separate(self, block: np.ndarray, sample_rate: int) -> np.ndarray:
         """Both stems; with a margin of 1 the percussive one is what the harmonic one leaves."""
-        # librosa takes a second to import.
         import librosa
 
         n_fft = max(64, 2 ** round(np.log2(WINDOW_S * sample_rate)))

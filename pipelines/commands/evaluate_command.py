@@ -25,7 +25,9 @@ from ...models.evaluation.measures import (
 )
 from ...models.separators.by_name import SeparatorName, describe, fetch, require_usable
 from ...storage import DEAD_LETTERS, OutputTree, Storage, absolute
+from ...transforms.reference_tracks import find_references
 from ...transforms.scoring_settings import EvaluationSettings
+from ...transforms.stem_tracks import list_stem_tracks
 from ..job.locations import expanded
 from ..local.cores import available_cores
 from ..local.score_launch import Scored, score_tracks
@@ -97,10 +99,6 @@ def evaluate(
     code: 0 if every track was scored, 1 if some failed (OUT/failures.jsonl says why) or have no
     estimates, 2 for a mistake in the call.
     """
-    # Beam takes a second to import.
-    from ...transforms.scoring import find_references
-    from ...transforms.stem_tracks import list_stem_tracks
-
     storage = Storage()
     scoring = ScoringSettings(
         measures=tuple(each.strip() for each in measures.split(",") if each.strip()),

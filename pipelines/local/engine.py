@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -79,7 +80,8 @@ def preload(job: JobConfig) -> None:
         from ...transforms import separation  # noqa: F401
     if not job.runs_models:
         return
-    # With them comes torch, which takes seconds to import.
+    if not separation.description.uses_device:
+        _leave_out_model_manager()
     from ...models.separators import server
     from ...transforms import inference  # noqa: F401
 
@@ -88,6 +90,16 @@ def preload(job: JobConfig) -> None:
             server.preload(models, job.separation.device)
     except ModelError as error:
         raise UnusableModelError(str(error)) from error
+
+
+def _leave_out_model_manager() -> None:
+    """Have RunInference do without it, as where torch, which comes with it, is not installed.
+
+    No job has use for it, and to import torch takes seconds.
+    """
+    manager: Any = types.ModuleType("apache_beam.ml.inference.model_manager")
+    manager.ModelManager = None
+    sys.modules.setdefault(manager.__name__, manager)
 
 
 def local_options(job: JobConfig, *, workers: int) -> PipelineOptions:

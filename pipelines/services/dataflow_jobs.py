@@ -9,7 +9,6 @@ from typing import Any
 
 import google.auth
 import requests
-from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from google.api_core import exceptions as api_exceptions
 from google.api_core.retry import Retry
 from google.auth.credentials import AnonymousCredentials, Credentials
@@ -49,6 +48,14 @@ class JobFailedError(DataflowError):
     exit_code = 1
 
 
+def _default_region() -> str | None:
+    # Beam takes a second to import.
+    from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+
+    region: str | None = DataflowRunner().get_default_gcp_region()
+    return region
+
+
 class DataflowJobs:
     """The jobs of one project and region.
 
@@ -68,7 +75,7 @@ class DataflowJobs:
     def __init__(self, settings: PipelineSettings) -> None:
         if not settings.project:
             raise JobFileError("pipeline_options.project: name the Google Cloud project")
-        region = settings.region or DataflowRunner().get_default_gcp_region()
+        region = settings.region or _default_region()
         if not region:
             raise JobFileError("pipeline_options.region: name the region of the job")
         self.project, self.region = settings.project, region

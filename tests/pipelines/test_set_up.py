@@ -80,9 +80,12 @@ def test_a_mistake_in_the_set_up_ends_a_job_before_anything_is_made(
 # Not `sys.modules["torch"] = None`, which scipy looks at.
 NO_TORCH = """
 from importlib.machinery import PathFinder
+from pathlib import Path
 find = PathFinder.find_spec
 def find_others(name, *rest):
-    return None if name == "torch" else find(name, *rest)
+    if name != "torch":
+        return find(name, *rest)
+    Path(__file__).with_name("torch-was-sought").touch()
 PathFinder.find_spec = find_others
 """
 
@@ -104,6 +107,8 @@ def test_what_needs_no_torch_runs_without(
         **without_torch(tmp_path / "hook"),
     )
     assert run.returncode == 0, run.stderr
+    # To import it takes seconds, also where it is installed.
+    assert not (tmp_path / "hook" / "torch-was-sought").exists()
 
 
 def test_the_demo_needs_no_torch(tmp_path: Path, command: Command) -> None:
@@ -140,6 +145,7 @@ def test_what_needs_torch_says_how_to_have_it(
     (line,) = run.stderr.splitlines()
     assert_names(line, *facts)
     assert not (tmp_path / "out").exists()
+    assert (tmp_path / "hook" / "torch-was-sought").exists() or separator == "htdemucs"
 
 
 @pytest.mark.parametrize("mistake", ["extra", "cut off", "other"])
