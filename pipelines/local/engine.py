@@ -24,6 +24,7 @@ import psutil
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from ...models.separators.base import ModelError, UnusableModelError
+from ...models.separators.by_name import describe
 from ...storage import DEAD_LETTERS, StorageError
 from ...transforms.whereabouts import tell_whereabouts
 from ..events.counting import common_namespace_read
@@ -80,7 +81,7 @@ def preload(job: JobConfig) -> None:
         from ...transforms import separation  # noqa: F401
     if not job.runs_models:
         return
-    if not separation.description.uses_device:
+    if not any(describe(models).uses_device for models in job.models):
         _leave_out_model_manager()
     from ...models.separators import server
     from ...transforms import inference  # noqa: F401
