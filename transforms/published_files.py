@@ -4,13 +4,12 @@ import contextlib
 import errno
 import hashlib
 import io
-import json
 from typing import Any
 
 from ..audio.parts import Part
-from ..storage import OutputTree, Storage, StorageError, crc32c_of, scratch_names
+from ..storage import OutputTree, Storage, StorageError, crc32c_of
 from .manifest import read_manifest
-from .records import FileReceipt, PendingRecording, Recording
+from .records import FileReceipt, Recording
 from .settings import COMBINED_PLOT, MIXTURE_PLOT, SplitSettings
 from .steps import Step
 
@@ -103,15 +102,6 @@ def published(
         duration_s=duration_s,
         clipped_samples=clipped_samples,
     )
-
-
-def part_folder(recording: PendingRecording) -> str:
-    """Where the parts of a long recording leave their files until all are joined.
-
-    Two generations of a file never meet there.
-    """
-    identity = json.dumps([recording.folder, recording.generation]).encode()
-    return "/".join((*scratch_names(), "parts", hashlib.sha256(identity).hexdigest()[:32]))
 
 
 def part_file_name(recording: Recording, part: Part, branch: str, name: str) -> str:
