@@ -8,18 +8,13 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
-from ..audio.decoding.audio_reader import probe
-from ..audio.errors import TooShortAudioError
 from ..audio.extensions import has_audio_extension
-from ..audio.parts import excerpt_range
-from ..models.separators.mixing import plan_parts_for
 from ..storage import Storage, StorageError, scheme_of
 from .klio.message import parse_message
-from .published_files import part_folder
-from .records import PartReference, PendingRecording, Receipt, Recording
+from .part_planning import part_references
+from .records import PartReference, Receipt
 from .resuming import Resumption
-from .settings import SeparationSettings, SplitSettings
-from .stem_files import format_of
+from .settings import SplitSettings
 from .steps import GivenUpError, Step
 
 SKIPPED = "skipped"
@@ -131,66 +126,7 @@ class PlanParts(Step):
 
     def apply(self, record: Any) -> Iterable[PartReference]:
         """One pending recording to one reference a part."""
-        recording = self.recording_of(record)
-        separation = self.settings.separation
-        parts = plan_parts_for(
-            separation.description,
-            recording.total_samples,
-            recording.info.sample_rate,
-            recording.info.channels,
-            part_seconds=separation.part_seconds,
-        )
-        return [PartReference(recording, part) for part in parts]
-
-    def recording_of(self, pending: PendingRecording) -> Recording:
-        """The recording of a pending one.
-
-        Raises
-        ------
-        AudioError
-            it can't be decoded, is empty, or too short
-        DatasetError
-            it is to be scored, and there are no true stems that fit
-        """
-        with self.storage.reading(pending.uri) as file:
-            info = probe(file, name=pending.element)
-        separation = self.settings.separation
-        start_sample, total_samples = excerpt_range(
-            info.frames, info.sample_rate, separation.start_s, separation.duration_s
-        )
-        # Found out now rather than after the separation.
-        format_of(info, self.settings.stems)
-        require_duration(total_samples / info.sample_rate, separation)
-        fields = {name: getattr(pending, name) for name in pending.__dataclass_fields__}
-        recording = Recording(
-            **fields,
-            info=info,
-            start_sample=start_sample,
-            total_samples=total_samples,
-            scratch=part_folder(pending),
-        )
-        if "scores" in recording.todo:
-            # SciPy's signals take a second to import.
-            from .stem_scores import require_true_stems
-
-            require_true_stems(recording, self.settings, self.storage)
-        return recording
-
-
-def require_duration(duration_s: float, separation: SeparationSettings) -> None:
-    """Refuse what is too short for the separator.
-
-    Raises
-    ------
-    TooShortAudioError
-        it is
-    """
-    minimum_s = separation.description.minimum_s
-    if duration_s < minimum_s:
-        raise TooShortAudioError(
-            f"{duration_s:.3f} s is too short for {separation.name}, which needs {minimum_s:g} s: "
-            "leave the file out"
-        )
+        return part_references(record, self.settings, self.storage)
 
 
 class Spread(beam.PTransform):

@@ -4,16 +4,15 @@ import contextlib
 import errno
 import hashlib
 import io
-import json
 import os
 from typing import Any, BinaryIO
 
 from ..audio.parts import Part
-from ..storage import OutputTree, Storage, StorageError, crc32c_of, scratch_names
+from ..storage import OutputTree, Storage, StorageError, crc32c_of
 from .feature_settings import MIXTURE
 from .label_settings import LABELS_JSON, LABELS_TEXT
 from .manifest import read_manifest
-from .records import FileReceipt, PendingRecording, Recording
+from .records import FileReceipt, Recording
 from .settings import COMBINED_PLOT, MIXTURE_PLOT, SplitSettings
 from .steps import Step
 
@@ -120,15 +119,6 @@ def published_file(file: BinaryIO, name: str, *, branch: str, stem: str | None) 
     crc32c = crc32c_of(file)
     size_bytes = file.seek(0, os.SEEK_END)
     return FileReceipt(name, branch, stem, sha256, crc32c, size_bytes)
-
-
-def part_folder(recording: PendingRecording) -> str:
-    """Where the parts of a long recording leave their files until all are joined.
-
-    Two generations of a file never meet there.
-    """
-    identity = json.dumps([recording.folder, recording.generation]).encode()
-    return "/".join((*scratch_names(), "parts", hashlib.sha256(identity).hexdigest()[:32]))
 
 
 def part_file_name(recording: Recording, part: Part, branch: str, name: str) -> str:

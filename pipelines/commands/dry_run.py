@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ...audio.errors import AudioError
 from ...storage import StorageError
-from ...transforms.planning import PlanParts
+from ...transforms.part_planning import part_references
 from ...transforms.records import Receipt
 from ...transforms.resuming import OtherResultsError, Resumption
 from ..events.elements import resumption_of
@@ -22,13 +22,12 @@ def print_plan(job: JobConfig, elements: Sequence[str], *, log_format: str) -> i
     Returns the exit code that a run would at least have: 1 if a recording would be refused.
     """
     resumption = resumption_of(job)
-    plan = PlanParts(job.settings, job.file_storage)
     console = Console(soft_wrap=True)
     counts = {"do": 0, "skip": 0, "refuse": 0}
     left_alone: list[str] = []
     for element in elements:
         try:
-            action, detail = _plan_of(element, resumption, plan, force=job.force)
+            action, detail = _plan_of(element, resumption, job)
         except (AudioError, StorageError, OtherResultsError) as error:
             action, detail = "refuse", str(error)
             if isinstance(error, OtherResultsError):
@@ -51,13 +50,11 @@ def counts_of_plan(do: int, skip: int, refuse: int) -> str:
     return f"{do} to do, {skip} already done, {refuse} refused"
 
 
-def _plan_of(
-    element: str, resumption: Resumption, plan: PlanParts, *, force: bool
-) -> tuple[str, str]:
-    pending = resumption.pending_or_receipt(element, force=force)
+def _plan_of(element: str, resumption: Resumption, job: JobConfig) -> tuple[str, str]:
+    pending = resumption.pending_or_receipt(element, force=job.force)
     if isinstance(pending, Receipt):
         return "skip", "already done"
-    references = list(plan.apply(pending))
+    references = part_references(pending, job.settings, job.file_storage)
     recording = references[0].recording
     detail = f"{' and '.join(recording.todo)}, {recording.duration_s:.1f} s"
     if len(references) > 1:

@@ -30,7 +30,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from beamsplitter.audio.decoding import audio_reader
 from beamsplitter.pipelines.events.sources import CreateEvents
-from beamsplitter.transforms import planning
+from beamsplitter.transforms import part_planning
 from repeated_graphs import Scenario
 from beamsplitter.pipelines.run import build
 
@@ -41,7 +41,7 @@ def probe_or_end(source, *, name):
         os._exit(1)
     return audio_reader.probe(source, name=name)
 
-planning.probe = probe_or_end
+part_planning.probe = probe_or_end
 scenario = Scenario(separation=plain["separation"])
 pipeline = beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner"))
 job = scenario.job(plain["music"], plain["out"])

@@ -24,10 +24,10 @@ IN, OUT = "gs://music/in", "gs://music/out"
 SMALL = ("--workers", 2, "--part-seconds", 10)
 
 
-@pytest.fixture
-def songs(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Recordings of one part and of two, in folders, with awkward names."""
-    folder = tmp_path / "in"
+    folder = tmp_path_factory.mktemp("in")
     for seed, name in enumerate(("one", "album ü #1%?/-two's", "album ü #1%?/名前", "three")):
         path = folder / f"{name}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,10 +53,12 @@ def downloaded(gcs: StorageServer, folder: Path) -> dict[str, bytes]:
     return contents(folder)
 
 
-@pytest.fixture
-def expected(songs: Path, tmp_path: Path, command: Command) -> dict[str, bytes]:
+@pytest.fixture(scope="module")
+def expected(
+    songs: Path, tmp_path_factory: pytest.TempPathFactory, command: Command
+) -> dict[str, bytes]:
     """What the job makes of the same files on this machine."""
-    out = tmp_path / "local"
+    out = tmp_path_factory.mktemp("local")
     assert command("separate", songs, "-o", out, *SMALL).returncode == 1
     assert len(manifests(out)) == 6
     return contents(out)

@@ -27,7 +27,7 @@ from beamsplitter.pipelines.run import build
 from beamsplitter.pipelines.separate_files import split_job
 from beamsplitter.storage import OutputTree, Storage
 from beamsplitter.transforms import EvaluationSettings, ScoreTracks, find_references
-from beamsplitter.transforms.planning import PlanParts
+from beamsplitter.transforms.part_planning import planned_recording
 from beamsplitter.transforms.resuming import Resumption
 from beamsplitter.transforms.settings import ScoreSettings, SplitSettings
 from beamsplitter.transforms.stem_tracks import list_stem_tracks
@@ -288,7 +288,7 @@ def test_true_stems_that_do_not_fit_are_told_before_the_separation(
     resumption = Resumption(str(data), tree, settings)
     pending = resumption.pending_or_receipt(f"{NAMES[0]}/mixture.wav", force=False)
     with pytest.raises(BeamsplitterError, match=re.escape(told)):
-        PlanParts(settings, Storage()).recording_of(pending)
+        planned_recording(pending, settings, Storage())
 
 
 @pytest.mark.parametrize(
