@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
@@ -109,4 +109,7 @@ def _types_of(model: Model) -> tuple[Any, ...]:
 def _models_in(annotation: Any) -> list[Model]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
+    # What stands below names of the user's own, as sets of features do, tells of its keys itself.
+    if get_origin(annotation) is dict:
+        return []
     return [model for each in get_args(annotation) for model in _models_in(each)]
