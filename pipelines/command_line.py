@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..audio.features.settings import KINDS
 from ..audio.stem_format import Container
+from ..models.feature_sets.arrays import RecordingFormat, ShardFormat
 from ..storage import Access, OutputTree, Storage, absolute
 from .commands import one_file
 from .commands.dataset_command import dataset_app
@@ -287,8 +289,7 @@ def spectrograms(
         typer.Option(
             "--kind",
             "-k",
-            help="magnitude, phase, complex, power, mel, log_mel, mfcc, onset, chroma or cqt; may "
-            "stand several times. Default log_mel.",
+            help=f"One of {', '.join(KINDS)}; may stand several times. Default log_mel.",
         ),
     ] = None,
     option: Annotated[
@@ -318,11 +319,9 @@ def spectrograms(
     of: Annotated[
         str, typer.Option(help="Signals, with commas between: mixture, and stems.")
     ] = "mixture",
-    format: Annotated[
-        Literal["npz", "safetensors"], typer.Option(help="Of a recording's file.")
-    ] = "npz",
+    format: Annotated[RecordingFormat, typer.Option(help="Of a recording's file.")] = "npz",
     shards: Annotated[
-        Literal["webdataset", "tfrecord", "parquet", "zarr"] | None,
+        ShardFormat | None,
         typer.Option(help="Pack the features of all recordings into shards, too."),
     ] = None,
     plots: Annotated[

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import apache_beam as beam
 from apache_beam.transforms.combiners import ToListCombineFn
 
+from ..models.feature_sets.arrays import ShardFormat
 from ..models.feature_sets.index import (
     INDEX,
     FeatureSetIndex,
@@ -75,6 +76,12 @@ class WriteFeatureShards(beam.PTransform):
         )
 
 
+def format_of_shards(settings: SplitSettings) -> ShardFormat:
+    """That of a job which packs shards."""
+    assert settings.features.shards is not None
+    return settings.features.shards
+
+
 def buckets_for(total_bytes: int, shard_bytes: int) -> int:
     """How many buckets files of so many bytes are dealt out to."""
     return max(1, -(-total_bytes // shard_bytes))
@@ -103,7 +110,7 @@ def pack(
         of its recordings, in any order
     """
     wanted = sorted({*files}, key=lambda each: each.folder)
-    shard_format = settings.features.shards or "webdataset"
+    shard_format = format_of_shards(settings)
     name = shard_name(number, shards, shard_format)
     sources = _digest_of(wanted)
     before = {each.name: each for each in shards_there(tree)}.get(name)
@@ -149,7 +156,7 @@ def write_index(shards: Iterable[ShardFile], settings: SplitSettings, tree: Outp
     wanted = settings.features
     before = shards_there(tree)
     index = FeatureSetIndex(
-        shard_format=wanted.shards or "webdataset",
+        shard_format=format_of_shards(settings),
         sets={name: each.model_dump(mode="json") for name, each in wanted.sets.items()},
         signals=wanted.of,
         excerpts=wanted.excerpts.model_dump(mode="json"),

@@ -22,7 +22,7 @@ from ..audio.features.finishing import finished
 from ..audio.features.settings import FeatureSettings
 from ..audio.parts import JOIN_BLOCK_SAMPLES, Part, excerpt_range
 from ..models.feature_sets.arrays import ArrayEntry
-from ..models.feature_sets.recording_file import write_recording_file
+from ..models.feature_sets.recording_file import FORMAT, write_recording_file
 from ..models.feature_sets.statistics import BinSums
 from ..storage import OutputTree
 from .feature_settings import MIXTURE, ExcerptSettings, FeatureSetSettings
@@ -39,7 +39,6 @@ from .settings import SplitSettings
 from .stem_files import format_of
 from .track_signals import Signal, file_signal, held_mixture, stored_mixture
 
-FORMAT = 1
 WAVEFORM = "waveform"  # no set and excerpt is called like it: those have a slash
 # What is larger waits on the disk until it is written.
 HELD_BYTES = 64 << 20
@@ -187,7 +186,7 @@ def pooled_within(signal: Signal, excerpt: range, within: range | None = None) -
     """The waveform of an excerpt for its picture, as far as it lies in a range of samples."""
     within = excerpt if within is None else within
     start, stop = max(excerpt.start, within.start), min(excerpt.stop, within.stop)
-    samples = signal.read(start, max(start, stop)) if start < stop else np.zeros((1, 0), np.float32)
+    samples = signal.read(start, stop) if start < stop else np.zeros((1, 0), np.float32)
     return pooled_waveform(samples, start - excerpt.start, len(excerpt))
 
 
@@ -307,8 +306,12 @@ def write_features(
                 sums = found if sums is None or found is None else sums + found
             if sums is not None:
                 statistics[f"{name}/{signal}"] = sums.to_plain()
-    metadata = {
-        **metadata_of(wanted, recording),
+    metadata: dict[str, Any] = {
+        "format": FORMAT,
+        "element": recording.element,
+        "folder": recording.folder,
+        "sets": {name: each.model_dump(mode="json") for name, each in wanted.sets.items()},
+        "indexed": wanted.excerpts.is_indexed,
         "signals": list(signals),
         "excerpts": [_in_seconds(excerpt, recording) for excerpt in excerpts],
         "statistics": statistics,
@@ -346,17 +349,6 @@ def _write_picture(
     return published(png, name, branch="features", stem=stem)
 
 
-def metadata_of(wanted: FeatureSetSettings, recording: Recording) -> dict[str, Any]:
-    """What the file of a recording's features tells of itself, but for its excerpts."""
-    return {
-        "format": FORMAT,
-        "element": recording.element,
-        "folder": recording.folder,
-        "sets": {name: each.model_dump(mode="json") for name, each in wanted.sets.items()},
-        "indexed": wanted.excerpts.is_indexed,
-    }
-
-
 def _in_seconds(excerpt: range, recording: Recording) -> dict[str, float]:
     rate = recording.info.sample_rate
     start_s = (recording.start_sample + excerpt.start) / rate
@@ -367,7 +359,10 @@ def _finished_entry(
     name: str, pieces: Sequence[Piece], settings: FeatureSettings
 ) -> tuple[ArrayEntry, BinSums | None]:
     """An array of finished frames, and the sums of its bins if its numbers are real."""
-    levels = [highest_level_db(piece(), settings) for piece in pieces]
+    # Pieces may lie in a bucket: where no level is needed, they are read once only.
+    levels = [
+        highest_level_db(piece(), settings) for piece in pieces if settings.needs_highest_level
+    ]
     highest_db = max((each for each in levels if each is not None), default=None)
     file = tempfile.SpooledTemporaryFile(HELD_BYTES)  # noqa: SIM115  (closes with the entry)
     frames = 0

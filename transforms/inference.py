@@ -12,7 +12,6 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
-from ..audio.decoding.audio_reader import read_audio
 from ..models.model_cache import MIRROR_VARIABLE
 from ..models.separators.base import RESIDUAL, ModelError, UnusableModelError
 from ..models.separators.by_name import SeparatorName, describe
@@ -33,7 +32,7 @@ from .published_files import PublishingStep
 from .records import Recording, Track, there
 from .settings import SeparationSettings, SplitSettings
 from .steps import Step, failure_of, identity_of, run_step
-from .track_signals import held_mixture
+from .track_signals import held_mixture, read_range
 from .whereabouts import at_step, tell_share
 
 STATISTICS_KEPT = 64
@@ -255,14 +254,8 @@ def measure(recording: Recording, rate: int, storage: Storage) -> Statistics:
     block = round(STATISTICS_BLOCK_S * sample_rate)
     with storage.reading(recording.uri) as file:
         for start in range(0, recording.total_samples, block):
-            samples = read_audio(
-                file,
-                name=recording.element,
-                start_sample=recording.start_sample + start,
-                frames=min(block, recording.total_samples - start),
-                info=recording.info,
-            )
-            statistics.add(samples)
+            stop = min(start + block, recording.total_samples)
+            statistics.add(read_range(file, recording, start, stop))
     return statistics.result()
 
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import apache_beam as beam
 import numpy as np
 
-from ..audio.decoding.audio_reader import AudioSource, probe, read_audio
+from ..audio.decoding.audio_reader import AudioSource, probe
 from ..audio.extensions import has_audio_extension
 from ..audio.parts import Part, excerpt_range
 from ..audio.resampling import resampled
@@ -23,6 +23,7 @@ from .roots import place_below, without_extension
 from .settings import SplitSettings
 from .stem_files import read_plotted, stem_grid
 from .steps import Step
+from .track_signals import read_range
 
 # Larger files are read where they lie, part by part.
 BINARY_LIMIT_BYTES = 64 << 20
@@ -231,14 +232,9 @@ class LoadAudio(Step):
 
 
 def _samples_of(track: Track, source: AudioSource) -> np.ndarray:
-    recording, part = track.recording, track.part
-    return read_audio(
-        source,
-        name=recording.element,
-        start_sample=recording.start_sample + part.context_start_sample,
-        frames=part.context_stop_sample - part.context_start_sample,
-        info=recording.info,
-    )
+    part = track.part
+    start_sample, stop_sample = part.context_start_sample, part.context_stop_sample
+    return read_range(source, track.recording, start_sample, stop_sample)
 
 
 @beam.typehints.with_output_types(Track)

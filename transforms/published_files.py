@@ -1,6 +1,7 @@
 """Receipts and names of the files that the branches leave, and their removal."""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import io
@@ -94,22 +95,11 @@ def published(
     *,
     branch: str,
     stem: str | None,
-    frames: int | None = None,
     duration_s: float | None = None,
-    clipped_samples: int | None = None,
 ) -> FileReceipt:
     """The receipt of a file whose whole content is at hand."""
-    return FileReceipt(
-        name=name,
-        branch=branch,
-        stem=stem,
-        sha256=hashlib.sha256(data).hexdigest(),
-        crc32c=crc32c_of(io.BytesIO(data)),
-        size_bytes=len(data),
-        frames=frames,
-        duration_s=duration_s,
-        clipped_samples=clipped_samples,
-    )
+    receipt = published_file(io.BytesIO(data), name, branch=branch, stem=stem)
+    return dataclasses.replace(receipt, duration_s=duration_s)
 
 
 def published_file(file: BinaryIO, name: str, *, branch: str, stem: str | None) -> FileReceipt:

@@ -58,8 +58,7 @@ def write_run_tables(
     tree: OutputTree,
 ) -> None:
     """Write the tables of recordings by their folders and files, where no graph does so."""
-    results = [*results]
-    branches = {file.branch for _, files in results for file in files}
+    results, branches = [*results], settings.branches
     if "labels" in branches:
         from .labels import labels_in, write_label_table
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..audio.decoding.audio_reader import AudioInfo, probe, read_audio
+from ..audio.decoding.audio_reader import AudioInfo, AudioSource, probe, read_audio
 from ..storage import Storage
 from .records import Recording, Track, there
 
@@ -51,17 +51,34 @@ def held_mixture(track: Track, storage: Storage) -> Signal:
     return Signal(read, track.sample_rate, len(held), recording.total_samples)
 
 
+def read_range(
+    source: AudioSource, recording: Recording, start_sample: int, stop_sample: int
+) -> np.ndarray:
+    """Some samples of a recording, from one of the range that the job asks for up to another.
+
+    Parameters
+    ----------
+    source
+        its file, or the bytes of it
+
+    Returns
+    -------
+    np.ndarray, shape (channels, samples), float32
+    """
+    return read_audio(
+        source,
+        name=recording.element,
+        start_sample=recording.start_sample + start_sample,
+        frames=stop_sample - start_sample,
+        info=recording.info,
+    )
+
+
 def _read(
     recording: Recording, storage: Storage, start_sample: int, stop_sample: int
 ) -> np.ndarray:
     with storage.reading(recording.uri) as file:
-        return read_audio(
-            file,
-            name=recording.element,
-            start_sample=recording.start_sample + start_sample,
-            frames=stop_sample - start_sample,
-            info=recording.info,
-        )
+        return read_range(file, recording, start_sample, stop_sample)
 
 
 def stored_mixture(recording: Recording, storage: Storage) -> Signal:

@@ -15,7 +15,7 @@ from ..resampling import resampled, resampled_range
 from .constant_q import ConstantQFrames
 from .finishing import finished
 from .framing import FrameGrid
-from .settings import CqtSettings, FeatureSettings, LevelBands, StftSettings
+from .settings import CqtSettings, FeatureSettings, StftSettings
 from .spectral import SpectralFrames
 
 Frames = SpectralFrames | ConstantQFrames
@@ -161,9 +161,7 @@ def highest_level_db(frames: np.ndarray, settings: FeatureSettings) -> float | N
 
     That of a recording is the maximum of those of its parts.
     """
-    if isinstance(settings, LevelBands) and settings.needs_highest_level:
-        return float(frames.max())
-    return None
+    return float(frames.max()) if settings.needs_highest_level else None
 
 
 @functools.lru_cache(maxsize=16)

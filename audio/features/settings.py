@@ -38,6 +38,11 @@ class FeatureSettings(BaseModel):
     )
     pad_mode: PadMode = Field("constant", description="what is beyond the recording's ends")
 
+    @property
+    def needs_highest_level(self) -> bool:
+        """Whether frames are finished only when the recording's highest level is known."""
+        return False
+
     @field_validator("window")
     @classmethod
     def _window_is_known(cls, window: Window) -> Window:
