@@ -69,10 +69,10 @@ def write_run_tables(
         write_tables_of(results, settings, tree)
     if "features" in branches:
         from .feature_shards import feature_files_in, write_feature_shards
-        from .feature_statistics import AddStatistics, statistics_of, write_statistics
+        from .feature_statistics import write_feature_statistics
 
-        files = [file for folder, each in results for file in feature_files_in(folder, each)]
-        found = (statistics_of(file, tree) for file in files)
-        write_statistics(AddStatistics().merge_accumulators(found), tree)
+        # An event may come twice.
+        files = {file: None for folder, each in results for file in feature_files_in(folder, each)}
+        write_feature_statistics(files, tree)
         if settings.features.shards:
             write_feature_shards(files, settings, tree)

@@ -23,6 +23,7 @@ from beamsplitter.models.feature_sets.torch_dataset import FeatureDataset
 from beamsplitter.pipelines.events.elements import list_events
 from beamsplitter.pipelines.events.sources import CreateEvents
 from beamsplitter.pipelines.job.job_config import JobConfig, JobFileError
+from beamsplitter.pipelines.local.launch import run_local
 from beamsplitter.pipelines.run import build
 from beamsplitter.pipelines.separate_files import split_job
 
@@ -67,6 +68,11 @@ def run(job: JobConfig) -> Path:
     out = Path(job.output_location)
     assert not dead_letters(out)
     return out
+
+
+def again(job: JobConfig) -> None:
+    """Run a finished job, as a command does."""
+    run_local(job, list_events(job), workers=1, show=lambda state, line: None)
 
 
 def arrays_in(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -337,6 +343,22 @@ def test_statistics_are_those_of_all_values(tmp_path: Path) -> None:
     statistics = told["arrays"]["log_mel/mixture"]
     np.testing.assert_allclose(statistics["mean"], frames.mean(axis=0, dtype=float), rtol=1e-6)
     np.testing.assert_allclose(statistics["deviation"], frames.std(axis=0, dtype=float), rtol=1e-6)
+
+
+def test_statistics_are_written_anew_only_where_they_are_of_other_files(tmp_path: Path) -> None:
+    """Who runs a finished job again does not have each recording's file read for them."""
+    for index in range(3):
+        write(tmp_path / f"data/{index}.wav", 1 + index)
+    job = job_of(tmp_path / "data", tmp_path / "out", features={"sets": {"onset": {}}})
+    out = run(job)
+    path = out / "features-statistics.json"
+    first, written = path.read_bytes(), path.stat().st_mtime_ns
+    again(job)
+    assert path.stat().st_mtime_ns == written
+    for damaged in ("{", json.dumps({**json.loads(first), "sources": "0" * 32})):
+        path.write_text(damaged)
+        again(job)
+        assert path.read_bytes() == first
 
 
 @pytest.mark.parametrize("part_seconds", [10, 300])
