@@ -3,8 +3,8 @@
 ReadEvents - AcceptMessages - SkipFinished - PlanParts - Spread
   - LoadBinary - LoadAudio - GetSTFT - GetMagnitude <spectrogram, phase>
       - FilterNearestNeighbors - GetSoftMask (twice) - InverseSTFT
-  - LoadStems - EncodeStems - ScoreStems - TakeFeatures - GetSpec - SpecToPlot - UploadPlots
-  - PublishTrack
+  - LoadStems - EncodeStems - ScoreStems - TakeFeatures - MakeReport
+  - GetSpec - SpecToPlot - UploadPlots - PublishTrack
   - CoGroupByKey of the receipts of long recordings - JoinParts - PublishTrack
   - Flatten - WriteEvents; failures of every step - dead letters
 """
@@ -225,6 +225,11 @@ def fused_stage(
         from ..transforms.features import TakeFeatures
 
         tracks = apply(tracks, TakeFeatures(settings, tree), Track)
+    # matplotlib's colours take a third of a second to import.
+    if "report" in settings.branches:
+        from ..transforms.report import MakeReport
+
+        tracks = apply(tracks, MakeReport(settings, tree), Track)
     powers = apply(tracks, GetSpec(settings, tree), Track)
     plots = apply(powers, SpecToPlot(settings, tree), Track)
     uploaded = apply(plots, UploadPlots(settings, tree), Track)

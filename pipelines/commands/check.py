@@ -28,7 +28,7 @@ READERS_ELSEWHERE = 16
 MISSING, CHANGED, UNREADABLE = "missing", "changed", "unreadable"
 # What of a job makes its results.
 SECTIONS = (
-    *("separation", "stems", "plots", "scores", "labels", "features"),
+    *("separation", "stems", "plots", "scores", "labels", "features", "report"),
     *("storage", "limits", "join"),
 )
 Checked = Callable[[FileReceipt], None]

@@ -593,6 +593,7 @@ class JobConfig(SplitSettings):
                 scores=self.scores,
                 labels=self.labels,
                 features=self.features,
+                report=self.report,
                 join=self.join,
             )
         except ValidationError as error:
