@@ -50,6 +50,8 @@ from .events.upstream import TriggerUpstream
 from .events.writing import WriteEvents
 from .job.job_config import JobConfig
 from .outcomes.run_state import CRASHED
+from .outcomes.summary import facts_of_job
+from .report.graph import WritePage
 
 speed_up_beam()
 
@@ -151,7 +153,10 @@ def build(
         receipts | WriteRunTables(settings, tree)
     failures.append(outgoing | WriteEvents(job.job_config.events.outputs, tree.storage))
     dead_letters = report_each(failures, "failed", report)
-    dead_letters | WriteDeadLetters(tree, is_stream=job.pipeline_options.streaming)
+    written = dead_letters | WriteDeadLetters(tree, is_stream=job.pipeline_options.streaming)
+    # On this machine the launcher writes it, again and again.
+    if settings.report.enabled and not job.pipeline_options.streaming and local_workers is None:
+        (receipts, written) | WritePage(tree, facts_of_job(job))
     return {"receipts": receipts, "messages": outgoing, "failures": dead_letters}
 
 

@@ -4,10 +4,24 @@ import json
 from typing import Any
 
 # A script ends where its tag does, and these end lines of older scripts.
+_CALL, _END = b"beamsplitter.receive(", b");\n"
 _ESCAPES = {ord("<"): "\\u003c", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
 def page_script(content: Any) -> bytes:
     """A script that hands JSON to the page of results."""
-    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return f"beamsplitter.receive({text.translate(_ESCAPES)});\n".encode("utf-8", "replace")
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+    return _CALL + text.translate(_ESCAPES).encode("utf-8", "replace") + _END
+
+
+def parse_page_script(data: bytes) -> Any:
+    """The JSON of such a script.
+
+    Raises
+    ------
+    ValueError
+        it is none
+    """
+    if not (data.startswith(_CALL) and data.endswith(_END)):
+        raise ValueError("is no data of the page")
+    return json.loads(data[len(_CALL) : -len(_END)])

@@ -373,9 +373,7 @@ class ReportSettings(Section):
     """What the page of results shows and plays of each recording."""
 
     enabled: bool = Field(False, description="make it in the pass that makes the stems")
-    audio: bool = Field(
-        True, description="with copies for listening: Opus, 48 kbit/s a channel"
-    )
+    audio: bool = Field(True, description="with copies for listening: Opus, 48 kbit/s a channel")
 
 
 class StorageSettings(Section):

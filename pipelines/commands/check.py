@@ -3,11 +3,10 @@
 import json
 import os
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,22 +14,16 @@ from rich.text import Text
 
 from ...storage import OutputTree, StorageError, scheme_of
 from ...transforms.manifest import NAME as MANIFEST
-from ...transforms.manifest import Manifest, parse_manifest
+from ...transforms.manifest import Manifest, folders_with_manifest, parse_manifest
 from ...transforms.records import FileReceipt
-from ...transforms.roots import without_extension
 from ..events.listing import InputError
-from ..job.job_config import JobConfig, JobFileError, parse_job
+from ..job.job_config import JobConfig
 from ..local.cores import available_cores
-from ..outcomes.summary import NAME as RUN_FACTS
+from .jobs_again import jobs_again
 from .progress import printable
 
 READERS_ELSEWHERE = 16
 MISSING, CHANGED, UNREADABLE = "missing", "changed", "unreadable"
-# What of a job makes its results.
-SECTIONS = (
-    *("separation", "stems", "plots", "scores", "labels", "features", "report"),
-    *("storage", "limits", "join"),
-)
 Checked = Callable[[FileReceipt], None]
 
 
@@ -85,8 +78,10 @@ def read_tree(output: OutputTree) -> Tree:
     StorageError
         the folder can't be listed
     """
+    if not scheme_of(output.location) and not os.path.isdir(output.location):
+        raise InputError(f"{output.location}: no such folder")
     with _readers(output.location) as readers:
-        folders = sorted(_folders(output))
+        folders = sorted(folders_with_manifest(output))
         read = readers.map(lambda folder: _read(output, folder), folders)
         manifests: dict[str, Manifest] = {}
         unreadable: list[Damage] = []
@@ -98,20 +93,6 @@ def read_tree(output: OutputTree) -> Tree:
     if not folders:
         raise InputError(f"{output.location}: holds no results: no {MANIFEST} lies there or below")
     return Tree(output, manifests, tuple(unreadable))
-
-
-def _folders(output: OutputTree) -> Iterator[str]:
-    """The folders of recordings, below the output folder."""
-    location = output.location
-    if scheme_of(location):
-        names = output.storage.list_names(location)
-        yield from (os.path.dirname(name) for name in names if f"/{name}".endswith(f"/{MANIFEST}"))
-        return
-    if not os.path.isdir(location):
-        raise InputError(f"{location}: no such folder")
-    for folder, _, files in os.walk(location):
-        if MANIFEST in files:
-            yield os.path.relpath(folder, location)
 
 
 def _read(output: OutputTree, folder: str) -> Manifest | None:
@@ -169,34 +150,16 @@ def _readers(location: str) -> Executor:
 
 
 def repairs(tree: Tree, damages: Iterable[Damage]) -> list[JobConfig]:
-    """The jobs that make anew what is damaged: one for each folder that recordings lie below.
+    """The jobs that make anew what is damaged.
 
     Raises
     ------
     JobFileError
         what the last run was can't be read, or can't be run here
     """
-    by_place: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for each in damages:
-        if each.recording is not None:
-            by_place[place_of(each.recording, each.folder)].add(each.recording)
-    written = _job_of_last_run(tree.output) if by_place else {}
-    jobs = []
-    for (root, suffix), recordings in sorted(by_place.items()):
-        place = {"type": "file", "location": root, "file_suffix": suffix}
-        output = {"type": "file", "location": tree.output.location, "force": True}
-        events = [{"type": "recording", "location": each} for each in sorted(recordings)]
-        plain = {
-            **{name: written[name] for name in SECTIONS if name in written},
-            "job_name": "repair",
-            "pipeline_options": {"runner": "DirectRunner", "streaming": False},
-            "job_config": {
-                "events": {"inputs": events},
-                "data": {"inputs": [place], "outputs": [output]},
-            },
-        }
-        jobs.append(parse_job(plain, source=tree.output.path(RUN_FACTS)))
-    return jobs
+    damaged = ((each.recording, each.folder) for each in damages)
+    known = [(recording, folder) for recording, folder in damaged if recording is not None]
+    return jobs_again(tree.output, known, force=True)
 
 
 def write_tables_of_all(tree: Tree, job: JobConfig) -> None:
@@ -205,25 +168,6 @@ def write_tables_of_all(tree: Tree, job: JobConfig) -> None:
 
     results = ((folder, manifest.files) for folder, manifest in tree.manifests.items())
     write_run_tables(results, job.settings, tree.output)
-
-
-def _job_of_last_run(output: OutputTree) -> dict[str, Any]:
-    try:
-        return dict(json.loads(output.read(RUN_FACTS))["job"])
-    except (StorageError, ValueError, KeyError, TypeError) as error:
-        raise JobFileError(
-            f"{output.path(RUN_FACTS)}: does not say which job made the results: run the job again "
-            "with --force"
-        ) from error
-
-
-def place_of(recording: str, folder: str) -> tuple[str, str]:
-    """The folder that a recording is called below, and the suffix of its event's element."""
-    depth = folder.count("/") + 1
-    parts = recording.split("/")
-    name = "/".join(parts[-depth:])
-    is_plain = folder in (name, without_extension(name))
-    return "/".join(parts[:-depth]), "" if is_plain else name.removeprefix(folder)
 
 
 def print_check(tree: Tree, damages: Sequence[Damage], *, log_format: str) -> None:
