@@ -11,7 +11,8 @@ _ESCAPES = {ord("<"): "\\u003c", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 def page_script(content: Any) -> bytes:
     """A script that hands JSON to the page of results."""
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
-    return _CALL + text.translate(_ESCAPES).encode("utf-8", "replace") + _END
+    # Bytes of names that are no text are escaped, as JSON has them.
+    return _CALL + text.translate(_ESCAPES).encode("utf-8", "backslashreplace") + _END
 
 
 def parse_page_script(data: bytes) -> Any:

@@ -1,5 +1,6 @@
 """The page of an output tree: of all recordings whose manifest lies there, whoever made them."""
 
+import datetime
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from typing import Any
 from ...storage import DEAD_LETTER_FOLDER, DEAD_LETTERS, OutputTree, StorageError, scheme_of
 from ...transforms.manifest import folders_with_manifest
 from ...transforms.page_script import parse_page_script
+from ...transforms.plain import utc_text
 from ..outcomes.summary import NAME as RUN_FACTS
 from .facts import RecordingFacts, facts_of
 from .page_files import (
@@ -221,6 +223,7 @@ def write_run(
     content = {
         "format": FORMAT,
         "state": state,
+        "updated": utc_text(datetime.datetime.now(datetime.UTC)),
         **{name: about.get(name) for name in TOLD_OF_RUN},
         "counts": about.get("recordings"),
         "recordings": totals.recordings,

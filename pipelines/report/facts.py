@@ -1,8 +1,6 @@
 """What the page tells of a recording: of its manifest, and of the files that this names."""
 
 import json
-import os
-import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +37,6 @@ def facts_of(folder: str, tree: OutputTree) -> RecordingFacts | None:
         files = {file["name"]: file for file in manifest["files"]}
         row = {
             "folder": folder,
-            "path": urllib.parse.quote(os.fsencode(folder)),
             "name": manifest["input"]["element"],
             "duration_s": manifest["input"]["duration_s"],
             "levels": {

@@ -118,7 +118,8 @@ def test_the_page_is_the_same_whoever_writes_it(separated: Path, tmp_path: Path)
     assert data_of(out, "run.js")["counts"] is None
     (out / "run.json").write_text((separated / "run.json").read_text())
     tell_of_run(OutputTree(str(out)))
-    assert data_of(out, "run.js") == data_of(separated, "run.js")
+    told, expected = data_of(out, "run.js"), data_of(separated, "run.js")
+    assert {**told, "updated": None} == {**expected, "updated": None}
 
 
 def test_a_job_without_recordings_has_a_page(tmp_path: Path) -> None:
@@ -138,7 +139,6 @@ def test_many_recordings_come_in_pages(tmp_path: Path) -> None:
     assert totals.recordings == totals.without_page == 449
     rows = rows_of(tmp_path / "out")
     assert rows == sorted(rows, key=lambda row: row["folder"])
-    assert rows[0]["path"] == "album%200/00000"
     # What is gone by the next time is gone from the page.
     for folder in ("album 1", "album 2", "album 4", "album 5"):
         shutil.rmtree(tmp_path / "out" / folder)
@@ -155,7 +155,7 @@ def test_totals_add_up() -> None:
     )
 
 
-def test_names_that_are_no_text_have_an_address(tmp_path: Path) -> None:
+def test_names_that_are_no_text_are_told(tmp_path: Path) -> None:
     out = tmp_path / "out"
     folder = os.path.join(os.fsencode(out), b"caf\xe9")
     os.makedirs(folder)
@@ -164,7 +164,7 @@ def test_names_that_are_no_text_have_an_address(tmp_path: Path) -> None:
         json.dump(manifest, file)
     build_page(OutputTree(str(out)))
     (row,) = rows_of(out)
-    assert (row["path"], row["name"]) == ("caf%E9", "caf?.wav")
+    assert (row["folder"], row["name"]) == ("caf\udce9", "caf\udce9.wav")
 
 
 def test_a_script_can_hold_anything() -> None:
@@ -278,7 +278,7 @@ def test_a_bucket_has_one(gcs: StorageServer, tmp_path: Path) -> None:
     run_on_files(split_job([tmp_path / "data"], out, report={"enabled": True}, **sections))
     storage = Storage()
     (row,) = parse_page_script(storage.read(f"{out}/report/rows-00000.js"))
-    assert row["path"] == "a%20b"
+    assert row["folder"] == "a b"
     # Browsers run nothing that is called something else.
     for name, kind in (("index.html", "text/html"), ("a b/report.js", "text/javascript")):
         assert gcs.bucket.get_blob(f"out/{name}").content_type == kind

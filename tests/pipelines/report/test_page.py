@@ -456,9 +456,7 @@ def test_names_are_text(open_page: Open, tmp_path: Path) -> None:
         {"element": name, "step": name, "exception": name, "message": name} for name in HOSTILE
     ]
     stems = ["background", HOSTILE[0]]
-    index = write_run(
-        out, rows, facts, failures, job_name=HOSTILE[0], has_labels=True, stems=stems
-    )
+    index = write_run(out, rows, facts, failures, job_name=HOSTILE[0], has_labels=True, stems=stems)
     page = open_page(index)
     assert names(page) == list(HOSTILE)
     assert page.title() == f"{HOSTILE[0]} – Beamsplitter"
@@ -591,10 +589,14 @@ def test_blind_listening_hides_names_until_the_end(open_page: Open, compared: Pa
     sides = []
     for _ in range(12):
         page.keyboard.press("1")
-        gains = page.evaluate("['0:voice', '1:voice'].map((id) => beamsplitter.shown.player.gain(id))")
+        gains = page.evaluate(
+            "['0:voice', '1:voice'].map((id) => beamsplitter.shown.player.gain(id))"
+        )
         sides.append(gains.index(max(gains)))
         page.keyboard.press("2")
-        other = page.evaluate("['0:voice', '1:voice'].map((id) => beamsplitter.shown.player.gain(id))")
+        other = page.evaluate(
+            "['0:voice', '1:voice'].map((id) => beamsplitter.shown.player.gain(id))"
+        )
         assert other[sides[-1]] == 0 and max(other) > 0
         # Always for the second run, wherever it is.
         page.get_by_role("button", name=f"{2 if sides[-1] == 0 else 1} is better").click()
