@@ -322,6 +322,21 @@ def test_shards_depend_on_the_recordings_and_the_job_alone(tmp_path: Path) -> No
     ] == [index != 1 for index in range(len(shards))]
 
 
+def test_shards_of_a_run_that_was_stopped_do_not_stay(tmp_path: Path) -> None:
+    """It has packed, and written no index yet: readers of all shards would have them twice."""
+    for index in range(3):
+        write(tmp_path / f"data/{index}.wav", 1)
+    out = run(job_of_shards(tmp_path / "data", tmp_path / "out", "webdataset"))
+    (out / "features.json").unlink()
+    stopped = {path.name for path in out.glob("features-*-of-*")}
+    for index in range(3, 12):
+        write(tmp_path / f"data/{index}.wav", 1)
+    once = run(job_of_shards(tmp_path / "data", tmp_path / "once", "webdataset"))
+    run(job_of_shards(tmp_path / "data", out, "webdataset"))
+    assert not stopped <= {path.name for path in once.glob("features-*-of-*")}
+    assert files_of(out) == files_of(once)
+
+
 def test_statistics_are_those_of_all_values(tmp_path: Path) -> None:
     for index in range(3):
         write(tmp_path / f"data/{index}.wav", 1 + index)
@@ -380,6 +395,61 @@ def test_a_repair_makes_the_set_whole_again(tmp_path: Path, command: Command) ->
     repaired = command("check", out, "--repair")
     assert repaired.returncode == 0, repaired.stderr
     assert files_of(out) == before
+
+
+def test_shards_that_are_not_whole_are_told_and_packed_anew(
+    tmp_path: Path, command: Command
+) -> None:
+    for index in range(12):
+        write(tmp_path / f"data/{index}.wav", 1)
+    out = tmp_path / "out"
+    options = ("--shards", "tfrecord", "-O", "features.shard_mb=0.05")
+    done = command("spectrograms", tmp_path / "data", "-o", out, *options)
+    assert done.returncode == 0, done.stderr
+    before = files_of(out)
+    shards = sorted(path.name for path in out.glob("*.tfrecord"))
+    indexes = sorted(path.name for path in out.glob("features-*.jsonl"))
+    assert len(shards) == len(indexes) >= 4
+    (out / shards[0]).unlink()
+    (out / indexes[1]).unlink()
+    # To a run, what is as large as before looks whole.
+    for name in (shards[2], indexes[3]):
+        content = bytearray(before[name])
+        content[len(content) // 2] ^= 1
+        (out / name).write_bytes(content)
+    checked = command("check", out)
+    assert checked.returncode == 1
+    assert {*checked.stdout.splitlines()[:-1]} == {
+        *(f"missing    {name}" for name in (shards[0], indexes[1])),
+        *(f"changed    {name}" for name in (shards[2], indexes[3])),
+    }
+    repaired = command("check", out, "--repair")
+    assert repaired.returncode == 0, repaired.stderr
+    assert files_of(out) == before
+    (out / "features.json").write_text("{")
+    repaired = command("check", out, "--repair")
+    assert repaired.returncode == 0, repaired.stderr
+    assert "unreadable features.json" in repaired.stdout
+    assert files_of(out) == before
+
+
+def test_a_repair_packs_nothing_of_other_settings(tmp_path: Path, command: Command) -> None:
+    """The last run was of other settings, which were refused."""
+    write(tmp_path / "data/a.wav", 1)
+    out, options = tmp_path / "out", ("--shards", "tfrecord")
+    done = command("spectrograms", tmp_path / "data", "-o", out, *options)
+    assert done.returncode == 0, done.stderr
+    refused = command(
+        "spectrograms", tmp_path / "data", "-o", out, *options, "--option", "n_mels=16"
+    )
+    assert refused.returncode == 1
+    before = files_of(out)
+    (shard,) = out.glob("*.tfrecord")
+    shard.unlink()
+    assert command("check", out, "--repair").returncode == 1
+    del before[shard.name]
+    made = files_of(out)
+    assert {name: made.get(name) for name in before} == before
 
 
 def test_a_bucket_has_the_same_set(tmp_path: Path, gcs: StorageServer) -> None:
