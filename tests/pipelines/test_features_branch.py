@@ -147,6 +147,25 @@ def test_parts_give_the_frames_of_the_whole(tmp_path: Path, take: str) -> None:
             np.testing.assert_array_equal(of_parts[name], array)
 
 
+def test_silence_has_the_same_chroma_in_parts(tmp_path: Path) -> None:
+    """Where it is resampled, it is 1e-20 or so, and another 1e-20 in parts."""
+    samples = sound(30)
+    for start_s in (7, 9, 16, 21):
+        samples[:, start_s * RATE : (start_s + 1) * RATE] = 0
+    (tmp_path / "data").mkdir()
+    soundfile.write(tmp_path / "data/a.wav", samples.T, RATE, subtype="PCM_16")
+    made = []
+    for part_seconds in (300, 10):
+        job = job_of(
+            tmp_path / "data",
+            tmp_path / f"out-{part_seconds}",
+            features={"sets": {"chroma": {"sample_rate": 11025}}},
+            separation={**NOTHING, "part_seconds": part_seconds},
+        )
+        made.append(arrays_in(run(job) / "a")[0]["chroma/mixture"])
+    np.testing.assert_allclose(*made, atol=1e-4)
+
+
 @pytest.mark.parametrize("part_seconds", [10, 300])
 def test_features_of_stems_are_those_of_their_files(tmp_path: Path, part_seconds: float) -> None:
     write(tmp_path / "data/a.wav", 22)
