@@ -423,7 +423,7 @@ def chorus(
     clip_s: Annotated[
         float,
         typer.Option(
-            "--clip-seconds", min=5, help="Of an excerpt; no section is shorter, or nearer."
+            "--clip-seconds", min=5, help="Of an excerpt; sections are about as long, or longer."
         ),
     ] = 15.0,
     cut: Annotated[bool, typer.Option("--cut", help="Write the excerpts, too.")] = False,

@@ -288,6 +288,15 @@ def test_recordings_that_end_before_the_excerpt_are_dead_letters(tmp_path: Path)
         ({"sets": {"complex": {}}, "shards": "parquet"}, r"parquet holds no complex64"),
         ({"sets": {"mel": {}}, "excerpts": {"take": "chorus", "duration_s": 2}}, r"at least 5"),
         ({"sets": {"mel": {}}, "excerpts": {"hop_s": 2}}, r"hop_s: take: whole does not use it"),
+        ({"sets": {"mel": {}}, "excerpts": {"take": "range", "start_s": np.inf}}, r"finite number"),
+        ({"sets": {"mel": {}}, "of": "mixture"}, r"features\.of: write a list, .* \[mixture\]"),
+        ({"sets": {"mel": {}}, "of": []}, r"features\.of: the list is empty"),
+        ({"shards": "zarr"}, r"features: sets: name features: there are none for shards"),
+        (
+            {"sets": {"mel": {"sample_rate": 8000, "fmax_hz": 5000}}},
+            r"mel: fmax_hz: 5000 is beyond what a sample_rate of 8000 has, 0 to 4000 Hz",
+        ),
+        ({"sets": {"mel": {"sample_rate": 8000, "fmin_hz": 4000}}}, r"mel: fmin_hz: 4000 is beyo"),
     ],
 )
 def test_mistakes_are_told(tmp_path: Path, features: dict[str, Any], told: str) -> None:
