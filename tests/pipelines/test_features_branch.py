@@ -20,6 +20,7 @@ from beamsplitter.audio.features.extraction import features_of
 from beamsplitter.audio.features.settings import feature_settings
 from beamsplitter.models.feature_sets.index import open_feature_set
 from beamsplitter.models.feature_sets.torch_dataset import FeatureDataset
+from beamsplitter.pipelines.commands.check import check, read_tree
 from beamsplitter.pipelines.events.elements import list_events
 from beamsplitter.pipelines.events.sources import CreateEvents
 from beamsplitter.pipelines.job.job_config import JobConfig, JobFileError
@@ -492,9 +493,14 @@ def test_a_bucket_has_the_same_set(tmp_path: Path, gcs: StorageServer) -> None:
     }
     here = run(job_of(tmp_path / "data", tmp_path / "here", **sections))
     job = job_of(f"{bucket}/data", f"{bucket}/out", **sections)
-    for _ in range(2):  # the second finds all done
+    for _ in range(2):  # the second finds all done, and what a run left that was stopped
         with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
             build(job, pipeline | CreateEvents(list_events(job), "test"))
+        left = gcs.bucket.blob("out/features-00002-of-00003.zarr.zip")
+        is_removed = not left.exists()
+        left.upload_from_string(b"PK")
+    assert is_removed
+    left.delete()
     gcs.download("out", tmp_path / "there")
     made, wanted = files_of(tmp_path / "there"), files_of(here)
     assert {name for name in made if not name.startswith(".")} == {*wanted}
@@ -502,3 +508,9 @@ def test_a_bucket_has_the_same_set(tmp_path: Path, gcs: StorageServer) -> None:
         assert made[name] == wanted[name], name
     found = FeatureDataset(open_feature_set(f"{bucket}/out"))
     assert {item["key"] for item in found} == {"long ü#1", "short"}
+    assert not check(read_tree(job.output_tree))
+    index, shard = "features-00000-of-00001.jsonl", "features-00000-of-00001.zarr.zip"
+    gcs.bucket.blob(f"out/{index}").delete()
+    gcs.bucket.blob(f"out/{shard}").upload_from_string(b"PK")
+    damages = {each.path: each.what for each in check(read_tree(job.output_tree))}
+    assert damages == {index: "missing", shard: "changed"}
