@@ -241,11 +241,12 @@ def write_tables_of_all(tree: Tree, damages: Iterable[Damage]) -> None:
         for folder, manifest in tree.manifests.items()
         if (same := {name for name, each in manifest.digests.items() if digests.get(name) == each})
     ]
-    if job.settings.features.shards:
-        for each in damages:
-            if not each.folder:
-                tree.output.remove(each.path)
-    write_run_tables(results, job.settings, tree.output)
+    with tree.output.owned_scratch():
+        if job.settings.features.shards:
+            for each in damages:
+                if not each.folder:
+                    tree.output.remove(each.path)
+        write_run_tables(results, job.settings, tree.output)
 
 
 def _job_of_last_run(output: OutputTree) -> dict[str, Any]:

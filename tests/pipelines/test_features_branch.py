@@ -460,6 +460,7 @@ def test_shards_that_are_not_whole_are_told_and_packed_anew(
     assert repaired.returncode == 0, repaired.stderr
     assert "unreadable features.json" in repaired.stdout
     assert files_of(out) == before
+    assert not (out / ".beamsplitter").exists()
 
 
 def test_a_repair_packs_nothing_of_other_settings(tmp_path: Path, command: Command) -> None:
