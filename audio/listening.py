@@ -44,7 +44,8 @@ def opus_of(read: _Read, *, samples: int, sample_rate: int, start_s: float, stop
     Parameters
     ----------
     read
-        gives float32 `(channels, samples)` of the signal from one of its samples up to another
+        gives finite float32 `(channels, samples)` of the signal, from one of its samples up to
+        another
     samples, sample_rate
         of the signal
     start_s, stop_s
@@ -64,9 +65,10 @@ def opus_of(read: _Read, *, samples: int, sample_rate: int, start_s: float, stop
         rate=SAMPLE_RATE,
         start_sample=start,
         stop_sample=stop,
+        quality="HQ",
     )
-    # libopus takes what is no number for an error, and what is far above full scale, too.
-    block = np.clip(np.nan_to_num(block), -1.0, 1.0)
+    # libopus takes what is far above full scale for an error.
+    block = np.clip(block, -1.0, 1.0)
     if len(block) > 2:
         block = fold_down(block) if len(block) <= 8 else block.mean(axis=0, keepdims=True)
     return _encoded(block)
@@ -77,12 +79,12 @@ def _encoded(block: np.ndarray) -> bytes:
     # FFmpeg would give each stream of an Ogg file a number by chance.
     options = {"fflags": "+bitexact", "serial_offset": "1"}
     with av.open(file, "w", format="ogg", options=options) as container:
-        # The least effort takes two thirds of the time of the default, at the same size.
+        # The least effort and the longest frames take half of the time of the default, at its size.
         stream: Any = container.add_stream(
             "libopus",
             rate=SAMPLE_RATE,
             layout=layout,
-            options={"compression_level": "0", "flags": "+bitexact"},
+            options={"compression_level": "0", "frame_duration": "60", "flags": "+bitexact"},
         )
         stream.bit_rate = _BIT_RATE * len(block)
         interleaved = np.ascontiguousarray(block.T, np.float32).reshape(1, -1)

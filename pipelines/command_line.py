@@ -433,7 +433,7 @@ def chorus(
     clip_s: Annotated[
         float,
         typer.Option(
-            "--clip-seconds", min=5, help="Of an excerpt; no section is shorter, or nearer."
+            "--clip-seconds", min=5, help="Of an excerpt; sections are about as long, or longer."
         ),
     ] = 15.0,
     cut: Annotated[bool, typer.Option("--cut", help="Write the excerpts, too.")] = False,
@@ -631,9 +631,9 @@ def check(
     workers: Workers = None,
     log_format: LogFormat = "text",
 ) -> None:
-    """Hold all results against the digests in their manifests.
+    """Hold all results against the digests in their manifests, and shards against features.json.
 
-    On gs:// the checksums that the service keeps are compared, and nothing is read. Exit code: 0 if
+    On gs:// the checksums that the service keeps are compared, of shards sizes. Exit code: 0 if
     all files are whole, in the end with --repair; 1 if some are not; 2 for a mistake in the call.
     """
     from .commands.check import (
@@ -654,8 +654,8 @@ def check(
             require_ready(job)
             run_batch(job, workers=workers, log_format=log_format)
         tree = read_tree(results)
-        if jobs:
-            write_tables_of_all(tree, jobs[0])
+        if jobs or any(not each.folder for each in damages):
+            write_tables_of_all(tree, damages)
         damages = check_with_bar(tree, log_format=log_format)
         print_check(tree, damages, log_format=log_format)
     raise typer.Exit(1 if damages else 0)

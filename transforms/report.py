@@ -191,7 +191,9 @@ class SeenSignal:
         start, stop = (min(each * CHUNK_S * rate, total) for each in (chunk, chunk + 1))
         reach = math.ceil(REACH_S * rate)
         first, last = max(0, start - reach), min(total, stop + reach)
-        around = np.nan_to_num(signal.read(first, last))
+        around = signal.read(first, last)
+        if not np.isfinite(around).all():
+            around = np.nan_to_num(around)
         own = around[:, start - first : stop - first]
         self.power += float(np.square(own, dtype=np.float64).sum())
         self.highest = max(self.highest, float(np.abs(own).max(initial=0.0)))

@@ -12,6 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from ...models.feature_sets.checking import damaged_files
+from ...models.feature_sets.errors import FeatureSetError
+from ...models.feature_sets.index import INDEX, open_feature_set
 from ...storage import OutputTree, StorageError, scheme_of
 from ...transforms.manifest import NAME as MANIFEST
 from ...transforms.manifest import Manifest, folders_with_manifest, parse_manifest
@@ -19,7 +22,7 @@ from ...transforms.records import FileReceipt
 from ..events.listing import InputError
 from ..job.job_config import JobConfig
 from ..local.cores import available_cores
-from .jobs_again import jobs_again
+from .jobs_again import job_again, jobs_again
 from .progress import printable
 
 READERS_ELSEWHERE = 16
@@ -38,9 +41,9 @@ class Damage:
     what
         `missing`, `changed`, or `unreadable`, of a manifest
     recording
-        whole path of the recording; None if its manifest does not tell it
+        whole path of the recording; None if its manifest does not tell it, or it is of all
     folder
-        of its results
+        of its results; "": of all
     """
 
     path: str
@@ -105,7 +108,8 @@ def _read(output: OutputTree, folder: str) -> Manifest | None:
 def check(tree: Tree, checked: Checked = lambda _: None) -> list[Damage]:
     """Hold all files against their digests, several at once; gives what is damaged.
 
-    On `gs://` a file's checksum is the one that the service keeps of it: nothing is read.
+    On `gs://` a file's checksum is the one that the service keeps of it: nothing is read but the
+    indexes of shards, which are told by their size.
 
     Parameters
     ----------
@@ -127,7 +131,19 @@ def check(tree: Tree, checked: Checked = lambda _: None) -> list[Damage]:
         return [
             *tree.unreadable,
             *(damage for found in readers.map(damages_of, tree.manifests) for damage in found),
+            *_damages_of_shards(tree.output),
         ]
+
+
+def _damages_of_shards(output: OutputTree) -> list[Damage]:
+    """What of the shards of features is not whole, where there are any."""
+    if not output.is_there(INDEX):
+        return []
+    try:
+        features = open_feature_set(output.location, output.storage)
+    except (FeatureSetError, StorageError):
+        return [Damage(INDEX, UNREADABLE, None, "")]
+    return [Damage(name, what, None, "") for name, what in damaged_files(features)]
 
 
 def _what_is_wrong(output: OutputTree, folder: str, file: FileReceipt) -> str | None:
@@ -162,12 +178,32 @@ def repairs(tree: Tree, damages: Iterable[Damage]) -> list[JobConfig]:
     return jobs_again(tree.output, known, force=True)
 
 
-def write_tables_of_all(tree: Tree, job: JobConfig) -> None:
-    """Write the tables of all that the manifests name, where a repair left those of its own."""
+def write_tables_of_all(tree: Tree, damages: Iterable[Damage]) -> None:
+    """Write the tables and shards of all that the manifests name, by the job of the last run.
+
+    A repair left those of its own recordings, and shards that are not whole are packed anew.
+    Results that other settings made are in none.
+
+    Raises
+    ------
+    JobFileError
+        what the last run was can't be read, or can't be run here
+    """
     from ...transforms.run_tables import write_run_tables
 
-    results = ((folder, manifest.files) for folder, manifest in tree.manifests.items())
-    write_run_tables(results, job.settings, tree.output)
+    job = job_again(tree.output, "/", "", [], force=True)
+    digests = job.settings.digests()
+    results = [
+        (folder, tuple(each for each in manifest.files if each.branch in same))
+        for folder, manifest in tree.manifests.items()
+        if (same := {name for name, each in manifest.digests.items() if digests.get(name) == each})
+    ]
+    with tree.output.owned_scratch():
+        if job.settings.features.shards:
+            for each in damages:
+                if not each.folder:
+                    tree.output.remove(each.path)
+        write_run_tables(results, job.settings, tree.output)
 
 
 def print_check(tree: Tree, damages: Sequence[Damage], *, log_format: str) -> None:

@@ -43,24 +43,52 @@ def jobs_again(
     by_place: dict[tuple[str, str], set[str]] = defaultdict(set)
     for recording, folder in recordings:
         by_place[place_of(recording, folder)].add(recording)
-    written = _job_of_last_run(output) if by_place else {}
-    jobs = []
-    for (root, suffix), paths in sorted(by_place.items()):
-        place = {"type": "file", "location": root, "file_suffix": suffix}
-        results = {"type": "file", "location": output.location, "force": force}
-        events = [{"type": "recording", "location": each} for each in sorted(paths)]
-        plain = {
-            **{name: written[name] for name in SECTIONS if name in written},
-            **(sections or {}),
-            "job_name": "repair" if force else written["job_name"],
-            "pipeline_options": {"runner": "DirectRunner", "streaming": False},
-            "job_config": {
-                "events": {"inputs": events},
-                "data": {"inputs": [place], "outputs": [results]},
-            },
-        }
-        jobs.append(parse_job(plain, source=output.path(RUN_FACTS)))
-    return jobs
+    return [
+        job_again(output, root, suffix, paths, force=force, sections=sections)
+        for (root, suffix), paths in sorted(by_place.items())
+    ]
+
+
+def job_again(
+    output: OutputTree,
+    root: str,
+    suffix: str,
+    recordings: Iterable[str],
+    *,
+    force: bool,
+    sections: dict[str, Any] | None = None,
+) -> JobConfig:
+    """The job of some recordings that lie below one folder.
+
+    Parameters
+    ----------
+    root, suffix
+        the folder, and what events leave out of the names of its files
+    recordings
+        their whole paths
+    force, sections
+        as of `jobs_again`
+
+    Raises
+    ------
+    JobFileError
+        what the last run was can't be read, or can't be run here
+    """
+    written = _job_of_last_run(output)
+    place = {"type": "file", "location": root, "file_suffix": suffix}
+    results = {"type": "file", "location": output.location, "force": force}
+    events = [{"type": "recording", "location": each} for each in sorted(recordings)]
+    plain = {
+        **{name: written[name] for name in SECTIONS if name in written},
+        **(sections or {}),
+        "job_name": "repair" if force else written["job_name"],
+        "pipeline_options": {"runner": "DirectRunner", "streaming": False},
+        "job_config": {
+            "events": {"inputs": events},
+            "data": {"inputs": [place], "outputs": [results]},
+        },
+    }
+    return parse_job(plain, source=output.path(RUN_FACTS))
 
 
 def _job_of_last_run(output: OutputTree) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def test_more_than_two_channels_are_folded_down(channels: int) -> None:
     assert (found - expected)[:, 4800:].std() < 0.05 * expected.std()
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0, 3.5, np.nan, np.inf])
+@pytest.mark.parametrize("value", [0.0, 1.0, 3.5, 3e38])
 def test_any_values_can_be_encoded_and_always_to_the_same_bytes(value: float) -> None:
     samples = np.full((1, 3000), value, np.float32)
     first, second = (
