@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -71,7 +72,7 @@ def peaks(samples: np.ndarray, columns: int) -> str:
     edges = np.linspace(0, samples.shape[1], columns + 1).astype(int)
     pairs = [
         (part.min(), part.max()) if (part := samples[:, start:stop]).size else (0, 0)
-        for start, stop in zip(edges, edges[1:], strict=False)
+        for start, stop in itertools.pairwise(edges)
     ]
     return text_of(np.round(np.clip(pairs, -1, 1) * 127).astype(np.int8).tobytes())
 

@@ -327,7 +327,7 @@
       const position_s = player.position_s;
       timeline.setPosition(position_s);
       this.clock.value = `${time(position_s, 2)} / ${time(player.duration_s, 2)}`;
-      if (Math.abs(position_s - this.#spoken_s) >= 0.1) {
+      if (!player.isPlaying || Math.abs(position_s - this.#spoken_s) >= 0.1) {
         this.#spoken_s = position_s;
         timeline.axis.setAttribute("aria-valuenow", position_s.toFixed(2));
         timeline.axis.setAttribute("aria-valuetext", `${spokenTime(position_s)} of ${spokenTime(player.duration_s)}`);
