@@ -135,8 +135,7 @@ def write_recording(
         "spectrogram": {
             "columns": COLUMNS,
             "rows": ROWS,
-            "lowest_hz": LOWEST_HZ,
-            "highest_hz": HIGHEST_HZ,
+            "hertz": dict.fromkeys(signals, [LOWEST_HZ, HIGHEST_HZ]),
             "top_db": 0,
             "range_db": RANGE_DB,
         },
