@@ -135,7 +135,7 @@ def write_recording(
         "spectrogram": {
             "columns": COLUMNS,
             "rows": ROWS,
-            "hertz": dict.fromkeys(signals, [LOWEST_HZ, HIGHEST_HZ]),
+            "hertz": {key: [LOWEST_HZ, HIGHEST_HZ] for key in signals},
             "top_db": 0,
             "range_db": RANGE_DB,
         },
