@@ -10,6 +10,7 @@ setup(
     packages=["beamsplitter", *(f"beamsplitter.{package}" for package in PACKAGES)],
     package_data={
         "beamsplitter": ["py.typed", "CHANGELOG.md", "job-configs/*.yaml"],
+        "beamsplitter.pipelines.report": ["page/*"],
         "beamsplitter.models": ["registry.yaml"],
         "beamsplitter.models.export": ["metadata-schema.json", "torch-1.9-operators.txt"],
     },

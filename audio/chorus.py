@@ -113,7 +113,7 @@ class _Line(NamedTuple):
 def find_choruses(
     samples: np.ndarray | Iterable[np.ndarray], sample_rate: int, *, clip_s: float = 15.0
 ) -> Choruses:
-    """Find the sections of a song that come again, no shorter than a clip and as far apart.
+    """Find the sections of a song that come again, about as long as a clip or longer.
 
     Parameters
     ----------
@@ -124,7 +124,9 @@ def find_choruses(
     sample_rate : int
         Hz.
     clip_s : float
-        Seconds: what is shorter than this is no section. Around 15 suits songs; at least 5.
+        Seconds: songs are alike for longer than this where there is a section; its ends, looked
+        for after that, may make it shorter by up to `SMOOTHING_S` each. Occurrences are half a
+        clip apart at least. Around 15 suits songs; at least 5.
 
     Returns
     -------

@@ -15,7 +15,9 @@ def rounded_length(samples: int, sample_rate: int, rate: int) -> int:
     return max(1, (2 * samples * rate + sample_rate) // (2 * sample_rate)) if samples else 0
 
 
-def resampled(blocks: Iterable[np.ndarray], sample_rate: int, rate: int) -> Iterator[np.ndarray]:
+def resampled(
+    blocks: Iterable[np.ndarray], sample_rate: int, rate: int, *, quality: str = "VHQ"
+) -> Iterator[np.ndarray]:
     """Resample a signal that comes in blocks; how it is cut makes no difference to the samples.
 
     Parameters
@@ -24,6 +26,8 @@ def resampled(blocks: Iterable[np.ndarray], sample_rate: int, rate: int) -> Iter
         iterable of np.ndarray, shape (channels, samples), float32
     sample_rate, rate : int
         Hz, from and to.
+    quality
+        soxr's name of it.
 
     Yields
     ------
@@ -37,7 +41,7 @@ def resampled(blocks: Iterable[np.ndarray], sample_rate: int, rate: int) -> Iter
     taken = given = 0
     for block in blocks:
         if stream is None:
-            stream = soxr.ResampleStream(sample_rate, rate, len(block), quality="VHQ")
+            stream = soxr.ResampleStream(sample_rate, rate, len(block), quality=quality)
         taken += block.shape[1]
         made = stream.resample_chunk(np.ascontiguousarray(block.T))
         given += len(made)
@@ -59,6 +63,7 @@ def resampled_range(
     rate: int,
     start_sample: int,
     stop_sample: int,
+    quality: str = "VHQ",
 ) -> np.ndarray:
     """A range of a resampled signal, of which no more is read than that takes.
 
@@ -75,6 +80,8 @@ def resampled_range(
         Hz, from and to
     start_sample, stop_sample
         the range at `rate`, of `rounded_length` samples
+    quality
+        soxr's name of it
 
     Returns
     -------
@@ -90,7 +97,7 @@ def resampled_range(
         stop_sample=stop_sample,
     )
     block = read(read_start, read_stop)
-    made = np.concatenate([*resampled([block], sample_rate, rate)], axis=1)
+    made = np.concatenate([*resampled([block], sample_rate, rate, quality=quality)], axis=1)
     first = start_sample - read_start * rate // sample_rate
     return made[:, first : first + stop_sample - start_sample]
 

@@ -22,6 +22,7 @@ from .commands.export_command import export
 from .commands.models_command import models_app
 from .commands.option_values import options_of, pair_of
 from .commands.prepare_command import prepare
+from .commands.report_command import report
 from .commands.running import INTERRUPTED, require_output, run_batch, run_job
 from .commands.told_errors import Commands
 from .commands.train_classifier_command import train_classifier
@@ -50,6 +51,7 @@ app.command("train", context_settings=AURALFLOW_NAMES)(train)
 app.command()(prepare)
 app.command()(evaluate)
 app.command()(export)
+app.command()(report)
 app.command("train-classifier")(train_classifier)
 USAGE_ERROR = 2
 # What the options of `separate` fill of a job, as messages call it.
@@ -115,6 +117,10 @@ Workers = Annotated[
 ]
 LogFormat = Annotated[
     Literal["text", "json"], typer.Option(help="json: one object a line for each event.")
+]
+Page = Annotated[
+    bool,
+    typer.Option("--report/--no-report", help="Make a page to look and listen: OUT/index.html."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="List what would be done, skipped and refused.")
@@ -203,6 +209,7 @@ def separate(
             "{folder}, that of the recording, {recording}, its path without extension, or {file}.",
         ),
     ] = None,
+    page: Page = True,
     start: Annotated[float, typer.Option(min=0, help="Begin this many seconds in.")] = 0.0,
     duration: Annotated[
         float | None, typer.Option(min=0, help="Do no more than this many seconds.")
@@ -239,7 +246,7 @@ def separate(
     is_one_file = one_file.is_one_file(output)
     stem_format: str = format or "flac"
     if is_one_file:
-        plots, stem_format = False, one_file.format_of(output, format)
+        plots, page, stem_format = False, False, one_file.format_of(output, format)
         if references is not None:
             raise InputError("--references: scores lie beside stems: let --output be a folder")
     job_into = functools.partial(
@@ -270,6 +277,7 @@ def separate(
         },
         plots={"enabled": plots},
         scores={"references": references},
+        report={"enabled": page},
         changes=override or (),
         flags=FLAGS,
     )
@@ -383,6 +391,7 @@ def label(
         typer.Option(min=0, max=1, help="Call labels of less confidence `uncertain`."),
     ] = None,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw spectrograms.")] = False,
+    page: Page = True,
     device: Device = "auto",
     workers: Workers = None,
     force: Force = False,
@@ -407,6 +416,7 @@ def label(
         separation={"separator": "none", "device": device},
         plots={"enabled": plots},
         labels={"model": model, "options": options_of(option or ()), "uncertain": uncertain},
+        report={"enabled": page},
         changes=override or (),
         flags=FLAGS_OF_LABEL,
     )
@@ -423,7 +433,7 @@ def chorus(
     clip_s: Annotated[
         float,
         typer.Option(
-            "--clip-seconds", min=5, help="Of an excerpt; no section is shorter, or nearer."
+            "--clip-seconds", min=5, help="Of an excerpt; sections are about as long, or longer."
         ),
     ] = 15.0,
     cut: Annotated[bool, typer.Option("--cut", help="Write the excerpts, too.")] = False,
@@ -621,9 +631,9 @@ def check(
     workers: Workers = None,
     log_format: LogFormat = "text",
 ) -> None:
-    """Hold all results against the digests in their manifests.
+    """Hold all results against the digests in their manifests, and shards against features.json.
 
-    On gs:// the checksums that the service keeps are compared, and nothing is read. Exit code: 0 if
+    On gs:// the checksums that the service keeps are compared, of shards sizes. Exit code: 0 if
     all files are whole, in the end with --repair; 1 if some are not; 2 for a mistake in the call.
     """
     from .commands.check import (
@@ -644,8 +654,8 @@ def check(
             require_ready(job)
             run_batch(job, workers=workers, log_format=log_format)
         tree = read_tree(results)
-        if jobs:
-            write_tables_of_all(tree, jobs[0])
+        if jobs or any(not each.folder for each in damages):
+            write_tables_of_all(tree, damages)
         damages = check_with_bar(tree, log_format=log_format)
         print_check(tree, damages, log_format=log_format)
     raise typer.Exit(1 if damages else 0)

@@ -3,8 +3,8 @@
 ReadEvents - AcceptMessages - SkipFinished - PlanParts - Spread
   - LoadBinary - LoadAudio - GetSTFT - GetMagnitude <spectrogram, phase>
       - FilterNearestNeighbors - GetSoftMask (twice) - InverseSTFT
-  - LoadStems - EncodeStems - ScoreStems - TakeFeatures - GetSpec - SpecToPlot - UploadPlots
-  - PublishTrack
+  - LoadStems - EncodeStems - ScoreStems - TakeFeatures - MakeReport
+  - GetSpec - SpecToPlot - UploadPlots - PublishTrack
   - CoGroupByKey of the receipts of long recordings - JoinParts - PublishTrack
   - Flatten - WriteEvents; failures of every step - dead letters
 """
@@ -50,6 +50,8 @@ from .events.upstream import TriggerUpstream
 from .events.writing import WriteEvents
 from .job.job_config import JobConfig
 from .outcomes.run_state import CRASHED
+from .outcomes.summary import facts_of_job
+from .report.graph import WritePage
 
 speed_up_beam()
 
@@ -151,7 +153,10 @@ def build(
         receipts | WriteRunTables(settings, tree)
     failures.append(outgoing | WriteEvents(job.job_config.events.outputs, tree.storage))
     dead_letters = report_each(failures, "failed", report)
-    dead_letters | WriteDeadLetters(tree, is_stream=job.pipeline_options.streaming)
+    written = dead_letters | WriteDeadLetters(tree, is_stream=job.pipeline_options.streaming)
+    # On this machine the launcher writes it, again and again.
+    if settings.report.enabled and not job.pipeline_options.streaming and local_workers is None:
+        (receipts, written) | WritePage(tree, facts_of_job(job))
     return {"receipts": receipts, "messages": outgoing, "failures": dead_letters}
 
 
@@ -225,6 +230,11 @@ def fused_stage(
         from ..transforms.features import TakeFeatures
 
         tracks = apply(tracks, TakeFeatures(settings, tree), Track)
+    # matplotlib's colours take a third of a second to import.
+    if "report" in settings.branches:
+        from ..transforms.report import MakeReport
+
+        tracks = apply(tracks, MakeReport(settings, tree), Track)
     powers = apply(tracks, GetSpec(settings, tree), Track)
     plots = apply(powers, SpecToPlot(settings, tree), Track)
     uploaded = apply(plots, UploadPlots(settings, tree), Track)

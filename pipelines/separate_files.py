@@ -217,6 +217,7 @@ def split_job(
     scores: Mapping[str, Any] | None = None,
     labels: Mapping[str, Any] | None = None,
     features: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | None = None,
     changes: Iterable[str] = (),
     flags: Mapping[str, str] | None = None,
 ) -> JobConfig:
@@ -228,7 +229,7 @@ def split_job(
         the folder of the results; None: none are written
     root
         folder that holds all inputs: recordings are called by their paths below it
-    separation, stems, plots, scores, labels, features
+    separation, stems, plots, scores, labels, features, report
         sections of the job
     changes
         `dotted.path=value` each
@@ -269,6 +270,7 @@ def split_job(
         "scores": dict(scores or {}),
         "labels": dict(labels or {}),
         "features": dict(features or {}),
+        "report": dict(report or {}),
     }
     for each in changes:
         change_value(plain, each)

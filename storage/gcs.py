@@ -33,7 +33,10 @@ from .remote_files import RemoteFiles
 
 READ_CHUNK_BYTES = 4 << 20
 CONTENT_TYPES = {
+    ".css": "text/css",
     ".flac": "audio/flac",
+    ".html": "text/html",
+    ".js": "text/javascript",
     ".json": "application/json",
     ".jsonl": "application/jsonl",
     ".m4a": "audio/mp4",

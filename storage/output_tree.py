@@ -108,6 +108,25 @@ class OutputTree:
         path = self.path(*names)
         return self.storage.files_of(path).written_ns(path)
 
+    def names_below(self, folder: str = "") -> Iterator[str]:
+        """Names of the files below a folder of the tree, relative to it; those of work left out.
+
+        There are none where the folder is not there.
+
+        Raises
+        ------
+        StorageError
+            it can't be listed
+        """
+        top = self.path(folder) if folder else self.location
+        if scheme_of(top):
+            yield from self.storage.list_names(top, without=None if folder else WORK_FOLDER)
+            return
+        for place, folders, files in os.walk(top):
+            if place == self.location and WORK_FOLDER in folders:
+                folders.remove(WORK_FOLDER)
+            yield from (os.path.relpath(os.path.join(place, name), top) for name in files)
+
     def remove(self, *names: str) -> None:
         """Remove a file, and the folders that this leaves empty. No error if it is not there."""
         path = self.path(*names)

@@ -104,13 +104,13 @@ def dead_letters(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def result_files(out: Path) -> dict[str, bytes]:
-    """All published files by path; manifests without times, and no `run.json`, which is of them."""
+    """All published files by path; manifests without times, and nothing else that tells of them."""
     # Not rglob: it fails when a scratch folder of a running job vanishes under it.
     paths = sorted(Path(folder, name) for folder, _, names in os.walk(out) for name in names)
     files = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            if path.name != "run.json":
+            if path.name not in ("run.json", "run.js") and not path.name.startswith("facts-"):
                 files[str(path.relative_to(out))] = path.read_bytes()
     return {
         name: without_times(data) if name.endswith("manifest.json") else data

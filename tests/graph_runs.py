@@ -6,10 +6,19 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beamsplitter.pipelines.events.elements import list_events
+from beamsplitter.pipelines.events.sources import CreateEvents
 from beamsplitter.pipelines.job.job_config import JobConfig
 from beamsplitter.pipelines.run import build
 from beamsplitter.storage import OutputTree
 from beamsplitter.transforms.klio.message import KlioMessage, parse_message
+
+
+def run_on_files(job: JobConfig) -> Path:
+    """Run the graph on what the job lists; gives the output folder."""
+    with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
+        build(job, pipeline | CreateEvents(list_events(job), "test"))
+    return Path(job.output_location)
 
 
 def run(job: JobConfig, messages: Iterable[KlioMessage]) -> list[KlioMessage]:

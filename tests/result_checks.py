@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-FILES_OF_RUN = {"failures.jsonl", "run.json"}
+FILES_OF_RUN = {"failures.jsonl", "run.json", "index.html"}
+PAGE_FOLDER = "report"
 
 
 def assert_whole(out: Path) -> None:
@@ -15,7 +16,11 @@ def assert_whole(out: Path) -> None:
     for manifest in manifests(out):
         named.add(manifest)
         named.update(_checked_files(manifest))
-    strays = [path for path in out.rglob("*") if not path.is_dir() and path not in named]
+    strays = [
+        path
+        for path in out.rglob("*")
+        if not path.is_dir() and path not in named and path.parent != out / PAGE_FOLDER
+    ]
     assert not strays
     empty = [path for path in out.rglob("*") if path.is_dir() and not os.listdir(path)]
     assert not empty

@@ -135,8 +135,7 @@ def write_recording(
         "spectrogram": {
             "columns": COLUMNS,
             "rows": ROWS,
-            "lowest_hz": LOWEST_HZ,
-            "highest_hz": HIGHEST_HZ,
+            "hertz": {key: [LOWEST_HZ, HIGHEST_HZ] for key in signals},
             "top_db": 0,
             "range_db": RANGE_DB,
         },

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .publishing import PublishTrack as PublishTrack
     from .records import Track as Track
     from .reference_tracks import find_references as find_references
+    from .report import MakeReport as MakeReport
     from .reporting import message_of as message_of
     from .reporting import path_messages as path_messages
     from .scoring import ScoreTracks as ScoreTracks
@@ -45,6 +46,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "publishing": ["EncodeStems", "PublishTrack"],
         "records": ["Track"],
         "reference_tracks": ["find_references"],
+        "report": ["MakeReport"],
         "reporting": ["message_of", "path_messages"],
         "separation": [
             "FilterNearestNeighbors",

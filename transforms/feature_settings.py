@@ -94,6 +94,13 @@ class FeatureSetSettings(Section):
         return sets
 
     @model_validator(mode="after")
+    def _sets_are_there(self) -> "FeatureSetSettings":
+        for name in ("shards", "plots"):
+            if getattr(self, name) and not self.sets:
+                raise ValueError(f"sets: name features: there are none for {name}")
+        return self
+
+    @model_validator(mode="after")
     def _plots_are_few(self) -> "FeatureSetSettings":
         if self.plots and self.excerpts.is_indexed:
             raise ValueError("plots: take: every would give too many: leave plots out")

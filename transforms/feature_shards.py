@@ -6,6 +6,7 @@ that did not change is packed into the same shards, and those are left alone.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -18,13 +19,14 @@ from ..models.feature_sets.index import (
     FeatureSetIndex,
     ShardFile,
     index_lines,
+    is_shard_file,
     shard_index_name,
     shard_name,
 )
 from ..models.feature_sets.recording_file import open_recording_file
 from ..models.feature_sets.samples import Sample, samples_of
 from ..models.feature_sets.shard_writing import write_shard
-from ..storage import OutputTree, StorageError
+from ..storage import OutputTree, StorageError, scheme_of
 from .published_files import published_file
 from .records import FeatureFile, FileReceipt
 from .settings import SplitSettings
@@ -120,8 +122,10 @@ def pack(
     with tree.writing(name) as file:
         entries = write_shard(_samples(wanted, tree), file, shard_format)
         receipt = published_file(file, name, branch="features", stem=None)
-    tree.write(index_lines(entries), index_name)
-    return ShardFile(name, len(entries), receipt.size_bytes, receipt.sha256, sources)
+    lines = index_lines(entries)
+    tree.write(lines, index_name)
+    index_sha256 = hashlib.sha256(lines).hexdigest()
+    return ShardFile(name, len(entries), receipt.size_bytes, receipt.sha256, sources, index_sha256)
 
 
 def _samples(files: Iterable[FeatureFile], tree: OutputTree) -> Iterator[Sample]:
@@ -152,9 +156,12 @@ def shards_there(tree: OutputTree) -> tuple[ShardFile, ...]:
 
 
 def write_index(shards: Iterable[ShardFile], settings: SplitSettings, tree: OutputTree) -> None:
-    """Write what lists the shards, and remove those of before that are none any more."""
+    """Write what lists the shards, and remove all others.
+
+    Those are of before, or what a run left that was stopped before it came to this: who reads all
+    shards of the folder would have recordings twice.
+    """
     wanted = settings.features
-    before = shards_there(tree)
     index = FeatureSetIndex(
         shard_format=format_of_shards(settings),
         sets={name: each.model_dump(mode="json") for name, each in wanted.sets.items()},
@@ -163,12 +170,22 @@ def write_index(shards: Iterable[ShardFile], settings: SplitSettings, tree: Outp
         shards=tuple(sorted(shards, key=lambda each: each.name)),
     )
     tree.write(index.to_json(), INDEX)
+    count = len(index.shards)
     names = {each.name for each in index.shards}
-    for number, shard in enumerate(before):
-        if shard.name not in names:
-            tree.remove(shard.name)
-            if len(before) != len(index.shards):
-                tree.remove(shard_index_name(number, len(before)))
+    names |= {shard_index_name(number, count) for number in range(count)}
+    for name in _shard_files_in(tree):
+        if name not in names:
+            tree.remove(name)
+
+
+def _shard_files_in(tree: OutputTree) -> list[str]:
+    location = tree.location
+    found: Iterable[str]
+    if scheme_of(location):
+        found = tree.storage.list_names(location, beginning="features-")
+    else:
+        found = os.listdir(location)
+    return [name for name in found if is_shard_file(name)]
 
 
 def feature_files_in(folder: str, files: Iterable[FileReceipt]) -> Iterator[FeatureFile]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from ..models.separators.base import Description, ModelError
+from ..models.separators.base import Description, ModelError, UnknownNameError
 from ..models.separators.by_name import SeparatorName, describe, is_elsewhere
 from .section import ModelField, Section
 
@@ -28,7 +28,8 @@ class LabelSettings(Section):
 
     @model_validator(mode="after")
     def _model_is_there(self) -> "LabelSettings":
-        if self.model is None and (self.options or self.model_sha256):
+        wanted = (self.options, self.model_sha256, self.uncertain is not None)
+        if self.model is None and any(wanted):
             raise ValueError("model: name what gives labels")
         if self.model is not None and not is_elsewhere(self.model):
             self.require_model()
@@ -46,6 +47,11 @@ class LabelSettings(Section):
             return
         try:
             found = self.description
+        except UnknownNameError as error:
+            raise ValueError(
+                f"{self.model}: no model has this name: name the folder or address of a model "
+                "package that gives labels, or one that `beamsplitter models list` shows"
+            ) from error
         except ModelError as error:
             raise ValueError(str(error)) from error
         if found.effect != "labels":

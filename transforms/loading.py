@@ -93,7 +93,7 @@ class LoadBinary(Step):
             folder=_folder_of(element, uri, self.storage),
             size_bytes=found.size_bytes,
             generation=found.generation,
-            todo=("stems", "labels", "features", "plots"),
+            todo=("stems", "labels", "features", "report", "plots"),
             message=record if isinstance(record, bytes) else message_of_path(record),
         )
         if found.size_bytes <= BINARY_LIMIT_BYTES:

@@ -6,6 +6,7 @@ Format 2; of format 1, which told digests where this one tells settings, what is
 import dataclasses
 import datetime
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,20 @@ class FoundManifest:
 
     content: Manifest
     written_ns: int | None
+
+
+def folders_with_manifest(tree: OutputTree) -> Iterator[str]:
+    """The folders of recordings, below the output folder.
+
+    Raises
+    ------
+    StorageError
+        it can't be listed
+    """
+    for name in tree.names_below():
+        folder, file = os.path.split(name)
+        if file == NAME and folder:
+            yield folder
 
 
 def manifest_of(

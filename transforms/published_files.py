@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import hashlib
 import io
+import math
 import os
 from typing import Any, BinaryIO
 
@@ -18,11 +19,23 @@ from .settings import COMBINED_PLOT, MIXTURE_PLOT, SplitSettings
 from .steps import Step
 
 SCORES_JSON = "scores.json"
+REPORT = "report.js"
+CHUNK_S = 20  # of what the page plays, a file each
 
 
 def feature_plot_name(signal: str) -> str:
     """What the picture of a signal's features is called."""
     return "features.png" if signal == MIXTURE else f"features-{signal}.png"
+
+
+def report_chunks(duration_s: float) -> int:
+    """How many chunks the page has of a recording."""
+    return max(1, math.ceil(round(duration_s / CHUNK_S, 9)))
+
+
+def report_chunk_name(chunk: int) -> str:
+    """What the file of a chunk is called."""
+    return f"report-{chunk:05d}.js"
 
 
 class PublishingStep(Step):
@@ -61,6 +74,7 @@ def remove_unfinished(recording: Recording, settings: SplitSettings, tree: Outpu
         "stems": [f"{stem}.{settings.stems.format}" for stem in stems],
         "scores": [SCORES_JSON],
         "features": [settings.features.file_name, *map(feature_plot_name, settings.features.of)],
+        "report": [REPORT, *map(report_chunk_name, range(report_chunks(recording.duration_s)))],
         "plots": [f"{name}.png" for name in (MIXTURE_PLOT, COMBINED_PLOT, *stems)],
     }
     for branch in recording.todo:

@@ -394,6 +394,10 @@ class JoinParts(PublishingStep):
 
             left = receipts["features"]
             files += join_features(left, stems, recording, self.settings, self.tree)
+        if "report" in recording.todo:
+            from .report import report_of_files
+
+            files += report_of_files(stems, recording, self.settings, self.tree)
         return files
 
     def _power_of(

@@ -41,13 +41,23 @@ class LabelShare:
 
 
 @dataclass(frozen=True)
+class SignalLevel:
+    """The level of the mixture or of a stem, dB re full scale; None where it is silent."""
+
+    signal: str
+    rms_db: float | None
+    peak_db: float | None
+
+
+@dataclass(frozen=True)
 class FileReceipt:
     """One published file: `name` is its name in the recording's folder.
 
     Of a stem, `sample_rate` and `channels` are told where they are not the recording's, and
     `gain_db` where it was turned down together with the others. Of scores, `scores` are what the
     file tells of all frames, and `references` a digest of which files the true stems were. Of
-    labels, `labels` say how much of the recording each has.
+    labels, `labels` say how much of the recording each has. Of what the page shows, `levels` are
+    those of its signals.
     """
 
     name: str
@@ -65,6 +75,7 @@ class FileReceipt:
     scores: tuple[Row, ...] = ()
     references: str | None = None
     labels: tuple[LabelShare, ...] = ()
+    levels: tuple[SignalLevel, ...] = ()
 
 
 @dataclass(frozen=True)

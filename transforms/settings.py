@@ -26,7 +26,7 @@ RESULTS_VERSION = 2
 MIXTURE_PLOT = "spectrogram"
 COMBINED_PLOT = "spectrograms"
 NOT_IN_NAMES = frozenset('/\\:*?"<>|\0\n')
-OWN_NAMES = (MIXTURE_PLOT, COMBINED_PLOT, "manifest", "scores", "labels", "features")
+OWN_NAMES = (MIXTURE_PLOT, COMBINED_PLOT, "manifest", "scores", "labels", "features", "report")
 COMBINED_PIXELS = 64_000_000  # at 5 bytes each while it is drawn
 NEAREST_NEIGHBORS = "nn-filter"
 NO_SEPARATOR = "none"
@@ -369,6 +369,13 @@ class ScoreSettings(Section):
         )
 
 
+class ReportSettings(Section):
+    """What the page of results shows and plays of each recording."""
+
+    enabled: bool = Field(False, description="make it in the pass that makes the stems")
+    audio: bool = Field(True, description="with copies for listening: Opus, 48 kbit/s a channel")
+
+
 class StorageSettings(Section):
     """How buckets are used."""
 
@@ -400,6 +407,7 @@ class SplitSettings(Section):
     scores: ScoreSettings = ScoreSettings()
     labels: LabelSettings = LabelSettings()
     features: FeatureSetSettings = FeatureSetSettings()
+    report: ReportSettings = ReportSettings()
     join: Literal["parts", "cogbk"] = Field(
         "parts", description="cogbk: Klio's literal fan-out graph, for excerpts"
     )
@@ -450,9 +458,11 @@ class SplitSettings(Section):
             raise ValueError(f"scores: {self.separation.name} gives no stems to score")
 
     def _require_featured(self) -> None:
-        if self.join == "cogbk" and (self.features.sets or self.labels.model):
+        more = self.features.sets or self.labels.model or self.report.enabled
+        if self.join == "cogbk" and more:
             raise ValueError(
-                "join: cogbk writes stems and plots only: leave it out, or features and labels"
+                "join: cogbk writes stems and plots only: leave it out, or features, labels and "
+                "report"
             )
         for stem in self.features.stems:
             if stem not in self.wanted_stems:
@@ -525,13 +535,16 @@ class SplitSettings(Section):
         scores = ("scores",) if self.scores.references is not None else ()
         features = ("features",) if self.features.sets else ()
         plots = ("plots",) if self.plots.enabled else ()
-        return (*stems, *labels, *scores, *features, *plots)
+        report = ("report",) if self.report.enabled else ()
+        return (*stems, *labels, *scores, *features, *report, *plots)
 
     @property
     def branches_of_stems(self) -> frozenset[str]:
         """The branches whose files show what the stems hold."""
         features = ("features",) if self.features.stems else ()
-        return frozenset(("plots", "scores", *features)) if self.stem_names else frozenset()
+        return (
+            frozenset(("plots", "scores", "report", *features)) if self.stem_names else frozenset()
+        )
 
     @property
     def runs_models(self) -> bool:
@@ -561,6 +574,8 @@ class SplitSettings(Section):
             described["labels"] = {**of_mixture, **self.labels.described()}
         if self.scores.references is not None:
             described["scores"] = {**shown, **self.scores.model_dump(mode="json")}
+        if self.report.enabled:
+            described["report"] = {**shown, "audio": self.report.audio}
         if self.features.sets:
             described["features"] = {**featured, **self.features.described()}
         return described

@@ -119,6 +119,15 @@ class MelBands(StftSettings):
     def _bands_are_there(self) -> "MelBands":
         if self.fmax_hz is not None and self.fmax_hz <= self.fmin_hz:
             raise ValueError(f"fmax_hz: {self.fmax_hz:g} is not above fmin_hz, {self.fmin_hz:g}")
+        # Of recordings at their own rates this is told when they are there.
+        if self.sample_rate is not None:
+            most_hz = self.sample_rate / 2
+            if self.fmin_hz >= most_hz or (self.fmax_hz or 0) > most_hz:
+                name = "fmin_hz" if self.fmin_hz >= most_hz else "fmax_hz"
+                raise ValueError(
+                    f"{name}: {getattr(self, name):g} is beyond what a sample_rate of "
+                    f"{self.sample_rate} has, 0 to {most_hz:g} Hz"
+                )
         return self
 
 

@@ -29,6 +29,8 @@ _SAMPLES_AT_ONCE = 1 << 16
 # pocketfft transforms some rows at once with SIMD and left-over ones without, which may round
 # differently: there are none left over.
 _LANES = 16
+# Less power than this is what resamplers make of digital silence: it has no pitch to be normalised.
+SILENT_POWER = 1e-30
 
 Measure = Callable[[np.ndarray], np.ndarray]
 
@@ -210,7 +212,9 @@ def _chroma(settings: ChromaSettings, sample_rate: int) -> Measure:
         base_c=settings.base_c,
     )
     norm = norm_of(settings.norm)
-    return lambda spectrum: normalize(filters @ _powers(spectrum, 2).T, norm=norm, axis=0)
+    return lambda spectrum: normalize(
+        filters @ _powers(spectrum, 2).T, norm=norm, axis=0, threshold=SILENT_POWER
+    )
 
 
 def norm_of(norm: Norm) -> float | None:

@@ -168,7 +168,8 @@ def _rows(content: str, path: Path) -> Iterator[_Row]:
         header = [each.strip() for each in next(reader, [])]
         _require_header(header, path)
         for values in reader:
-            if not values:
+            # Spreadsheets write commas alone for rows without values.
+            if not "".join(values).strip():
                 continue
             if len(values) != len(header):
                 raise _wrong(

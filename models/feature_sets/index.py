@@ -9,6 +9,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
@@ -31,6 +32,8 @@ EXTENSIONS: dict[ShardFormat, str] = {
     "zarr": ".zarr.zip",
 }
 ADVICE = "make the set again, or copy it again"
+_ENDINGS = "|".join(map(re.escape, (".jsonl", *EXTENSIONS.values())))
+_SHARD_FILE = re.compile(rf"features-\d{{5,}}-of-\d{{5,}}({_ENDINGS})")
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,8 @@ class ShardFile:
         of the file
     sources
         a digest of what it was packed of: where that is the same, it need not be packed again
+    index_sha256
+        of its index
     """
 
     name: str
@@ -133,6 +138,7 @@ class ShardFile:
     size_bytes: Annotated[int, Field(ge=0)]
     sha256: str
     sources: str = ""
+    index_sha256: str = ""
 
 
 def shard_name(number: int, shards: int, format: ShardFormat) -> str:
@@ -143,6 +149,11 @@ def shard_name(number: int, shards: int, format: ShardFormat) -> str:
 def shard_index_name(number: int, shards: int) -> str:
     """Name of the index of a shard: `features-00003-of-00016.jsonl`."""
     return _stem(number, shards) + ".jsonl"
+
+
+def is_shard_file(name: str) -> bool:
+    """Whether a file is called as a shard is, or the index of one."""
+    return _SHARD_FILE.fullmatch(name) is not None
 
 
 def _stem(number: int, shards: int) -> str:

@@ -27,6 +27,10 @@ class ModelError(BeamsplitterError, ValueError):
     """A model that can't be found or loaded, or whose output is wrong; the message names it."""
 
 
+class UnknownNameError(ModelError):
+    """A name that no separator or model has."""
+
+
 class UnusableModelError(BeamsplitterError):
     """A model that can't be loaded where the job runs: no recording's fault, so the job ends."""
 

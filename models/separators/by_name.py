@@ -11,7 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .base import Description, Member, ModelError, Separator, TorchSeparator, alone
+from .base import (
+    Description,
+    Member,
+    ModelError,
+    Separator,
+    TorchSeparator,
+    UnknownNameError,
+    alone,
+)
 
 if TYPE_CHECKING:
     from ..model_cache import Progress
@@ -292,7 +300,7 @@ def package_address(name: str, on_progress: "Progress | None" = None) -> str:
     known = [*KINDS, *(each.name for each in list_entries())]
     near = difflib.get_close_matches(name, known, 2)
     advice = f"did you mean {' or '.join(near)}? " if near else ""
-    raise ModelError(
+    raise UnknownNameError(
         f"{name}: no separator has this name: {advice}there are nn-filter, hpss, none, "
         "demucs:NAME and umx:NAME (`beamsplitter models list` shows the names), "
         "the folder or address of a model package, and module:Class"

@@ -3,34 +3,30 @@
 import json
 import os
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from ...models.feature_sets.checking import damaged_files
+from ...models.feature_sets.errors import FeatureSetError
+from ...models.feature_sets.index import INDEX, open_feature_set
 from ...storage import OutputTree, StorageError, scheme_of
 from ...transforms.manifest import NAME as MANIFEST
-from ...transforms.manifest import Manifest, parse_manifest
+from ...transforms.manifest import Manifest, folders_with_manifest, parse_manifest
 from ...transforms.records import FileReceipt
-from ...transforms.roots import without_extension
 from ..events.listing import InputError
-from ..job.job_config import JobConfig, JobFileError, parse_job
+from ..job.job_config import JobConfig
 from ..local.cores import available_cores
-from ..outcomes.summary import NAME as RUN_FACTS
+from .jobs_again import job_again, jobs_again
 from .progress import printable
 
 READERS_ELSEWHERE = 16
 MISSING, CHANGED, UNREADABLE = "missing", "changed", "unreadable"
-# What of a job makes its results.
-SECTIONS = (
-    *("separation", "stems", "plots", "scores", "labels", "features"),
-    *("storage", "limits", "join"),
-)
 Checked = Callable[[FileReceipt], None]
 
 
@@ -45,9 +41,9 @@ class Damage:
     what
         `missing`, `changed`, or `unreadable`, of a manifest
     recording
-        whole path of the recording; None if its manifest does not tell it
+        whole path of the recording; None if its manifest does not tell it, or it is of all
     folder
-        of its results
+        of its results; "": of all
     """
 
     path: str
@@ -85,8 +81,10 @@ def read_tree(output: OutputTree) -> Tree:
     StorageError
         the folder can't be listed
     """
+    if not scheme_of(output.location) and not os.path.isdir(output.location):
+        raise InputError(f"{output.location}: no such folder")
     with _readers(output.location) as readers:
-        folders = sorted(_folders(output))
+        folders = sorted(folders_with_manifest(output))
         read = readers.map(lambda folder: _read(output, folder), folders)
         manifests: dict[str, Manifest] = {}
         unreadable: list[Damage] = []
@@ -100,20 +98,6 @@ def read_tree(output: OutputTree) -> Tree:
     return Tree(output, manifests, tuple(unreadable))
 
 
-def _folders(output: OutputTree) -> Iterator[str]:
-    """The folders of recordings, below the output folder."""
-    location = output.location
-    if scheme_of(location):
-        names = output.storage.list_names(location)
-        yield from (os.path.dirname(name) for name in names if f"/{name}".endswith(f"/{MANIFEST}"))
-        return
-    if not os.path.isdir(location):
-        raise InputError(f"{location}: no such folder")
-    for folder, _, files in os.walk(location):
-        if MANIFEST in files:
-            yield os.path.relpath(folder, location)
-
-
 def _read(output: OutputTree, folder: str) -> Manifest | None:
     try:
         return parse_manifest(output.read(folder, MANIFEST))
@@ -124,7 +108,8 @@ def _read(output: OutputTree, folder: str) -> Manifest | None:
 def check(tree: Tree, checked: Checked = lambda _: None) -> list[Damage]:
     """Hold all files against their digests, several at once; gives what is damaged.
 
-    On `gs://` a file's checksum is the one that the service keeps of it: nothing is read.
+    On `gs://` a file's checksum is the one that the service keeps of it: nothing is read but the
+    indexes of shards, which are told by their size.
 
     Parameters
     ----------
@@ -146,7 +131,19 @@ def check(tree: Tree, checked: Checked = lambda _: None) -> list[Damage]:
         return [
             *tree.unreadable,
             *(damage for found in readers.map(damages_of, tree.manifests) for damage in found),
+            *_damages_of_shards(tree.output),
         ]
+
+
+def _damages_of_shards(output: OutputTree) -> list[Damage]:
+    """What of the shards of features is not whole, where there are any."""
+    if not output.is_there(INDEX):
+        return []
+    try:
+        features = open_feature_set(output.location, output.storage)
+    except (FeatureSetError, StorageError):
+        return [Damage(INDEX, UNREADABLE, None, "")]
+    return [Damage(name, what, None, "") for name, what in damaged_files(features)]
 
 
 def _what_is_wrong(output: OutputTree, folder: str, file: FileReceipt) -> str | None:
@@ -169,61 +166,44 @@ def _readers(location: str) -> Executor:
 
 
 def repairs(tree: Tree, damages: Iterable[Damage]) -> list[JobConfig]:
-    """The jobs that make anew what is damaged: one for each folder that recordings lie below.
+    """The jobs that make anew what is damaged.
 
     Raises
     ------
     JobFileError
         what the last run was can't be read, or can't be run here
     """
-    by_place: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for each in damages:
-        if each.recording is not None:
-            by_place[place_of(each.recording, each.folder)].add(each.recording)
-    written = _job_of_last_run(tree.output) if by_place else {}
-    jobs = []
-    for (root, suffix), recordings in sorted(by_place.items()):
-        place = {"type": "file", "location": root, "file_suffix": suffix}
-        output = {"type": "file", "location": tree.output.location, "force": True}
-        events = [{"type": "recording", "location": each} for each in sorted(recordings)]
-        plain = {
-            **{name: written[name] for name in SECTIONS if name in written},
-            "job_name": "repair",
-            "pipeline_options": {"runner": "DirectRunner", "streaming": False},
-            "job_config": {
-                "events": {"inputs": events},
-                "data": {"inputs": [place], "outputs": [output]},
-            },
-        }
-        jobs.append(parse_job(plain, source=tree.output.path(RUN_FACTS)))
-    return jobs
+    damaged = ((each.recording, each.folder) for each in damages)
+    known = [(recording, folder) for recording, folder in damaged if recording is not None]
+    return jobs_again(tree.output, known, force=True)
 
 
-def write_tables_of_all(tree: Tree, job: JobConfig) -> None:
-    """Write the tables of all that the manifests name, where a repair left those of its own."""
+def write_tables_of_all(tree: Tree, damages: Iterable[Damage]) -> None:
+    """Write the tables and shards of all that the manifests name, by the job of the last run.
+
+    A repair left those of its own recordings, and shards that are not whole are packed anew.
+    Results that other settings made are in none.
+
+    Raises
+    ------
+    JobFileError
+        what the last run was can't be read, or can't be run here
+    """
     from ...transforms.run_tables import write_run_tables
 
-    results = ((folder, manifest.files) for folder, manifest in tree.manifests.items())
-    write_run_tables(results, job.settings, tree.output)
-
-
-def _job_of_last_run(output: OutputTree) -> dict[str, Any]:
-    try:
-        return dict(json.loads(output.read(RUN_FACTS))["job"])
-    except (StorageError, ValueError, KeyError, TypeError) as error:
-        raise JobFileError(
-            f"{output.path(RUN_FACTS)}: does not say which job made the results: run the job again "
-            "with --force"
-        ) from error
-
-
-def place_of(recording: str, folder: str) -> tuple[str, str]:
-    """The folder that a recording is called below, and the suffix of its event's element."""
-    depth = folder.count("/") + 1
-    parts = recording.split("/")
-    name = "/".join(parts[-depth:])
-    is_plain = folder in (name, without_extension(name))
-    return "/".join(parts[:-depth]), "" if is_plain else name.removeprefix(folder)
+    job = job_again(tree.output, "/", "", [], force=True)
+    digests = job.settings.digests()
+    results = [
+        (folder, tuple(each for each in manifest.files if each.branch in same))
+        for folder, manifest in tree.manifests.items()
+        if (same := {name for name, each in manifest.digests.items() if digests.get(name) == each})
+    ]
+    with tree.output.owned_scratch():
+        if job.settings.features.shards:
+            for each in damages:
+                if not each.folder:
+                    tree.output.remove(each.path)
+        write_run_tables(results, job.settings, tree.output)
 
 
 def print_check(tree: Tree, damages: Sequence[Damage], *, log_format: str) -> None:

@@ -15,6 +15,7 @@ from ..events.elements import list_events
 from ..job.job_config import JobConfig, JobFileError
 from ..local.cores import available_cores
 from ..local.preparing import make_ready, require_ready
+from ..report.page_files import INDEX
 from .models_command import shown_progress
 
 INTERRUPTED = 130
@@ -112,6 +113,8 @@ def run_batch(
         print_summary(console, state, wall_s=wall_s, location=location)
         if "scores" in job.settings.branches and state.finished:
             console.print(Text(f"scores: {location}/{MARKDOWN}"))
+        if job.report.enabled:
+            console.print(Text(f"page: {location}/{INDEX}"))
     return 1 if state.failures else 0
 
 

@@ -78,6 +78,16 @@ PAYLOAD_SCHEMA: list[dict[str, Any]] = [
                     {"name": "confidence", "type": "FLOAT", "mode": "NULLABLE"},
                 ],
             },
+            {
+                "name": "levels",
+                "type": "RECORD",
+                "mode": "REPEATED",
+                "fields": [
+                    {"name": "signal", "type": "STRING", "mode": "REQUIRED"},
+                    {"name": "rms_db", "type": "FLOAT", "mode": "NULLABLE"},
+                    {"name": "peak_db", "type": "FLOAT", "mode": "NULLABLE"},
+                ],
+            },
         ],
     },
 ]

@@ -593,6 +593,7 @@ class JobConfig(SplitSettings):
                 scores=self.scores,
                 labels=self.labels,
                 features=self.features,
+                report=self.report,
                 join=self.join,
             )
         except ValidationError as error:
@@ -845,6 +846,10 @@ def _explain(problem: Any, flags: Mapping[str, str]) -> str:
         message = f"unknown key; {hint}" if hint else "unknown key"
     elif problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
         message = "write keys below it"
+    elif problem["type"] in ("tuple_type", "list_type"):
+        message = f"write a list, such as [{problem['input']}]"
+    elif problem["type"] == "too_short":
+        message = "the list is empty: name one at least, or leave it out"
     elif problem["type"] == "string_pattern_mismatch":
         message = f"{problem['input']!r} is not of the form {_form_of(context['pattern'])}"
     elif problem["type"] == "union_tag_invalid":

@@ -77,6 +77,8 @@ def preload(job: JobConfig) -> None:
         from ...transforms import stem_scores  # noqa: F401
     if "features" in job.settings.branches:
         from ...transforms import features  # noqa: F401
+    if "report" in job.settings.branches:
+        from ...transforms import report  # noqa: F401
     if job.separation.is_nn_filter:
         from ...transforms import separation  # noqa: F401
     if not job.runs_models:

@@ -23,6 +23,7 @@ from ..outcomes.run_state import CRASHED, RunState
 from ..outcomes.summary import NAME as RUN_FACTS
 from ..outcomes.summary import summary_json
 from ..outcomes.unusable import FAILED_EXIT_CODE, SET_UP_EXIT_CODE, UNUSABLE_EXIT_CODE
+from ..report.watching import watched_page
 from .engine_spec import EngineSpec
 from .finished_before import receipts_if_finished
 from .watchdog import Hang, Watchdog
@@ -141,8 +142,13 @@ def run_local(
     """
     tree = job.output_tree
     started = time.monotonic()
-    run = _LocalRun(job, elements, workers=workers, show=show)
-    with tree.owned_scratch():
+    with tree.owned_scratch(), watched_page(job, len(elements)) as tell_page:
+
+        def show_both(state: RunState, line: dict[str, Any] | None) -> None:
+            tell_page(line)
+            show(state, line)
+
+        run = _LocalRun(job, elements, workers=workers, show=show_both)
         metrics = run.without_engine() or run.to_the_end()
         state = run.state
         wall_s = time.monotonic() - started

@@ -66,21 +66,28 @@ def summary_json(
     ended = datetime.datetime.now(datetime.UTC)
     facts = RunFacts(
         format=FORMAT,
-        job_name=job.job_name,
         recordings=recordings,
         audio_s=round(audio_s, 3),
         began=utc_text(ended - datetime.timedelta(seconds=wall_s)),
         ended=utc_text(ended),
         wall_s=round(wall_s, 3),
         workers=workers,
-        settings={
+        steps=metrics,
+        **facts_of_job(job),
+    )
+    return to_plain(facts)
+
+
+def facts_of_job(job: JobConfig) -> dict[str, Any]:
+    """What `run.json` says of a job, whatever comes of it."""
+    return {
+        "job_name": job.job_name,
+        "settings": {
             branch: settings
             for branch, settings in job.settings.described().items()
             if branch in job.settings.branches
         },
-        digests=job.settings.digests(),
-        job=job.model_dump(mode="json", exclude_unset=True),
-        steps=metrics,
-        versions=versions(of_models=job.runs_models),
-    )
-    return to_plain(facts)
+        "digests": job.settings.digests(),
+        "job": job.model_dump(mode="json", exclude_unset=True),
+        "versions": versions(of_models=job.runs_models),
+    }

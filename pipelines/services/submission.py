@@ -12,6 +12,7 @@ from ..events.sources import ReadEvents
 from ..job.job_config import JobConfig, JobFileError
 from ..outcomes.summary import NAME as RUN_FACTS
 from ..outcomes.summary import summary_json
+from ..report.building import tell_of_run
 from ..run import build
 
 
@@ -73,6 +74,8 @@ def write_summary(
         workers=None,
     )
     job.output_tree.write_json(summary, RUN_FACTS)
+    if job.report.enabled and not job.pipeline_options.streaming:
+        tell_of_run(job.output_tree)
     return summary
 
 

@@ -62,6 +62,11 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, encoding: str, end: str
     assert not table.is_multi_label
 
 
+def test_rows_without_values_are_none(tmp_path: Path) -> None:
+    table = read(tmp_path, "element,label,group\n,,\ncat,x,\n \na/dog,y,\n , ,\n")
+    assert labels_of(table) == {"a/cat": ("x",), "a/dog": ("y",)}
+
+
 def test_several_rows_are_several_labels(tmp_path: Path) -> None:
     table = read(tmp_path, "element,label\ncat,x\ncat,y\na/dog,y\n")
     assert labels_of(table) == {"a/cat": ("x", "y"), "a/dog": ("y",)}

@@ -14,7 +14,8 @@ from result_checks import assert_whole, manifests, read_json
 from storage_server import StorageServer
 
 from beamsplitter.errors import BeamsplitterError
-from beamsplitter.pipelines.commands.check import check, place_of, read_tree
+from beamsplitter.pipelines.commands.check import check, read_tree
+from beamsplitter.pipelines.commands.jobs_again import place_of
 from beamsplitter.pipelines.commands.schema import KINDS, schema_of
 from beamsplitter.pipelines.job.job_config import load_job
 from beamsplitter.storage import OutputTree

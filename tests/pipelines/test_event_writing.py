@@ -33,10 +33,11 @@ from beamsplitter.pipelines.run import build
 from beamsplitter.storage import Storage, StorageError
 from beamsplitter.transforms import coders  # noqa: F401  (registers the coders)
 from beamsplitter.transforms.klio.message import new_message, parse_message
-from beamsplitter.transforms.records import FileReceipt, LabelShare, Receipt
+from beamsplitter.transforms.records import FileReceipt, LabelShare, Receipt, SignalLevel
 from beamsplitter.transforms.reporting import finished_message, line_of
 
 SHARE = LabelShare("speech", 0.75, 6.5, 0.9)
+LEVEL = SignalLevel("vocals", -14.5, None)
 SCORE = Row("vocals", "si_sdr", 3.5, None, 1.25, None, 4, 4)
 ELEMENTS = [b"one.wav", b"two words.wav", "名前.wav".encode(), b"caf\xe9.wav", b"one.wav"]
 
@@ -44,7 +45,7 @@ ELEMENTS = [b"one.wav", b"two words.wav", "名前.wav".encode(), b"caf\xe9.wav",
 def message(element: bytes, payload: object = None) -> bytes:
     if payload is None:
         facts = ("vocals.flac", "stems", "vocals", "ab", "AAAAAA==", 7, 8, 0.5, 0)
-        file = FileReceipt(*facts, scores=(SCORE,), labels=(SHARE,))
+        file = FileReceipt(*facts, scores=(SCORE,), labels=(SHARE,), levels=(LEVEL,))
         asked = new_message(element).SerializeToString()
         receipt = Receipt(os.fsdecode(element), "one", 0.5, (file,), message=asked)
         return finished_message(receipt, "gs://music/out")
@@ -315,6 +316,7 @@ def test_a_table_is_made_of_all_that_is_known(bigquery: BigQueryServer, write: W
                 "scores": [dataclasses.asdict(SCORE)],
                 "references": None,
                 "labels": [dataclasses.asdict(SHARE)],
+                "levels": [dataclasses.asdict(LEVEL)],
             }
         ],
     }

@@ -20,6 +20,7 @@ from beamsplitter.audio.features.extraction import features_of
 from beamsplitter.audio.features.settings import feature_settings
 from beamsplitter.models.feature_sets.index import open_feature_set
 from beamsplitter.models.feature_sets.torch_dataset import FeatureDataset
+from beamsplitter.pipelines.commands.check import check, read_tree
 from beamsplitter.pipelines.events.elements import list_events
 from beamsplitter.pipelines.events.sources import CreateEvents
 from beamsplitter.pipelines.job.job_config import JobConfig, JobFileError
@@ -153,6 +154,25 @@ def test_parts_give_the_frames_of_the_whole(tmp_path: Path, take: str) -> None:
             np.testing.assert_array_equal(of_parts[name], array)
 
 
+def test_silence_has_the_same_chroma_in_parts(tmp_path: Path) -> None:
+    """Where it is resampled, it is 1e-20 or so, and another 1e-20 in parts."""
+    samples = sound(30)
+    for start_s in (7, 9, 16, 21):
+        samples[:, start_s * RATE : (start_s + 1) * RATE] = 0
+    (tmp_path / "data").mkdir()
+    soundfile.write(tmp_path / "data/a.wav", samples.T, RATE, subtype="PCM_16")
+    made = []
+    for part_seconds in (300, 10):
+        job = job_of(
+            tmp_path / "data",
+            tmp_path / f"out-{part_seconds}",
+            features={"sets": {"chroma": {"sample_rate": 11025}}},
+            separation={**NOTHING, "part_seconds": part_seconds},
+        )
+        made.append(arrays_in(run(job) / "a")[0]["chroma/mixture"])
+    np.testing.assert_allclose(*made, atol=1e-4)
+
+
 @pytest.mark.parametrize("part_seconds", [10, 300])
 def test_features_of_stems_are_those_of_their_files(tmp_path: Path, part_seconds: float) -> None:
     write(tmp_path / "data/a.wav", 22)
@@ -275,6 +295,15 @@ def test_recordings_that_end_before_the_excerpt_are_dead_letters(tmp_path: Path)
         ({"sets": {"complex": {}}, "shards": "parquet"}, r"parquet holds no complex64"),
         ({"sets": {"mel": {}}, "excerpts": {"take": "chorus", "duration_s": 2}}, r"at least 5"),
         ({"sets": {"mel": {}}, "excerpts": {"hop_s": 2}}, r"hop_s: take: whole does not use it"),
+        ({"sets": {"mel": {}}, "excerpts": {"take": "range", "start_s": np.inf}}, r"finite number"),
+        ({"sets": {"mel": {}}, "of": "mixture"}, r"features\.of: write a list, .* \[mixture\]"),
+        ({"sets": {"mel": {}}, "of": []}, r"features\.of: the list is empty"),
+        ({"shards": "zarr"}, r"features: sets: name features: there are none for shards"),
+        (
+            {"sets": {"mel": {"sample_rate": 8000, "fmax_hz": 5000}}},
+            r"mel: fmax_hz: 5000 is beyond what a sample_rate of 8000 has, 0 to 4000 Hz",
+        ),
+        ({"sets": {"mel": {"sample_rate": 8000, "fmin_hz": 4000}}}, r"mel: fmin_hz: 4000 is beyo"),
     ],
 )
 def test_mistakes_are_told(tmp_path: Path, features: dict[str, Any], told: str) -> None:
@@ -326,6 +355,21 @@ def test_shards_depend_on_the_recordings_and_the_job_alone(tmp_path: Path) -> No
     assert [
         shard.stat().st_mtime_ns == before for shard, before in zip(shards, written, strict=True)
     ] == [index != 1 for index in range(len(shards))]
+
+
+def test_shards_of_a_run_that_was_stopped_do_not_stay(tmp_path: Path) -> None:
+    """It has packed, and written no index yet: readers of all shards would have them twice."""
+    for index in range(3):
+        write(tmp_path / f"data/{index}.wav", 1)
+    out = run(job_of_shards(tmp_path / "data", tmp_path / "out", "webdataset"))
+    (out / "features.json").unlink()
+    stopped = {path.name for path in out.glob("features-*-of-*")}
+    for index in range(3, 12):
+        write(tmp_path / f"data/{index}.wav", 1)
+    once = run(job_of_shards(tmp_path / "data", tmp_path / "once", "webdataset"))
+    run(job_of_shards(tmp_path / "data", out, "webdataset"))
+    assert not stopped <= {path.name for path in once.glob("features-*-of-*")}
+    assert files_of(out) == files_of(once)
 
 
 def test_statistics_are_those_of_all_values(tmp_path: Path) -> None:
@@ -404,6 +448,62 @@ def test_a_repair_makes_the_set_whole_again(tmp_path: Path, command: Command) ->
     assert files_of(out) == before
 
 
+def test_shards_that_are_not_whole_are_told_and_packed_anew(
+    tmp_path: Path, command: Command
+) -> None:
+    for index in range(12):
+        write(tmp_path / f"data/{index}.wav", 1)
+    out = tmp_path / "out"
+    options = ("--shards", "tfrecord", "-O", "features.shard_mb=0.05")
+    done = command("spectrograms", tmp_path / "data", "-o", out, *options)
+    assert done.returncode == 0, done.stderr
+    before = files_of(out)
+    shards = sorted(path.name for path in out.glob("*.tfrecord"))
+    indexes = sorted(path.name for path in out.glob("features-*.jsonl"))
+    assert len(shards) == len(indexes) >= 4
+    (out / shards[0]).unlink()
+    (out / indexes[1]).unlink()
+    # To a run, what is as large as before looks whole.
+    for name in (shards[2], indexes[3]):
+        content = bytearray(before[name])
+        content[len(content) // 2] ^= 1
+        (out / name).write_bytes(content)
+    checked = command("check", out)
+    assert checked.returncode == 1
+    assert {*checked.stdout.splitlines()[:-1]} == {
+        *(f"missing    {name}" for name in (shards[0], indexes[1])),
+        *(f"changed    {name}" for name in (shards[2], indexes[3])),
+    }
+    repaired = command("check", out, "--repair")
+    assert repaired.returncode == 0, repaired.stderr
+    assert files_of(out) == before
+    (out / "features.json").write_text("{")
+    repaired = command("check", out, "--repair")
+    assert repaired.returncode == 0, repaired.stderr
+    assert "unreadable features.json" in repaired.stdout
+    assert files_of(out) == before
+    assert not (out / ".beamsplitter").exists()
+
+
+def test_a_repair_packs_nothing_of_other_settings(tmp_path: Path, command: Command) -> None:
+    """The last run was of other settings, which were refused."""
+    write(tmp_path / "data/a.wav", 1)
+    out, options = tmp_path / "out", ("--shards", "tfrecord")
+    done = command("spectrograms", tmp_path / "data", "-o", out, *options)
+    assert done.returncode == 0, done.stderr
+    refused = command(
+        "spectrograms", tmp_path / "data", "-o", out, *options, "--option", "n_mels=16"
+    )
+    assert refused.returncode == 1
+    before = files_of(out)
+    (shard,) = out.glob("*.tfrecord")
+    shard.unlink()
+    assert command("check", out, "--repair").returncode == 1
+    del before[shard.name]
+    made = files_of(out)
+    assert {name: made.get(name) for name in before} == before
+
+
 def test_a_bucket_has_the_same_set(tmp_path: Path, gcs: StorageServer) -> None:
     write(tmp_path / "data/long ü#1.wav", 23)
     write(tmp_path / "data/short.wav", 2)
@@ -416,9 +516,14 @@ def test_a_bucket_has_the_same_set(tmp_path: Path, gcs: StorageServer) -> None:
     }
     here = run(job_of(tmp_path / "data", tmp_path / "here", **sections))
     job = job_of(f"{bucket}/data", f"{bucket}/out", **sections)
-    for _ in range(2):  # the second finds all done
+    for _ in range(2):  # the second finds all done, and what a run left that was stopped
         with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
             build(job, pipeline | CreateEvents(list_events(job), "test"))
+        left = gcs.bucket.blob("out/features-00002-of-00003.zarr.zip")
+        is_removed = not left.exists()
+        left.upload_from_string(b"PK")
+    assert is_removed
+    left.delete()
     gcs.download("out", tmp_path / "there")
     made, wanted = files_of(tmp_path / "there"), files_of(here)
     assert {name for name in made if not name.startswith(".")} == {*wanted}
@@ -426,3 +531,9 @@ def test_a_bucket_has_the_same_set(tmp_path: Path, gcs: StorageServer) -> None:
         assert made[name] == wanted[name], name
     found = FeatureDataset(open_feature_set(f"{bucket}/out"))
     assert {item["key"] for item in found} == {"long ü#1", "short"}
+    assert not check(read_tree(job.output_tree))
+    index, shard = "features-00000-of-00001.jsonl", "features-00000-of-00001.zarr.zip"
+    gcs.bucket.blob(f"out/{index}").delete()
+    gcs.bucket.blob(f"out/{shard}").upload_from_string(b"PK")
+    damages = {each.path: each.what for each in check(read_tree(job.output_tree))}
+    assert damages == {index: "missing", shard: "changed"}

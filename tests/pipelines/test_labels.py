@@ -178,6 +178,8 @@ def test_models_of_the_other_kind_are_refused_with_the_cure(
             r"gives labels, .*: name it in labels\.model",
         ),
         ({"labels": {"options": {}, "uncertain": 2}}, r"labels\.uncertain"),
+        ({"labels": {"model": None, "uncertain": 0.5}}, r"labels: model: name what gives labels"),
+        ({"labels": {"model": "my-net"}}, r"my-net: no model has this name: .* gives labels"),
     ):
         with pytest.raises(JobFileError) as caught:
             job_of(data, tmp_path / "out", labeler, **sections)

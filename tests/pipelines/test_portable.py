@@ -95,6 +95,7 @@ def test_the_results_do_not_depend_on_what_is_fused(
                 "excerpts": {"take": "every", "duration_s": 5},
                 "shards": "tfrecord",
             },
+            "report": {"enabled": True},
         }
     job = job_for(tmp_path, join=join, separation=separation, **sections)
     run(job)
@@ -117,5 +118,6 @@ def test_the_results_do_not_depend_on_what_is_fused(
     assert "fallback coder" not in caplog.text
     assert result_files(tmp_path / "out") == fused
     assert set(dead_letters(tmp_path / "out")) == {"broken.wav"}
-    for name in ("scores.csv", "labels.csv", "features.json", "features-statistics.json"):
+    tables = ("scores.csv", "labels.csv", "features.json", "features-statistics.json")
+    for name in (*tables, "index.html", "report/run.js", "report/rows-00000.js"):
         assert (tmp_path / "out" / name).exists() == all_branches

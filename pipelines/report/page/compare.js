@@ -237,6 +237,7 @@
             id: isMixture ? "mixture" : `${place}:${stem}`, stem, place, group, length_s: report.duration_s,
             label: isMixture ? "mixture" : `${runs[place].name}: ${stem}`,
             levels: report.levels?.[stem], peaks: report.peaks?.[stem], picture: report.pictures?.[stem],
+            hertz: report.spectrogram?.hertz?.[stem],
           });
         }
       });

@@ -17,8 +17,18 @@ const beamsplitter = {};
     if (segments.some((segment) => ["", ".", ".."].includes(segment))) {
       throw new MissingFile(`“${path}” is no path below this page’s folder.`);
     }
-    return "./" + segments.map(encodeURIComponent).join("/");
+    return "./" + segments.map(encodedSegment).join("/");
   }
+
+  // Names that are no text have a half of a pair for each byte that is none (U+DC80 to U+DCFF).
+  function encodedSegment(segment) {
+    return segment.replace(/\P{Cs}+|\p{Cs}/gu, (piece) => (/\p{Cs}/u.test(piece)
+      ? `%${(piece.charCodeAt(0) & 0xff).toString(16).toUpperCase()}`
+      : encodeURIComponent(piece)));
+  }
+
+  // As it comes back from an address.
+  const wellFormed = (text) => text.replace(/\p{Cs}/gu, "\ufffd");
 
   // What the file at a path holds. Another version is asked for anew, past what the browser keeps.
   function load(path, version) {
@@ -147,10 +157,10 @@ const beamsplitter = {};
     async find(folder, hint, tell) {
       if (Number.isInteger(hint) && hint >= 0 && hint < this.rows.count) {
         const [row] = await this.rows.range(hint, hint + 1);
-        if (row?.folder === folder) return { row, index: hint };
+        if (row && wellFormed(row.folder) === wellFormed(folder)) return { row, index: hint };
       }
       const rows = await this.rows.all(tell);
-      const index = rows.findIndex((row) => row.folder === folder);
+      const index = rows.findIndex((row) => wellFormed(row.folder) === wellFormed(folder));
       return index < 0 ? null : { row: rows[index], index };
     }
   }

@@ -81,12 +81,11 @@
     #pointers = new Map();
     #gesture = null;
 
-    constructor({ duration_s, chunk_s, columns, spectrogram, lanes, marks, loadChunk }) {
+    constructor({ duration_s, chunk_s, columns, lanes, marks, loadChunk }) {
       super();
       this.duration_s = duration_s;
       this.chunk_s = chunk_s;
       this.columnsPerSecond = columns / duration_s;
-      this.spectrogram = spectrogram;
       this.view = { start_s: 0, end_s: duration_s };
       this.range = null;
       this.loadChunk = loadChunk;
@@ -365,7 +364,7 @@
         const covered = chunk ? { start_s, end_s } : { start_s: 0, end_s: lane.length_s };
         this.#drawPicture(drawing, chunk?.picture ?? lane.picture, covered, { from, to, top: wave, width, height });
       }
-      this.#drawFrequencies(drawing, wave, height, scale);
+      this.#drawFrequencies(drawing, lane.hertz, wave, height, scale);
     }
 
     // The parts of a lane by chunk, in pixels, each with what is there of it.
@@ -390,8 +389,9 @@
       drawing.drawImage(picture, left, 0, Math.max(right - left, 1e-3), rows, from, top, to - from, height - top);
     }
 
-    #drawFrequencies(drawing, top, bottom, scale) {
-      const { lowest_hz, highest_hz } = this.spectrogram;
+    #drawFrequencies(drawing, hertzRange, top, bottom, scale) {
+      if (!hertzRange) return;
+      const [lowest_hz, highest_hz] = hertzRange;
       drawing.font = `${10 * scale}px system-ui, sans-serif`;
       drawing.textBaseline = "middle";
       drawing.lineJoin = "round";

@@ -75,7 +75,7 @@
   const filesOf = (manifest) => (manifest?.files ?? []).filter(({ name: path }) => !path.split("/").includes(".."));
 
   function downloads(run, folder, manifest) {
-    const files = filesOf(manifest);
+    const files = filesOf(manifest).filter((file) => file.branch !== "report");
     if (!run.facts.files_here || !files.length) return null;
     return section("Files", element("ul", { class: "files" }, files.map((file) => element("li", {},
       element("a", { href: run.address(`${folder}/${file.name}`), download: file.name.split("/").at(-1) }, name(file.name)),
@@ -215,6 +215,7 @@
         player, report, marks, groups, loadChunk,
         signals: report.signals.map((id) => ({
           id, label: id, levels: report.levels?.[id], peaks: report.peaks?.[id], picture: report.pictures?.[id],
+          hertz: report.spectrogram?.hertz?.[id],
         })),
         start_s: Number(params.t) || 0,
         onMove: (position_s) => this.#keep(position_s),
