@@ -103,7 +103,7 @@ def write_report(
         top_db = highest_level_db(levels[MIXTURE])
         contents = (
             {
-                "lead_s": LEAD_S,
+                "lead_s": LEAD_S if chunk else 0.0,
                 "signals": {name: each.told(chunk, top_db) for name, each in seen.items()},
             }
             for chunk in range(chunks)

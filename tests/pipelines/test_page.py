@@ -15,7 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import result_pages
+import soundfile
 from axe_playwright_python.sync_playwright import Axe
+from conftest import Command
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from programs import find_program
 from result_pages import SAMPLE_RATE, made_stems, plain_row, write_recording, write_run
@@ -135,6 +137,26 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         measures=["si_sdr", "sdr"],
         has_labels=True,
     )
+
+
+@pytest.fixture(scope="module")
+def real_runs(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
+    """Two runs over one recording at 48 kHz, in folders "repeating" and "hpss"; "both" compares."""
+    folder = tmp_path_factory.mktemp("runs")
+    stems = made_stems(22.0)
+    for name, samples in {"mixture": sum(stems.values()), **stems}.items():
+        path = folder / ("data" if name == "mixture" else "true/song") / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples.T, SAMPLE_RATE, subtype="PCM_16")
+    (folder / "data/mixture.wav").rename(folder / "data/song.wav")
+    (folder / "data/broken.mp3").write_text("no sound")
+    options = ("--references", folder / "true/{recording}", "-O", "scores.measures=[si_sdr]")
+    for name, more in {"repeating": options, "hpss": ("--separator", "hpss")}.items():
+        done = command("separate", folder / "data", "-o", folder / name, "--no-plots", *more)
+        assert done.returncode == 1, done.stderr
+    done = command("report", folder / "repeating", folder / "hpss", "--to", folder / "both")
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -473,6 +495,50 @@ def test_all_signals_are_played_to_the_sample(open_page: Opener, results: Path) 
 
 def rms(samples: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+
+
+def test_a_real_run_is_seen_and_heard(open_page: Opener, real_runs: Path) -> None:
+    out = real_runs / "repeating"
+    page = open_page(out / "index.html")
+    row = page.get_by_role("row", name=re.compile("song.wav"))
+    expect(row).to_contain_text("0:22")
+    told = json.loads((out / "song/manifest.json").read_text())
+    scored = next(file["scores"] for file in told["files"] if file["name"] == "scores.json")
+    for score in scored:
+        expect(row).to_contain_text(f"{score['track']:.2f}".replace("-", "−"))
+    page.get_by_text("Failed (1)").click()
+    expect(page.get_by_role("row", name=re.compile("broken.mp3"))).to_contain_text("not audio")
+    page.get_by_text("Finished (1)").click()
+    page.get_by_role("link", name="song.wav").click()
+    page.get_by_role("button", name="Play", exact=True).click()
+    wait_for_level(page, "Level of mixture", sounds=True)
+    page.keyboard.press("Space")
+    heard = {name: rendered(page, 0, 22, name) for name in ("mixture", "background", "foreground")}
+    for name in ("background", "foreground"):
+        stem, rate = soundfile.read(out / "song" / f"{name}.flac", dtype="float32")
+        assert rate == SAMPLE_RATE and heard[name].shape == stem.T.shape
+        error = rms(heard[name] - stem.T)
+        assert error < rms(stem) / 4
+        assert error < rms(np.roll(heard[name], 1, axis=1) - stem.T)
+    both = heard["background"] + heard["foreground"]
+    assert rms(both - heard["mixture"]) < rms(heard["mixture"]) / 8
+    with page.expect_download() as download:
+        page.get_by_role("link", name="background.flac").click()
+    assert download.value.suggested_filename == "background.flac"
+
+
+def test_real_runs_are_compared(open_page: Opener, real_runs: Path) -> None:
+    page = open_page(real_runs / "both" / "index.html")
+    expect(page.get_by_role("table", name="The runs")).to_contain_text("hpss")
+    page.get_by_role("link", name="song.wav").click()
+    page.get_by_role("button", name="Play", exact=True).click()
+    page.get_by_role("button", name="Solo hpss: percussive").click()
+    wait_for_level(page, "Level of hpss: percussive", sounds=True)
+    wait_for_level(page, "Level of repeating: background", sounds=False)
+    page.get_by_role("link", name="In hpss").click()
+    expect(page.get_by_role("button", name="Solo percussive")).to_be_visible()
+    # A copy that is sent has no stems.
+    expect(page.get_by_role("link", name="percussive.flac")).to_have_count(0)
 
 
 def test_names_are_text(open_page: Opener, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_the_page_gets_all_signals_in_chunks(tmp_path: Path) -> None:
         whole = np.concatenate([*resampled([signal], RATE, SAMPLE_RATE)], axis=1)
         for index in range(3):
             chunk = received(out / f"a/report-{index:05d}.js")
-            lead = round(chunk["lead_s"] * SAMPLE_RATE) if index else 0
+            lead = round(chunk["lead_s"] * SAMPLE_RATE)
             found = played(chunk, name)
             start = index * 20 * SAMPLE_RATE - lead
             expected = whole[:, start : start + found.shape[1]]

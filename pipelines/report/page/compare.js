@@ -143,7 +143,7 @@
       ]);
       const links = element("p", { class: "path" }, this.runs.map((run) => element(
         "a", { href: run.address("index.html") }, "All of ", name(run.name))));
-      return element("div", {}, beamsplitter.table("The runs", ["Run", "Recordings", "Failures", "Stems", "Separator"], rows), links);
+      return element("div", {}, beamsplitter.table("The runs", ["Run", "Recordings", "Failures", "Stems", "Separator"], rows, (place) => place === 0 || place > 2), links);
     }
 
     #filters() {

@@ -96,20 +96,22 @@
   const figure = (label, value, note) => element("div", {}, element("dt", {}, label), element("dd", { title: note }, value));
 
   function figures(run) {
-    const { counts, audio_s, wall_s, workers, began, ended, updated } = run.facts;
+    const { counts, audio_s, total_audio_s, wall_s, workers, began, ended, updated } = run.facts;
+    const total = isNumber(counts?.total) && run.facts.state !== "finished" ? ` of ${number(counts.total)}` : "";
     const shown = [
-      figure("Recordings", number(run.rows.count)),
+      figure("Recordings", number(run.rows.count) + total),
       figure("Failures", number(run.failures.count)),
     ];
     if (isNumber(counts?.skipped) && counts.skipped) shown.push(figure("Done before", number(counts.skipped)));
-    if (isNumber(audio_s)) shown.push(figure("Audio", span(audio_s), "worked on in this run"));
-    if (isNumber(wall_s)) shown.push(figure("Took", span(wall_s)));
-    if (isNumber(audio_s) && wall_s > 0) {
-      shown.push(figure("Speed", `${number(audio_s / wall_s, audio_s / wall_s < 10 ? 1 : 0)} × real time`));
+    if (isNumber(total_audio_s ?? audio_s)) shown.push(figure("Audio", span(total_audio_s ?? audio_s), "of all recordings"));
+    if (isNumber(wall_s)) shown.push(figure("Took", span(wall_s), "the last run"));
+    if (audio_s > 0 && wall_s > 0) {
+      const speed = audio_s / wall_s;
+      shown.push(figure("Speed", `${number(speed, speed < 10 ? 1 : 0)} × real time`, `${span(audio_s)} of audio in the last run`));
     }
     if (isNumber(workers)) shown.push(figure("Workers", number(workers)));
     if (began) shown.push(figure("Began", moment(began)));
-    if (ended ?? updated) shown.push(figure(ended ? "Ended" : "Seen", moment(ended ?? updated)));
+    if (ended ?? updated) shown.push(figure(ended ? "Ended" : "Updated", moment(ended ?? updated)));
     return shown;
   }
 
@@ -221,7 +223,7 @@
     #showRun() {
       const { run } = this;
       replaceChildren(this.heading, name(run.facts.job_name ?? "Results"),
-        run.facts.state === "running" ? element("span", { class: "badge" }, "running") : null);
+        run.facts.state === "finished" ? null : element("span", { class: "badge" }, run.facts.state));
       this.numbers.replaceChildren(...figures(run));
       const counts = [run.rows.count, run.failures.count];
       ["Finished", "Failed"].forEach((word, index) => (this.statuses[index].lastChild.textContent = `${word} (${number(counts[index])})`));

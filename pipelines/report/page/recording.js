@@ -13,13 +13,15 @@
     return element("section", {}, element("h2", {}, title), content);
   }
 
-  function table(caption, head, rows) {
+  // A column is of numbers unless `isText(place)`.
+  function table(caption, head, rows, isText = (place) => place === 0) {
+    const kind = (place) => (isText(place) ? null : "number");
     return element("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": caption },
       element("table", {},
         element("caption", { class: "unseen" }, caption),
-        element("thead", {}, element("tr", {}, head.map((title, place) => element("th", { scope: "col", class: place ? "number" : null }, title)))),
+        element("thead", {}, element("tr", {}, head.map((title, place) => element("th", { scope: "col", class: kind(place) }, title)))),
         element("tbody", {}, rows.map((cells) => element("tr", {}, cells.map((cell, place) => element(
-          place ? "td" : "th", { scope: place ? null : "row", class: place ? "number" : null }, cell)))))));
+          place ? "td" : "th", { scope: place ? null : "row", class: kind(place) }, cell)))))));
   }
 
   // Labels and choruses as marks of the axis: each label has a colour, by its first appearance.
