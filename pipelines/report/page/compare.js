@@ -3,7 +3,7 @@
 // Two runs over the same recordings: their scores beside each other, and listening that need not know which is which.
 {
   const {
-    element, name, replaceChildren, isNumber, time, fixed, number, measure, level, NO_VALUE,
+    element, name, path, replaceChildren, isNumber, time, fixed, number, measure, level, NO_VALUE,
   } = beamsplitter.text;
   const loadedRuns = new Map();
 
@@ -107,7 +107,7 @@
       const columns = [
         {
           key: "name", title: "Recording", className: "name", value: (entry) => entry.name,
-          cell: (entry) => element("a", { href: address.link({ recording: entry.folder }), title: entry.name }, name(entry.name)),
+          cell: (entry) => element("a", { href: address.link({ recording: entry.folder }), title: entry.name }, path(entry.name)),
         },
         {
           key: "duration", title: "Length", isNumber: true, value: (entry) => entry.rows.find(Boolean).duration_s,
@@ -141,9 +141,8 @@
         name(run.name), number(run.rows.count), number(run.failures.count),
         (run.facts.stems ?? []).join(", ") || NO_VALUE, run.facts.settings?.stems?.separator ?? NO_VALUE,
       ]);
-      const links = element("p", {}, this.runs.flatMap((run, place) => [
-        place ? " · " : "", element("a", { href: run.address("index.html") }, "All of ", name(run.name)),
-      ]));
+      const links = element("p", { class: "path" }, this.runs.map((run) => element(
+        "a", { href: run.address("index.html") }, "All of ", name(run.name))));
       return element("div", {}, beamsplitter.table("The runs", ["Run", "Recordings", "Failures", "Stems", "Separator"], rows), links);
     }
 
@@ -206,12 +205,12 @@
       replaceChildren(this.heading, name(first.row.name));
       document.title = `${first.row.name} – Beamsplitter`;
       const scores = runs.map((each, place) => beamsplitter.scoreTable(found[place]?.row.scores, `Scores of ${each.name}`));
-      const links = element("p", {}, runs.flatMap((each, place) => (found[place] ? [
-        element("a", { href: `${each.address("index.html")}${this.address.link({ recording: this.folder, row: found[place].index })}` },
-          "In ", name(each.name)), " "] : [])));
+      const links = element("p", { class: "path" }, runs.map((each, place) => (found[place] ? element("a", {
+        href: each.address("index.html") + this.address.link({ recording: this.folder, row: found[place].index }),
+      }, "In ", name(each.name)) : null)));
       const why = this.#hindrance(runs, found, reports);
       const listening = why ? [element("p", { class: "notice" }, why)] : this.#openRoom(runs, reports, params);
-      replaceChildren(this.main, this.navigation, this.heading, links, listening, scores);
+      replaceChildren(this.main, this.navigation, this.heading, links, listening, element("div", { class: "beside" }, scores));
     }
 
     // Why the runs can't be heard together, if so.
@@ -252,15 +251,14 @@
       const player = new beamsplitter.Player({
         duration_s: Math.min(...reports.map((report) => report.duration_s)), chunk_s: reports[0].chunk_s, signals, loadChunk,
       });
-      const notice = element("div", {});
+      const notice = element("div", { role: "alert" });
       this.room = new beamsplitter.ListeningRoom({
         player, report: reports[0], signals, groups, marks: [], loadChunk, start_s: Number(params.t) || 0,
         onMove: (position_s) => {
           this.told = position_s >= 0.005 ? position_s.toFixed(2) : null;
           this.address.note({ t: this.told });
         },
-        onFailure: (error) => notice.append(element("p", { class: "notice", role: "alert" }, error instanceof beamsplitter.MissingFile
-          ? error.message : "This browser can’t decode the page’s sound (Ogg Opus). A newer one can.")),
+        onFailure: (error) => replaceChildren(notice, element("p", { class: "notice" }, beamsplitter.whyNoSound(error))),
       });
       this.blind = new BlindListening(this.room, runs, signals, this.folder);
       return [notice, this.room.element, this.blind.element];

@@ -290,7 +290,7 @@
     #show() {
       const { player, timeline } = this;
       this.playButton.replaceChildren(player.isPlaying ? "Pause" : "Play");
-      this.playButton.classList.toggle("playing", player.isPlaying);
+      this.playButton.disabled = !player.canPlay;
       press(this.loopButton, player.loop !== null);
       if (player.loop) this.range = player.loop;
       timeline.setRange(this.range);
@@ -367,5 +367,11 @@
     }
   }
 
-  Object.assign(beamsplitter, { ListeningRoom, Meter, button });
+  // In words, for who wanted to listen.
+  function whyNoSound(error) {
+    if (error instanceof beamsplitter.MissingFile) return error.message;
+    return "This browser can’t decode the sound of this page, which is Ogg Opus: newer ones can.";
+  }
+
+  Object.assign(beamsplitter, { ListeningRoom, whyNoSound, Meter, button });
 }

@@ -3,7 +3,7 @@
 // A run in numbers, the table of its recordings, and its failures in words.
 {
   const {
-    NO_VALUE, element, name, replaceChildren, isNumber, time, span, number, fixed, level, moment, percent, measure,
+    NO_VALUE, element, name, path, replaceChildren, isNumber, time, span, number, fixed, level, moment, percent, measure,
     step, facts,
   } = beamsplitter.text;
   const SEARCH_DELAY_MS = 150;
@@ -39,7 +39,7 @@
     const columns = [
       {
         key: "name", title: "Recording", className: "name", value: (row) => row.name,
-        cell: (row, index) => element("a", { href: linkOf(row, index), title: row.name }, name(row.name)),
+        cell: (row, index) => element("a", { href: linkOf(row, index), title: row.name }, path(row.name)),
       },
       {
         key: "duration", title: "Length", isNumber: true, value: (row) => row.duration_s, cell: (row) => time(row.duration_s),
@@ -68,7 +68,7 @@
   }
 
   const failureColumns = [
-    { key: "element", title: "Recording", className: "name", value: ({ element: text }) => text, cell: ({ element: text }) => name(text, { title: text }) },
+    { key: "element", title: "Recording", className: "name", value: ({ element: text }) => text, cell: ({ element: text }) => path(text) },
     { key: "step", title: "While", value: (failure) => step(failure.step), cell: (failure) => element("span", { title: failure.step }, step(failure.step)) },
     { key: "message", title: "Why", className: "message", value: (failure) => failure.message, cell: (failure) => name(failure.message, { title: failure.exception }) },
   ];
@@ -159,6 +159,7 @@
       if (this.measure) this.measure.value = this.#measureOf(params);
       this.recordings.element.hidden = isFailures;
       this.failures.element.hidden = !isFailures;
+      for (const input of [this.label, this.measure]) if (input) input.closest("label").hidden = isFailures;
       const { run } = this;
       if (isFailures) {
         await this.failures.show(listOfFailures(run.failures), failureColumns, params);

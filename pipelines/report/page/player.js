@@ -124,6 +124,10 @@
       this.#kept = new beamsplitter.Kept(CHUNKS_KEPT, (number) => this.#decodeChunk(number));
     }
 
+    get canPlay() {
+      return !this.#failed;
+    }
+
     get isPlaying() {
       return this.#deck !== null;
     }
@@ -396,11 +400,12 @@
       this.#changed();
     }
 
+    // What is missing may be there at the next try; what this browser can't decode, it never can.
     #fail(error) {
-      if (this.#failed) return;
-      this.#failed = true;
+      this.#failed ||= !(error instanceof beamsplitter.MissingFile);
       if (this.isPlaying) this.pause();
       this.dispatchEvent(new CustomEvent("failure", { detail: error }));
+      this.#changed();
     }
 
     #changed() {

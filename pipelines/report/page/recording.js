@@ -71,7 +71,8 @@
     return table("Shares of labels", ["Label", "Share"], labels.map(({ label, share }) => [name(label), percent(share)]));
   }
 
-  const filesOf = (manifest) => manifest?.files ?? [];
+  // Those that lie in the recording's folder.
+  const filesOf = (manifest) => (manifest?.files ?? []).filter(({ name: path }) => !path.split("/").includes(".."));
 
   function downloads(run, folder, manifest) {
     const files = filesOf(manifest).filter((file) => file.branch !== "report");
@@ -179,6 +180,7 @@
       replaceChildren(this.heading, name(row.name));
       document.title = `${row.name} – Beamsplitter`;
       this.sound = element("div", {});
+      this.fallback = element("div", { role: "alert" });
       const hasSound = Boolean(report?.audio);
       if (hasSound) {
         this.#openRoom(report, marksOf(labels, choruses), manifest, params);
@@ -187,12 +189,11 @@
       }
       const listen = hasSound ? (range) => this.room?.loopOver(range) : null;
       replaceChildren(main,
-        this.#navigation(index), this.heading, summary(row, report, manifest), this.sound,
+        this.#navigation(index), this.heading, summary(row, report, manifest), this.sound, this.fallback,
         spanList("Choruses", choruses.map(({ start_s, duration_s }) => ({ start_s, end_s: start_s + duration_s, text: "chorus" })), listen),
-        labels.length || row.labels?.length ? section("Labels", shareTable(row.labels),
+        element("div", { class: "beside" }, labels.length || row.labels?.length ? section("Labels", shareTable(row.labels),
           spanList("Stretches", labels.map((label) => ({ ...label, text: label.label, note: noteOf(label) })), listen)) : null,
-        scoreTable(row.scores),
-        downloads(run, folder, manifest),
+          scoreTable(row.scores), downloads(run, folder, manifest)),
         plots(run, folder, manifest, !hasSound),
         manifest ? element("details", {}, element("summary", {}, "What made it"), element("div", { class: "facts" }, facts(manifest))) : null,
       );
@@ -229,10 +230,7 @@
     }
 
     #failed(error, manifest) {
-      const why = error instanceof beamsplitter.MissingFile
-        ? error.message
-        : "This browser can’t decode the page’s sound (Ogg Opus). A newer one can; the stems play by its own means below.";
-      this.sound.append(plainPlayers(this.run, this.folder, manifest, why));
+      replaceChildren(this.fallback, plainPlayers(this.run, this.folder, manifest, beamsplitter.whyNoSound(error)));
     }
 
     #navigation(index) {

@@ -17,7 +17,10 @@
   }
 
   // Names come from files: directions of writing in them must not turn what stands around them.
-  const name = (text, attributes = {}) => element("bdi", attributes, text);
+  const name = (text, attributes = {}, ...children) => element("bdi", attributes, text, ...children);
+
+  // A path may be broken after each folder.
+  const path = (text) => name("", {}, text.split(/(?<=\/)/).flatMap((part, place) => (place ? [element("wbr"), part] : [part])));
 
   function replaceChildren(parent, ...children) {
     parent.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
@@ -147,7 +150,7 @@
   }
 
   beamsplitter.text = {
-    NO_VALUE, element, name, replaceChildren, isNumber, time, secondsOf, spokenTime, span, number, fixed, level,
+    NO_VALUE, element, name, path, replaceChildren, isNumber, time, secondsOf, spokenTime, span, number, fixed, level,
     size, moment, percent, measure, step, facts,
   };
 }
