@@ -151,7 +151,9 @@ def test_all_branches_are_made_in_one_pass(
         write_audio(f"in/track/{name}.wav", seconds=3)
     run("all-branches.yaml", command, INPUT=tmp_path / "in", OUTPUT=tmp_path / "out", MODEL=labeler)
     manifest = json.loads((tmp_path / "out/track/mixture/manifest.json").read_text())
-    assert manifest["branches"].keys() == {"stems", "labels", "scores", "features", "plots"}
+    assert manifest["branches"].keys() == {
+        *("stems", "labels", "scores", "features", "report", "plots")
+    }
     decoded = json.loads((tmp_path / "out/run.json").read_text())["steps"]["LoadAudio"]
     assert decoded["in"] == 1
     with np.load(tmp_path / "out/track/mixture/features.npz") as features:

@@ -11,13 +11,15 @@ const beamsplitter = {};
 
   class MissingFile extends Error {}
 
-  // A path below the page's folder, as an address. A segment such as `..` would lead out of it.
-  function addressOf(path) {
+  // A path below the page's folder, as an address. A segment such as `..` would lead out of it. Where the page's own
+  // address is signed, the same signature is for all that lies beside it.
+  function addressOf(path, version) {
     const segments = path.split("/");
     if (segments.some((segment) => ["", ".", ".."].includes(segment))) {
       throw new MissingFile(`“${path}” is no path below this page’s folder.`);
     }
-    return "./" + segments.map(encodedSegment).join("/");
+    const asked = location.search + (version ? `${location.search ? "&" : "?"}v=${encodeURIComponent(version)}` : "");
+    return `./${segments.map(encodedSegment).join("/")}${asked}`;
   }
 
   // Names that are no text have a half of a pair for each byte that is none (U+DC80 to U+DCFF).
@@ -34,7 +36,7 @@ const beamsplitter = {};
   function load(path, version) {
     return new Promise((resolve, reject) => {
       const script = document.createElement("script");
-      script.src = addressOf(path) + (version ? `?v=${encodeURIComponent(version)}` : "");
+      script.src = addressOf(path, version);
       script.onload = () => {
         script.remove();
         if (received.has(script)) resolve(received.get(script));
