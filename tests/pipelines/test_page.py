@@ -693,7 +693,7 @@ def test_without_sound_of_its_own_stems_and_plots_are_shown(
     ) == pytest.approx(2.0, abs=0.02)
     picture = page.get_by_role("img", name="Spectrogram: spectrogram.png")
     picture.scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelector('figure img').naturalWidth === 1")
+    page.wait_for_function("() => document.querySelector('figure img').naturalWidth === 1")
 
 
 def test_a_browser_that_cannot_decode_says_so(open_page: Opener, tmp_path: Path) -> None:
