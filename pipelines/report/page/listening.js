@@ -143,6 +143,7 @@
       this.loopInputs = ["start_s", "end_s"].map((end) => element("input", {
         class: "time", size: 9, inputmode: "decimal", autocomplete: "off", placeholder: "0:00.00",
         "aria-label": end === "start_s" ? "Loop from" : "Loop to", onchange: (event) => this.#enterLoop(end, event.target),
+        oninput: (event) => event.target.setCustomValidity(""),
       }));
       this.groupInputs = [...this.groups].map(([group, label]) => element("label", { class: "choice" },
         element("input", {
@@ -225,7 +226,6 @@
         input.reportValidity();
         return;
       }
-      input.setCustomValidity("");
       this.#setLoopEnd(end, entered_s);
     }
 
@@ -296,7 +296,9 @@
       timeline.setRange(this.range);
       timeline.rangeBox.classList.toggle("idle", !player.loop);
       ["start_s", "end_s"].forEach((end, index) => {
-        if (this.range) this.loopInputs[index].value = time(this.range[end], 2);
+        const input = this.loopInputs[index];
+        // Not under the hands of who types.
+        if (this.range && !input.matches(":focus")) input.value = time(this.range[end], 2);
       });
       const anySolo = [...player.signals.values()].some(({ isSolo }) => isSolo);
       this.groupInputs.forEach((label) => {
