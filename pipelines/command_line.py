@@ -695,7 +695,7 @@ def demo(
     """Synthesise a short song, split it, and print how near the stems come to the true ones."""
     from .commands.demo import print_scores, write_song
 
-    job = split_job([write_song(output)], output)
+    job = split_job([write_song(output)], output, report={"enabled": True})
     require_ready(job)
     code = run_batch(job, workers=1, log_format=log_format)
     if code == 0 and log_format == "text":

@@ -183,21 +183,34 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return result_pages.write_page(out)
 
 
-@pytest.fixture(scope="module")
-def address(results: Path) -> Iterator[str]:
-    """The same page from a static server."""
+@contextlib.contextmanager
+def served(folder: Path, *, signature: str = "") -> Iterator[str]:
+    """The address of a page on a static server, which gives out what is asked for with a query."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if signature in self.path:
+                super().do_GET()
+            else:
+                self.send_error(403)
+
         def log_message(self, *arguments: object) -> None:
             pass
 
-    handler = partial(Quiet, directory=str(results.parent))
+    handler = partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/index.html"
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(results: Path) -> Iterator[str]:
+    """The same page from a static server."""
+    with served(results.parent) as address:
+        yield address
 
 
 def names(page: Page) -> list[str]:
@@ -621,6 +634,27 @@ def test_names_are_text(open_page: Opener, tmp_path: Path) -> None:
         page.get_by_role("button", name="Play", exact=True).click()
         wait_for_position(page, after_s=0.1)
     assert page.locator("img").count() == 0
+
+
+def test_what_signs_its_address_signs_those_of_its_files(open_page: Opener, results: Path) -> None:
+    signature = "Expires=1&Signature=ab%2Bc~d=="
+    with served(results.parent, signature=signature) as address:
+        page = open_page(f"{address}?{signature}")
+        page.get_by_role("link", name="Long Way").click()
+        page.get_by_role("button", name="Play", exact=True).click()
+        wait_for_level(page, "Level of mixture", sounds=True)
+
+
+def test_names_that_are_no_text_have_addresses(open_page: Opener, tmp_path: Path) -> None:
+    """Disks of the wild have names in other encodings than UTF-8."""
+    folder = "caf\udce9 \U0001f3b5/100%"
+    row, facts = write_recording(tmp_path, folder, made_stems(1.0))
+    page = open_page(write_run(tmp_path, [row], [facts]))
+    page.get_by_role("link", name="100%").click()
+    page.get_by_role("button", name="Play", exact=True).click()
+    wait_for_position(page, after_s=0.1)
+    page.reload()
+    expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()
 
 
 @pytest.mark.parametrize("folder", ["../elsewhere", "albums/../../elsewhere", "/etc", "none"])

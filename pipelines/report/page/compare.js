@@ -194,6 +194,7 @@
     async #load(run, params) {
       const runs = await loadRuns(run.facts);
       const found = await Promise.all(runs.map((each) => each.find(this.folder, NaN, () => {})));
+      this.folder = found.find(Boolean)?.row.folder;
       const reports = await Promise.all(found.map((each, place) => (
         each?.row.page ? runs[place].loadReport(this.folder).then(beamsplitter.checkReport) : null)));
       if (this.isDisposed) return;

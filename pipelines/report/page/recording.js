@@ -168,9 +168,11 @@
         return;
       }
       const { row, index } = found;
+      // An address has no bytes of names that are no text.
+      this.folder = row.folder;
       const [recordingFacts, report] = await Promise.all([
         run.recordingFacts.range(index, index + 1).then(([first]) => first ?? {}),
-        row.page ? run.loadReport(folder).then(checkReport) : null,
+        row.page ? run.loadReport(row.folder).then(checkReport) : null,
       ]);
       if (this.isDisposed) return;
       this.#show(row, index, recordingFacts, report, params);
