@@ -46,6 +46,7 @@ class Scenario:
     scores: bool = False
     labels: bool = False
     features: dict[str, Any] = dataclasses.field(default_factory=dict)
+    report: bool = False
     join: str = "parts"
     is_stream: bool = False
     before: "Scenario | None" = None
@@ -76,6 +77,7 @@ class Scenario:
                 "scores": scores if self.scores else {},
                 "labels": labels if self.labels else {},
                 "features": self.features,
+                "report": {"enabled": self.report, "audio": False},
             },
             source="test",
         )

@@ -102,8 +102,10 @@ SCENARIOS = {
     ),
     "scores": Scenario(scores=True),
     "scores-later-in-a-stream": Scenario(scores=True, is_stream=True, before=Scenario()),
-    "labels-and-features": Scenario(labels=True, features=FEATURES),
-    "features-later-in-a-stream": Scenario(features=FEATURES, is_stream=True, before=Scenario()),
+    "labels-features-and-page": Scenario(labels=True, features=FEATURES, report=True),
+    "features-and-page-later-in-a-stream": Scenario(
+        features=FEATURES, report=True, is_stream=True, before=Scenario()
+    ),
     "parts-fail": Scenario(separation=FAILING, elements=FAILING_PARTS),
     "parts-fail-in-a-stream": Scenario(separation=FAILING, elements=FAILING_PARTS, is_stream=True),
 }
