@@ -97,6 +97,6 @@ def require_digest(name: str, found: str | None, wanted: str | None) -> None:
     """
     if wanted is not None and found != wanted:
         raise ValueError(
-            f"model_sha256: the files of {name} have {found or 'no digest'}: the model is another "
-            "one than the job was written for"
+            f"model_sha256: the digest of {name} is {found or 'not known'}, not {wanted}: it is "
+            "another model than the job was written for"
         )

@@ -28,6 +28,7 @@ COMBINED_PLOT = "spectrograms"
 NOT_IN_NAMES = frozenset('/\\:*?"<>|\0\n')
 OWN_NAMES = (MIXTURE_PLOT, COMBINED_PLOT, "manifest", "scores", "labels", "features", "report")
 COMBINED_PIXELS = 64_000_000  # at 5 bytes each while it is drawn
+OF_SPECTRA = "spectra"
 NEAREST_NEIGHBORS = "nn-filter"
 NO_SEPARATOR = "none"
 
@@ -312,7 +313,10 @@ class StemSettings(Section):
 
 def _require_file_name(name: str) -> None:
     if not name or name.startswith(".") or set(name) & NOT_IN_NAMES:
-        raise ValueError(f"{name!r} can't be a file name")
+        raise ValueError(
+            f"{name!r} can't be a file name: it is empty, begins with a dot, or has one of "
+            '/ \\ : * ? " < > |'
+        )
 
 
 def same_name(name: str) -> str:
@@ -649,7 +653,7 @@ class SplitSettings(Section):
             made |= self.stems.model_dump(mode="json")
             shown = {"stems": digest_of(made)}
         if self.join == "cogbk":
-            shown["of"] = "spectra"  # where others are made of the files
+            shown["of"] = OF_SPECTRA  # where others are made of the files
         featured = shown if self.features.stems else of_mixture
         described = {"plots": {**shown, **self.plots.model_dump(mode="json")}}
         if self.separation.separator != NO_SEPARATOR:

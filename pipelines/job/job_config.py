@@ -39,6 +39,7 @@ from ...storage import (
 )
 from ...transforms.section import Section
 from ...transforms.settings import LimitSettings, SplitSettings, StorageSettings
+from ...validation import in_words
 from .event_config import (
     EventInput,
     EventOutput,
@@ -487,11 +488,15 @@ class PipelineSettings(BaseModel):
             return self
         project, kind, place = address["project"], address["kind"], address["place"]
         if project and self.project and project != self.project:
-            raise ValueError(f"worker_disk_type: is one of {project}, project is {self.project}")
+            raise ValueError(
+                f"worker_disk_type: is a type of the project {project}, and the job's is "
+                f"{self.project}: name one of that"
+            )
         region = place.rpartition("-")[0] if kind == "zones" else place
         if place and self.workers_region and region != self.workers_region:
             raise ValueError(
-                f"worker_disk_type: is one of {place}, the workers are in {self.workers_region}"
+                f"worker_disk_type: is a type of {place}, and the workers are in "
+                f"{self.workers_region}: name one of there"
             )
         return self
 
@@ -944,7 +949,7 @@ def _explain(problem: Any, flags: Mapping[str, str]) -> str:
         # After the number of an input or output stands its type, which is no key of the file.
         keys = (*keys[:4], *keys[5:])
     place = _named(".".join(map(str, keys)), flags)
-    message = problem["msg"].removeprefix("Value error, ")
+    message = in_words(problem)
     if problem["type"] == "extra_forbidden":
         *section, key = problem["loc"]
         hint = advice(str(key), keys_at(JobConfig, section), JobConfig)
@@ -970,8 +975,16 @@ def _explain(problem: Any, flags: Mapping[str, str]) -> str:
 
 
 def _named(place: str, flags: Mapping[str, str]) -> str:
-    """A place by the longest beginning of it that has a name on the command line."""
-    known = [each for each in flags if place == each or place.startswith(f"{each}.")]
+    """A place by the longest beginning of it that has a name on the command line.
+
+    A section has one only for what is wrong with it as a whole.
+    """
+    sections = {section for section in flags if any(key.startswith(f"{section}.") for key in flags)}
+    known = [
+        each
+        for each in flags
+        if place == each or (place.startswith(f"{each}.") and each not in sections)
+    ]
     return flags[max(known, key=len)] if known else place
 
 
