@@ -4,7 +4,7 @@ VENV ?= .venv
 OUTPUT ?= out
 RUN = $(VENV)/bin
 
-.PHONY: separate test train-demo repetition lint types imports
+.PHONY: separate test train-demo repetition reference lint types imports
 
 separate: $(VENV)/.installed
 	$(RUN)/beamsplitter $(if $(INPUT),separate "$(INPUT)",demo) -o "$(OUTPUT)"
@@ -38,6 +38,10 @@ SEEDS ?= 1000
 repetition: $(VENV)/.installed-dev
 	BEAMSPLITTER_SEEDS=$(SEEDS) $(RUN)/pytest -n 2 --dist worksteal tests/pipelines/test_repetition.py \
 		tests/pipelines/test_output_tree.py
+
+# The pages of docs/ that are made of the program: commands.md and job-keys.md.
+reference: $(VENV)/.installed
+	$(RUN)/python docs/reference.py
 
 lint: $(VENV)/.installed-dev
 	$(RUN)/ruff check . && $(RUN)/ruff format --check .

@@ -215,7 +215,7 @@ class ModelCache:
             try:
                 digest = self._download_checked(address, part, file)
             except _SourceError as error:
-                reasons.append(f"{address} {error}")
+                reasons.append(f"{address}: {error}")
             else:
                 os.replace(part, folder / file.name)
                 _Record.read(folder).with_file(folder / file.name, digest).write(folder)
@@ -315,7 +315,7 @@ class ModelCache:
                 # Buckets whose listing is closed answer so for what is not there.
                 if name in optional and error.absent_or_closed:
                     continue
-                raise _SourceError(f"its {name} {error}") from error
+                raise _SourceError(f"{name}: {error}") from error
         return generations
 
     def _latest(self, address: str, required: Sequence[str]) -> Path:

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ..validation import problems_of
 from .separators.base import ModelError
 
 REGISTRY_VARIABLE = "BEAMSPLITTER_MODEL_REGISTRY"
@@ -170,11 +171,7 @@ def read_registry(path: Path) -> tuple[ModelEntry, ...]:
     except yaml.YAMLError as error:
         raise ModelError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}"
-            for each in error.errors()
-        ]
-        raise ModelError(f"{path}: {'; '.join(problems)}") from error
+        raise ModelError(f"{path}: {'; '.join(problems_of(error))}") from error
 
 
 def _repeated(names: Iterable[str]) -> str:

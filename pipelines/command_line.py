@@ -42,17 +42,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(models_app)
-app.add_typer(dataset_app)
-# Auralflow's page writes options with either sign.
-AURALFLOW_NAMES = {"token_normalize_func": lambda name: name.replace("_", "-")}
-app.command("config", context_settings=AURALFLOW_NAMES)(config)
-app.command("train", context_settings=AURALFLOW_NAMES)(train)
-app.command()(prepare)
-app.command()(evaluate)
-app.command()(export)
-app.command()(report)
-app.command("train-classifier")(train_classifier)
+# Headings of the commands in the help text.
+RECORDINGS, JOBS, MODELS = "Recordings", "Jobs", "Models and data"
 USAGE_ERROR = 2
 # What the options of `separate` fill of a job, as messages call it.
 FLAGS = {
@@ -67,7 +58,8 @@ FLAGS = {
     "separation.part_seconds": "--part-seconds",
     "separation.start_s": "--start",
     "separation.duration_s": "--duration",
-    "stems": "--stems",
+    "stems": "--format",
+    "stems.select": "--stems",
     "stems.format": "--format",
     "stems.bit_depth": "--bit-depth",
     "stems.file_name": "--file-name",
@@ -94,7 +86,7 @@ FLAGS_OF_LABEL = {**FLAGS, "labels": "--model, --option", "labels.model": "--mod
 
 Inputs = Annotated[
     list[str],
-    typer.Argument(metavar="INPUT…", help="Files, folders (walked recursively) and glob patterns."),
+    typer.Argument(metavar="INPUT", help="Files, folders (walked recursively) and glob patterns."),
 ]
 Root = Annotated[
     str | None,
@@ -157,7 +149,7 @@ def main_options(
     """Split recordings into stems and draw their spectrograms."""
 
 
-@app.command()
+@app.command(rich_help_panel=RECORDINGS)
 def separate(
     inputs: Inputs,
     output: Annotated[
@@ -288,7 +280,7 @@ def separate(
     raise typer.Exit(run(job_into(output)))
 
 
-@app.command()
+@app.command(rich_help_panel=RECORDINGS)
 def spectrograms(
     inputs: Inputs,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder of the results.")],
@@ -297,7 +289,7 @@ def spectrograms(
         typer.Option(
             "--kind",
             "-k",
-            help=f"One of {', '.join(KINDS)}; may stand several times. Default log_mel.",
+            help=f"One of {', '.join(KINDS)}; default log_mel.",
         ),
     ] = None,
     option: Annotated[
@@ -373,7 +365,7 @@ def spectrograms(
     raise typer.Exit(run_job(job, workers=workers, dry_run=dry_run, log_format=log_format))
 
 
-@app.command()
+@app.command(rich_help_panel=RECORDINGS)
 def label(
     inputs: Inputs,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder of the results.")],
@@ -423,7 +415,7 @@ def label(
     raise typer.Exit(run_job(job, workers=workers, dry_run=dry_run, log_format=log_format))
 
 
-@app.command()
+@app.command(rich_help_panel=RECORDINGS)
 def chorus(
     inputs: Inputs,
     output: Annotated[
@@ -469,7 +461,7 @@ def chorus(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(rich_help_panel=JOBS)
 def run(
     job_file: JobFile,
     override: Override = None,
@@ -501,7 +493,7 @@ def run(
     raise typer.Exit(run_job(job, workers=workers, dry_run=dry_run, log_format=log_format))
 
 
-@app.command()
+@app.command(rich_help_panel=JOBS)
 def publish(
     job_file: JobFile,
     elements: Annotated[
@@ -549,7 +541,7 @@ def publish(
     raise typer.Exit(1 if outcome.failed else 0)
 
 
-@app.command()
+@app.command(rich_help_panel=JOBS)
 def stop(
     job_file: JobFile,
     override: Override = None,
@@ -586,7 +578,7 @@ def stop(
         print(f"{found.name} ({found.id}): {state}")
 
 
-@app.command()
+@app.command(rich_help_panel=JOBS)
 def verify(
     job_file: JobFile,
     override: Override = None,
@@ -617,7 +609,7 @@ def verify(
     raise typer.Exit(0 if complete(findings) else 1)
 
 
-@app.command()
+@app.command(rich_help_panel=RECORDINGS)
 def check(
     output: Annotated[str, typer.Argument(metavar="OUT", help="Folder of the results.")],
     repair: Annotated[
@@ -661,11 +653,13 @@ def check(
     raise typer.Exit(1 if damages else 0)
 
 
-@app.command()
+@app.command(rich_help_panel=JOBS)
 def schema(
     name: Annotated[
         Literal["job", "manifest", "run"],
-        typer.Argument(help="job files, manifest.json, or run.json."),
+        typer.Argument(
+            metavar="NAME", help="job, manifest or run: of job files, manifest.json, or run.json."
+        ),
     ],
 ) -> None:
     """Print the JSON Schema of job files, manifests, or run.json."""
@@ -674,7 +668,7 @@ def schema(
     print(json.dumps(schema_of(name), indent=2))
 
 
-@app.command("job-configs")
+@app.command("job-configs", rich_help_panel=JOBS)
 def job_configs(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to.")] = Path(
         "job-configs"
@@ -687,7 +681,7 @@ def job_configs(
         print(path)
 
 
-@app.command()
+@app.command(rich_help_panel=RECORDINGS)
 def demo(
     output: Annotated[str, typer.Option("--output", "-o", help="Folder of the results.")] = "out",
     log_format: LogFormat = "text",
@@ -701,6 +695,19 @@ def demo(
     if code == 0 and log_format == "text":
         print_scores(output)
     raise typer.Exit(code)
+
+
+# Auralflow's page writes options with either sign.
+AURALFLOW_NAMES = {"token_normalize_func": lambda name: name.replace("_", "-")}
+app.command(rich_help_panel=RECORDINGS)(report)
+app.add_typer(models_app, rich_help_panel=MODELS)
+app.add_typer(dataset_app, rich_help_panel=MODELS)
+app.command(rich_help_panel=MODELS)(prepare)
+app.command("config", context_settings=AURALFLOW_NAMES, rich_help_panel=MODELS)(config)
+app.command("train", context_settings=AURALFLOW_NAMES, rich_help_panel=MODELS)(train)
+app.command(rich_help_panel=MODELS)(evaluate)
+app.command("train-classifier", rich_help_panel=MODELS)(train_classifier)
+app.command(rich_help_panel=MODELS)(export)
 
 
 def _load(path: str, overrides: list[str] | None, templates: list[str] | None) -> JobConfig:

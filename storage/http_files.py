@@ -111,7 +111,7 @@ def _get(address: str, wanted: str | None) -> "requests.Response":
     if status in _CLOSED:
         raise PermissionError(errno.EACCES, f"may not be read (HTTP {status})")
     if status >= 500 or status in (_REQUEST_TIMEOUT, _TOO_MANY_REQUESTS):
-        raise ConnectionError(f"the server is not able to (HTTP {status})")
+        raise ConnectionError(f"the server can't give it now (HTTP {status})")
     raise OSError(errno.EPROTO, f"was refused (HTTP {status})")
 
 

@@ -47,7 +47,7 @@ from beamsplitter.models.separators.recipes import NearestNeighborRecipe
 from beamsplitter.models.separators.server import LANES, REQUESTS_AHEAD
 from beamsplitter.models.training.keeping import CHECKPOINT_FILE, RECORD_FILE, TRAINER_FILE
 from beamsplitter.models.training.settings import RECIPES, Criterion
-from beamsplitter.transforms.settings import SeparationSettings, SplitSettings
+from beamsplitter.transforms.settings import SplitSettings
 
 WriteAudio = Callable[..., Path]
 ROOT = Path(__file__).parents[1]
@@ -366,27 +366,6 @@ def test_all_settings_of_networks_and_files_of_trainings_are_named() -> None:
         assert counts[f"`{name}`"] == f"{count:,}"
 
 
-def test_all_keys_of_separation_are_in_the_table_of_job_files() -> None:
-    first_cells = " ".join(row[0] for row in cells_of((DOCS / "job-files.md").read_text()))
-    named = set(re.findall(r"`(?:separation\.)?(\w+)`", first_cells))
-    assert set(SeparationSettings.model_fields) <= named
-
-
-def test_defaults_in_the_table_of_job_files() -> None:
-    rows = {row[0]: row[1] for row in cells_of((DOCS / "job-files.md").read_text())}
-    for name, field in SeparationSettings.model_fields.items():
-        said = rows.get(f"`separation.{name}`")
-        if said is None or isinstance(field.default, tuple | None):
-            continue
-        default = field.get_default(call_default_factory=True)
-        shown = default.lower() if isinstance(default, str) else json.dumps(default)
-        assert said.strip("`") in (
-            shown,
-            f"{default:g}" if isinstance(default, float) else shown,
-            "",
-        )
-
-
 def test_all_known_models_are_in_the_table_with_their_stems_and_rate() -> None:
     rows = {
         name: row
@@ -484,9 +463,18 @@ def test_the_variables_in_the_docs_are_those_that_are_read() -> None:
     "page", [*sorted(DOCS.glob("*.md")), ROOT / "README.md"], ids=lambda page: page.name
 )
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        path, _, heading = target.partition("#")
+        assert (page.parent / path).exists(), target
+        assert not heading or heading in headings_of(page.parent / path if path else page), target
+
+
+def headings_of(page: Path) -> set[str]:
+    """What links call the headings of a page, as GitHub makes it of them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_extras_of_the_image_are_installed_with_it() -> None:

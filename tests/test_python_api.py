@@ -189,7 +189,7 @@ def test_files_give_results(write_audio: WriteAudio, tmp_path: Path) -> None:
 def test_mistakes_with_files_name_the_argument(write_audio: WriteAudio, tmp_path: Path) -> None:
     path = write_audio("a.wav", seconds=1)
     out = tmp_path / "out"
-    with pytest.raises(ValueError, match=r"^format: Input should be 'flac'"):
+    with pytest.raises(ValueError, match=r"^format: must be 'flac'"):
         beamsplitter.separate_files(path, out, format="aiff")
     with pytest.raises(ValueError, match=r"^plots.range_dbs: unknown key"):
         beamsplitter.separate_files(path, out, settings={"plots.range_dbs": 3})

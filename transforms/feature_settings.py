@@ -20,14 +20,19 @@ class ExcerptSettings(Section):
 
     take: Literal["whole", "range", "every", "chorus"] = Field(
         "whole",
-        description="the whole; one range of it; excerpts at regular intervals; or the chorus",
+        description="the `whole`; one `range` of it; `every`: excerpts at regular intervals; the "
+        "`chorus`: see docs/choruses.md",
     )
-    start_s: float = Field(0.0, ge=0, description="where the range, or the first excerpt, begins")
+    start_s: float = Field(0.0, ge=0, description="where the range or the first excerpt begins")
     duration_s: float | None = Field(
-        None, gt=0, description="of an excerpt; of a range, default: up to the end"
+        None,
+        gt=0,
+        description="seconds of an excerpt, of a range; default of a range: up to the end",
     )
     hop_s: float | None = Field(
-        None, gt=0, description="from one excerpt to the next; default: their duration"
+        None,
+        gt=0,
+        description="seconds from one excerpt of `every` to the next; default: `duration_s`",
     )
 
     @model_validator(mode="after")
@@ -60,23 +65,29 @@ class FeatureSetSettings(Section):
 
     sets: dict[str, AnyFeature] = Field(
         default_factory=dict,
-        description="kind and parameters of each, by its name; a set that is called as its kind "
-        "need not tell it",
+        description="features to write, each by a name with its `kind` and parameters, such as "
+        "`{mel: {n_mels: 64, hop_length: 200}}`: see docs/features.md. A set that is called as a "
+        "kind need not tell it",
     )
     of: tuple[str, ...] = Field(
-        (MIXTURE,), min_length=1, description="of which signals: mixture, and stems"
+        (MIXTURE,),
+        min_length=1,
+        description="of which signals: `mixture`, and stems that the job writes, as their files "
+        "hold them",
     )
     excerpts: ExcerptSettings = ExcerptSettings()
-    format: RecordingFormat = Field("npz", description="of a recording's file")
+    format: RecordingFormat = Field("npz", description="of the file of a recording's features")
     plots: bool = Field(
-        False, description="draw the waveform and the features of each signal, as features.png"
+        False,
+        description="draw the waveform and the features of each signal, as `features.png`; not of "
+        "`every`",
     )
     shards: ShardFormat | None = Field(
-        None, description="pack all of them into shards, too: webdataset, tfrecord, parquet or zarr"
+        None,
+        description="pack the features of all recordings into shards, too: see "
+        "docs/feature-sets.md",
     )
-    shard_mb: float = Field(
-        256.0, gt=0, le=100_000, description="about so large is a shard: 10^6 bytes"
-    )
+    shard_mb: float = Field(256.0, gt=0, le=100_000, description="about so large is a shard, in MB")
 
     @field_validator("sets", mode="before")
     @classmethod

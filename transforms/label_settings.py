@@ -16,14 +16,20 @@ class LabelSettings(Section):
     """What of a recording is called what, by a model package that gives labels."""
 
     model: ModelField | None = Field(
-        None, description="a model package that gives labels: its folder or address, or its name"
+        None,
+        description="what says what is when: a model package that gives labels, its folder or "
+        "address, or its name in a registry: see docs/models.md#labels",
     )
     options: dict[str, object] = Field(
-        default_factory=dict, description="those of the package: numbers to change"
+        default_factory=dict,
+        description="those of the package that are to be changed; device and batches are those of "
+        "`separation`",
     )
-    model_sha256: str | None = Field(None, description="refuse a model whose files differ")
+    model_sha256: str | None = Field(
+        None, description="refuse a model whose files have another digest"
+    )
     uncertain: float | None = Field(
-        None, ge=0, le=1, description="labels of less confidence are called uncertain"
+        None, ge=0, le=1, description="labels of less confidence are called `uncertain`"
     )
 
     @model_validator(mode="after")
@@ -91,6 +97,6 @@ def require_digest(name: str, found: str | None, wanted: str | None) -> None:
     """
     if wanted is not None and found != wanted:
         raise ValueError(
-            f"model_sha256: the files of {name} have {found or 'no digest'}: the model is another "
-            "one than the job was written for"
+            f"model_sha256: the digest of {name} is {found or 'not known'}, not {wanted}: it is "
+            "another model than the job was written for"
         )

@@ -15,13 +15,16 @@ from ..storage import OutputTree, Storage, StorageError
 from .plain import from_plain, to_plain, utc_text
 from .records import BranchFacts, FileReceipt, Recording
 from .roots import without_extension
-from .settings import SplitSettings, digest_of
+from .settings import OF_SPECTRA, SplitSettings, digest_of
 from .versions import versions
 
 NAME = "manifest.json"
 FORMAT = 2
 READABLE = (1, 2)
 OF_SEPARATOR = ("options", "weights_sha256")
+OF_RANGE = ("start_s", "duration_s")
+# What digests are made of beside the settings of a job.
+INNER = ("results_version", "stems")
 
 
 @dataclass(frozen=True)
@@ -244,13 +247,28 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What of some settings is another now, in words."""
     if not before:
         return "settings of an earlier version of beamsplitter"
-    of_separator = OF_SEPARATOR if before.get("separator") != now.get("separator") else ()
-    # Another separator has other options.
+    # Another separator has other options; of stems, their digest tells the rest.
+    untold = {*INNER, *(OF_SEPARATOR if before.get("separator") != now.get("separator") else ())}
+    if before.get("stems") != now.get("stems"):
+        untold |= {*OF_RANGE}
     old, new = (
-        {key: value for key, value in each.items() if key not in of_separator}
+        {key: value for key, value in each.items() if key not in untold and value != OF_SPECTRA}
         for each in (before, now)
     )
-    return "; ".join(_differences(old, new))
+    return "; ".join([*_inner_differences(before, now), *_differences(old, new)])
+
+
+def _inner_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Of what is no setting of a job."""
+    old, new = before.get("stems"), now.get("stems")
+    if old and new and old != new:
+        yield "of stems that were made with other settings"
+    elif old != new:
+        yield "with stems, now without" if old else "without stems, now with them"
+    elif before.get("results_version") != now.get("results_version"):
+        yield "by another version of beamsplitter, which gives other results"
+    if (before.get("of") == OF_SPECTRA) != (now.get("of") == OF_SPECTRA):
+        yield "by another join"
 
 
 def _differences(
@@ -266,9 +284,9 @@ def _differences(
 
 def _word(value: Any) -> str:
     if value is None:
-        return "none"
+        return "not set"
     if isinstance(value, Mapping) and "kind" in value:
         return str(value["kind"])
     if isinstance(value, list | tuple):
-        return " ".join(map(str, value)) or "none"
+        return " ".join(map(str, value)) or "not set"
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

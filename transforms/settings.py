@@ -28,6 +28,7 @@ COMBINED_PLOT = "spectrograms"
 NOT_IN_NAMES = frozenset('/\\:*?"<>|\0\n')
 OWN_NAMES = (MIXTURE_PLOT, COMBINED_PLOT, "manifest", "scores", "labels", "features", "report")
 COMBINED_PIXELS = 64_000_000  # at 5 bytes each while it is drawn
+OF_SPECTRA = "spectra"
 NEAREST_NEIGHBORS = "nn-filter"
 NO_SEPARATOR = "none"
 
@@ -35,8 +36,8 @@ NO_SEPARATOR = "none"
 class EnsembleMember(Section):
     """One separator of an ensemble."""
 
-    separator: ModelField
-    options: dict[str, object] = Field(default_factory=dict)
+    separator: ModelField = Field(description="as `separation.separator`")
+    options: dict[str, object] = Field(default_factory=dict, description="its own")
     weight: float = Field(1.0, gt=0, description="of its estimates in the mean")
 
 
@@ -45,41 +46,69 @@ class SeparationSettings(Section):
 
     separator: ModelField = Field(
         NEAREST_NEIGHBORS,
-        description="nn-filter, hpss, demucs:NAME, umx:NAME, a model package, or module:Class; "
-        "none: nothing is separated",
+        description="what separates: `nn-filter`, `hpss`, `demucs:NAME`, `umx:NAME`, a model "
+        "package's folder or address, the folder of a training, or `module:Class`: see "
+        "docs/models.md. `none`: nothing is separated, and plots, labels and features are those "
+        "of the recording",
     )
     recipe: Literal["default", "librosa"] | None = Field(
-        None, description="of nn-filter: default, or librosa, that of its tutorial"
+        None,
+        description="of `nn-filter`: `default`, or the numbers of `librosa`'s tutorial: see "
+        "docs/separation.md",
     )
     options: dict[str, object] = Field(
-        default_factory=dict, description="those of the separator: numbers to change"
+        default_factory=dict,
+        description="those of the separator that are to be changed, such as "
+        "`{margin_background: 3}`: see docs/models.md, for `nn-filter` docs/separation.md",
     )
     ensemble: tuple[EnsembleMember, ...] = Field(
-        (), description="several separators in place of one: stems are the mean of theirs"
+        (), description="several separators in place of one: their stems are averaged"
     )
-    model_sha256: str | None = Field(None, description="refuse a model whose files differ")
+    model_sha256: str | None = Field(
+        None, description="refuse a model whose files have another digest"
+    )
     residual: bool = Field(
-        True, description="write what stems leave of the mixture, where they do not sum to it"
+        True,
+        description="write what the stems leave of the mixture as `residual`, where they do not "
+        "always sum to it",
     )
 
-    part_seconds: float = Field(300.0, ge=10, le=3600)
-    start_s: float = Field(0.0, ge=0)
-    duration_s: float | None = Field(None, gt=0)
+    part_seconds: float = Field(
+        300.0,
+        ge=10,
+        le=3600,
+        description="longest part of a long recording; it is shorter where there are many channels "
+        "or the rate is high",
+    )
+    start_s: float = Field(0.0, ge=0, description="where in each recording to begin, in seconds")
+    duration_s: float | None = Field(
+        None, gt=0, description="how many seconds of each recording to do; default: all"
+    )
 
     overlap: float | None = Field(
-        None, ge=0, lt=1, description="share of a model's blocks that neighbours have in common"
+        None,
+        ge=0,
+        lt=1,
+        description="share of a model's blocks that neighbours have in common; default: the "
+        "separator's",
     )
     shifts: int = Field(0, ge=0, le=20, description="average so many estimates of shifted blocks")
-    seed: int = Field(0, ge=0, description="of the shifts")
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    seed: int = Field(0, ge=0, description="decides on the shifts")
+    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of models")
 
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
-    batch_size: int | None = Field(
-        None, ge=1, description="blocks in a batch; default: what fits into a GPU, 1 on a CPU"
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
+        description="of models: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`",
     )
-    compile: bool = Field(False, description="compile models by torch.compile")
+    batch_size: int | None = Field(
+        None, ge=1, description="of models: blocks in a batch; default: what fits, on a CPU 1"
+    )
+    compile: bool = Field(False, description="compile models by `torch.compile`")
     model_updates: str | None = Field(
-        None, description="glob of model packages: a stream goes on with each new one that matches"
+        None,
+        description="of a stream on Dataflow: glob of the `metadata.json` of model packages, to go "
+        "on with each new one",
     )
 
     @model_validator(mode="after")
@@ -182,25 +211,53 @@ WHERE_IT_RUNS = ("device", "batch_size", "compile", "model_updates", "model_sha2
 class StemSettings(Section):
     """Which stems are written, under which names, in which format."""
 
-    format: Container = "flac"
-    bit_depth: Literal["source", "16", "24", "32", "32f"] = "source"
-    bit_rate_kbps: int | None = Field(None, description="of mp3, m4a and opus, all channels")
-    quality: float | None = Field(None, description="of ogg: 0 to 10")
+    format: Container = Field(
+        "flac",
+        description="`ogg` is Vorbis, `m4a` AAC-LC: see docs/job-files.md#stems-as-files",
+    )
+    bit_depth: Literal["source", "16", "24", "32", "32f"] = Field(
+        "source",
+        description="flac: 16, 24; wav: 16, 24, 32, `32f` (float, never clipped); `source`: the "
+        "recording's",
+    )
+    bit_rate_kbps: int | None = Field(
+        None,
+        description="kbit/s of all channels together. mp3: one of its own (32 to 320), default: "
+        "the most; m4a: 16 to 1024, default: 128 a channel; opus: 6 to 1024, default: 80 a channel",
+    )
+    quality: float | None = Field(None, description="of ogg: 0 to 10, default: 6")
     sample_rate: int | None = Field(
-        None, ge=8000, le=192_000, description="Hz; default that of the recording"
+        None, ge=8000, le=192_000, description="of the stems, in Hz; default: the recording's"
     )
     peaks: Literal["clip", "limit", "rescale"] = Field(
-        "clip", description="what becomes of samples beyond full scale"
+        "clip",
+        description="beyond full scale: `clip` (and count), `limit` (each stem by itself), "
+        "`rescale` (all stems alike)",
     )
-    two_stems: str | None = Field(None, description="write this stem and the sum of all others")
-    select: tuple[str, ...] | None = Field(None, description="stems to write; default all")
-    rename: dict[str, str] = Field(default_factory=dict)
+    two_stems: str | None = Field(
+        None,
+        description="a stem: write it, and the sum of all others as `no_NAME`, such as `no_vocals`",
+    )
+    select: tuple[str, ...] | None = Field(
+        None,
+        description="the stems to write, such as `[background]`; `residual` is one; default: all",
+    )
+    rename: dict[str, str] = Field(
+        default_factory=dict,
+        description="names in the output, such as `{foreground: vocals}`; capitals make no other "
+        "name",
+    )
     file_name: str = Field(
         "{stem}",
-        description="of stems and their plots, without extension: with {stem}, and {recording} and "
-        "{separator} if wished",
+        description="what the files of stems, and their plots, are called, without extension: with "
+        "`{stem}`, and `{recording}` (the name of its folder) and `{separator}` if wished, such as "
+        '`"{recording}_({stem})"`',
     )
-    tags: bool = Field(True, description="carry title, artist, album, track and cover over")
+    tags: bool = Field(
+        True,
+        description="carry title, artist, album, track, cover and a few more over, whatever "
+        "container they are in",
+    )
 
     @field_validator("bit_depth", mode="before")
     @classmethod
@@ -256,7 +313,10 @@ class StemSettings(Section):
 
 def _require_file_name(name: str) -> None:
     if not name or name.startswith(".") or set(name) & NOT_IN_NAMES:
-        raise ValueError(f"{name!r} can't be a file name")
+        raise ValueError(
+            f"{name!r} can't be a file name: it is empty, begins with a dot, or has one of "
+            '/ \\ : * ? " < > |'
+        )
 
 
 def same_name(name: str) -> str:
@@ -267,15 +327,29 @@ def same_name(name: str) -> str:
 class PlotSettings(Section):
     """The spectrogram plots."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="draw spectrograms: see docs/job-files.md#plots")
     layout: Literal["each", "combined", "both"] = Field(
         "each",
-        description="a picture of each signal, one with the mixture above its stems, or both",
+        description="`each`: a picture of the mixture and one of each stem; `combined`: one, "
+        "`spectrograms.png`, of the mixture above its stems; `both`",
     )
     width: int = Field(1100, ge=1, le=4000, description="pixels of the picture of one signal")
-    height: int = Field(450, ge=1, le=2000, description="pixels of the picture of one signal")
-    dpi: int = Field(72, ge=36, le=600, description="fonts, lines and margins grow with it")
-    range_db: float = Field(80.0, gt=0, le=200)
+    height: int = Field(
+        450,
+        ge=1,
+        le=2000,
+        description="pixels of the picture of one signal; a combined one is higher",
+    )
+    dpi: int = Field(
+        72,
+        ge=36,
+        le=600,
+        description="fonts, lines and margins grow with it: at 144, a picture of twice the width "
+        "and height is the same one with twice the pixels",
+    )
+    range_db: float = Field(
+        80.0, gt=0, le=200, description="dB from the top to the bottom of the colour scale"
+    )
 
     @model_validator(mode="after")
     def _has_room(self) -> "PlotSettings":
@@ -304,17 +378,22 @@ class ScoreSettings(Section):
 
     references: str | None = Field(
         None,
-        description="where the true stems of a recording lie, a folder or a .stem.mp4: with "
-        "{folder}, that of the recording, {recording}, its path below the data's location without "
-        "extension, or {file}, its own path",
+        description="score the stems against true ones: where those of a recording lie, a folder "
+        "or a `.stem.mp4`: with `{folder}`, that of the recording, `{recording}`, its path below "
+        "the data's location without extension, or `{file}`, its own path: see "
+        "docs/evaluating.md#while-separating",
     )
     names: dict[str, str] = Field(
-        default_factory=dict, description="true stems by what the stems of the job are called"
+        default_factory=dict,
+        description="what the stems of the job are called there, such as `{foreground: vocals, "
+        "background: no_vocals}`",
     )
-    measures: tuple[str, ...] = Field(DEFAULT_MEASURES, min_length=1)
-    frame_s: float = Field(1.0, ge=0.1, description="length of a frame")
+    measures: tuple[str, ...] = Field(
+        DEFAULT_MEASURES, min_length=1, description="see docs/measures.md"
+    )
+    frame_s: float = Field(1.0, ge=0.1, description="length of a frame in seconds")
     hop_s: float | None = Field(
-        None, ge=0.1, description="from one frame to the next; default: its length"
+        None, ge=0.1, description="seconds from one frame to the next; default: `frame_s`"
     )
 
     @field_validator("references")
@@ -380,21 +459,27 @@ class StorageSettings(Section):
     """How buckets are used."""
 
     user_project: str | None = Field(
-        None, description="pays for requests to buckets whose owner doesn't"
+        None,
+        description="the project that pays for requests to buckets of recordings, events and "
+        "results whose owner does not",
     )
     kms_key: str | None = Field(
         None,
         pattern=r"^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$",
-        description="encrypts what is written; default: the bucket's own key",
+        description="key of what is written on `gs://`: "
+        "`projects/…/locations/…/keyRings/…/cryptoKeys/…`; default: the bucket's own",
     )
 
 
 class LimitSettings(Section):
-    """How long a step may take for a recording on this machine, before it counts as hanging."""
+    """How long a step may take for a recording on this machine, before it counts as hanging.
+
+    See docs/job-files.md#recordings-that-hang.
+    """
 
     step_s: float = Field(60.0, gt=0, description="seconds, whatever the recording's length")
     step_times_length: float = Field(
-        30.0, ge=0, description="and so many times the recording's length on top"
+        30.0, ge=0, description="on top, so many times the recording's length"
     )
 
 
@@ -409,7 +494,10 @@ class SplitSettings(Section):
     features: FeatureSetSettings = FeatureSetSettings()
     report: ReportSettings = ReportSettings()
     join: Literal["parts", "cogbk"] = Field(
-        "parts", description="cogbk: Klio's literal fan-out graph, for excerpts"
+        "parts",
+        description="`cogbk`: Klio's literal fan-out graph with CoGroupByKeys, for excerpts of at "
+        "most 60 s and of one part, whose foreground has a mask of its own (`recipe: librosa`). "
+        "Its plots show the masked spectra",
     )
 
     @model_validator(mode="after")
@@ -565,7 +653,7 @@ class SplitSettings(Section):
             made |= self.stems.model_dump(mode="json")
             shown = {"stems": digest_of(made)}
         if self.join == "cogbk":
-            shown["of"] = "spectra"  # where others are made of the files
+            shown["of"] = OF_SPECTRA  # where others are made of the files
         featured = shown if self.features.stems else of_mixture
         described = {"plots": {**shown, **self.plots.model_dump(mode="json")}}
         if self.separation.separator != NO_SEPARATOR:

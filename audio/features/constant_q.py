@@ -69,8 +69,8 @@ class ConstantQFrames:
         stretch = samples[:, start - start_sample : stop - start_sample]
         if stretch.shape[1] < self._least_samples:
             raise TooShortAudioError(
-                f"{stretch.shape[1]} samples are less than the {self._least_samples} that a "
-                "constant-Q transform takes here"
+                f"has {stretch.shape[1]} of the {self._least_samples} samples that a constant-Q "
+                "transform takes here: leave the recording out, or the feature"
             )
         transform = librosa.cqt(
             stretch,

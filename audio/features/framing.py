@@ -33,8 +33,8 @@ class Framing:
             raise EmptyAudioError("there are no samples, and so no features of them")
         if samples < self.least_samples:
             raise TooShortAudioError(
-                f"{samples} samples are less than the {self.least_samples} of a frame: take a "
-                "shorter n_fft, or center, which pads the ends"
+                f"has {samples} of the {self.least_samples} samples of a frame: take a shorter "
+                "n_fft, or center, which pads the ends"
             )
         return 1 + (samples - self.least_samples) // self.hop_length
 

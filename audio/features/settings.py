@@ -17,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from ...validation import in_words
+
 Window = str | tuple[str, float]
 Norm = Literal["max", 1, 2] | None
 PadMode = Literal["constant", "edge", "reflect", "symmetric"]
@@ -293,5 +295,4 @@ def _told(kind: Any, error: Any) -> str:
     if error["type"] == "extra_forbidden":
         parameters = ", ".join(each for each in KINDS[kind].model_fields if each != "kind")
         return f"{name}: {kind} does not use it; it has {parameters}"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{name}: {message}" if name else message
+    return f"{name}: {in_words(error)}" if name else in_words(error)

@@ -110,12 +110,15 @@ def plan_classifier(
     if not source.excerpts:
         raise ClassifierError(f"{source.name}: holds no features")
     table = read_label_table(labels, source.excerpts, allow_missing=allow_missing)
-    sides = split_recordings(
-        table.recordings,
-        validation_share=settings.validation_share,
-        test_share=settings.test_share,
-        seed=settings.seed,
-    )
+    try:
+        sides = split_recordings(
+            table.recordings,
+            validation_share=settings.validation_share,
+            test_share=settings.test_share,
+            seed=settings.seed,
+        )
+    except ClassifierError as error:
+        raise ClassifierError(f"{labels}: {error}") from error
     data = ClassifierData(source, table, sides, settings)
     if resumes and _read_json(folder / RECORD_FILE).get("data") != facts_of_data(data):
         # Else it might be tested on what it was trained on.

@@ -137,7 +137,8 @@ def read_label_table(
     if len(classes) < 2:
         known = f"only {classes[0]}" if classes else "none"
         raise ClassifierError(
-            f"{path}: recordings have two different labels at least, and there is {known}"
+            f"{path}: two different labels at least are needed, and there is {known}: label more "
+            "recordings"
         )
     return LabelTable(
         recordings=labelled,

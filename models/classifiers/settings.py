@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..validation import problems_of
+from ...validation import problems_of
 
 RECURRENT = ("lstm", "gru")
 # Of the transformer.

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ...storage import Storage, absolute
-from ..validation import problems_of
+from ...validation import problems_of
 from .arrays import ArrayForm, ShardFormat, raw_bytes
 from .errors import FeatureSetError, told
 from .json_text import json_bytes, json_object

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..validation import problems_of
+from ...validation import problems_of
 from .arrays import RecordingArrays, require_names
 from .errors import FeatureSetError
 

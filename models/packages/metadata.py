@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from ...validation import problems_of
 from ..separators.base import ModelError
 
 FILE_NAME = "metadata.json"
@@ -32,7 +33,7 @@ EffectType = Literal["waveform-to-waveform", "waveform-to-labels"]
 
 def _a_number(value: object) -> object:
     if isinstance(value, bool | str):
-        raise ValueError("Input should be a number")
+        raise ValueError("must be a number")
     return value
 
 
@@ -135,7 +136,7 @@ def problems(metadata: object, *, strict: bool = True) -> list[str]:
     try:
         model.model_validate(metadata)
     except ValidationError as error:
-        return _messages(error)
+        return problems_of(error)
     return []
 
 
@@ -170,11 +171,4 @@ def read_metadata(path: Path, package: str) -> PackageMetadata:
     except (json.JSONDecodeError, RecursionError) as error:
         raise ModelError(f"{complaint} is no JSON: {error}") from error
     except ValidationError as error:
-        raise ModelError(f"{complaint}: {'; '.join(_messages(error))}") from error
-
-
-def _messages(error: ValidationError) -> list[str]:
-    return [
-        f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}"
-        for each in error.errors(include_url=False)
-    ]
+        raise ModelError(f"{complaint}: {'; '.join(problems_of(error))}") from error

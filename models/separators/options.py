@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..validation import problems_of
+from ...validation import problems_of
 
 Options = TypeVar("Options", bound=BaseModel)
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ...validation import problems_of
 from ..datasets.excerpts import Strategy
 from ..networks.settings import NetworkSettings
-from ..validation import problems_of
 
 Criterion = Literal[
     "si_sdr", "l1", "l2", "rmse", "mask", "component", "kl_div", "multi_resolution_stft"
@@ -142,7 +142,7 @@ class TrainerSettings(
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainerSettings":
         if self.scale_grad and not self.use_amp:
-            raise ValueError("scale_grad: only means something with use_amp")
+            raise ValueError("scale_grad: is for use_amp: set that, too")
         return self
 
 
@@ -180,5 +180,5 @@ def trainer_settings(network: NetworkSettings, values: Mapping[str, object]) -> 
     if made.criterion == "kl_div" and network.model_type != "SpectrogramNetVAE":
         raise ValueError(f"criterion: kl_div is for SpectrogramNetVAE, not {network.model_type}")
     if made.best_perm and len(network.targets) == 1:
-        raise ValueError("best_perm: one target has no order")
+        raise ValueError("best_perm: is for several targets, and there is one: leave it out")
     return made

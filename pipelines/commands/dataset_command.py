@@ -31,7 +31,10 @@ def about() -> None:
 @dataset_app.command("check")
 def check(
     folder: Annotated[
-        Path, typer.Argument(help="FOLDER/train/TRACK/vocals.wav, …, or one of its splits.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="FOLDER/train/TRACK/vocals.wav, …, or one of its splits."
+        ),
     ],
     stems: Annotated[
         str | None,

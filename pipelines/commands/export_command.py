@@ -20,7 +20,8 @@ def export(
     separator: Annotated[
         str,
         typer.Argument(
-            help="The folder of what you trained, a separator or a classifier, or module:Class."
+            metavar="SEPARATOR",
+            help="The folder of what you trained, a separator or a classifier, or module:Class.",
         ),
     ],
     to: Annotated[str, typer.Option("--to", metavar="PACKAGE", help="Folder of the package.")],

@@ -86,7 +86,7 @@ def _megabytes(size_bytes: int | None) -> str:
 @models_app.command()
 def fetch(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME…", help="Names of known models.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Names of known models.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All known models.")] = False,
     to: Annotated[
@@ -172,7 +172,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
 def verify(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME…", help="Known models; default: all that is in the cache."),
+        typer.Argument(metavar="NAME", help="Known models; default: all that is in the cache."),
     ] = None,
     log_format: LogFormat = "text",
 ) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def report(
     outputs: Annotated[
         list[str],
-        typer.Argument(metavar="OUT…", help="The folder of the results; two are compared."),
+        typer.Argument(metavar="OUT", help="The folder of the results; two are compared."),
     ],
     to: Annotated[
         str | None,

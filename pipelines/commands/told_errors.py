@@ -21,8 +21,14 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             raise
         except (BeamsplitterError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {_told(error)}", file=sys.stderr)
             raise typer.Exit(getattr(error, "exit_code", BeamsplitterError.exit_code)) from error
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError) and not isinstance(error, BeamsplitterError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def command_group(name: str, *, help: str) -> typer.Typer:

@@ -299,11 +299,17 @@ def common_folder(folders: list[str]) -> str:
     """
     schemes = {scheme_of(folder) for folder in folders}
     if len(schemes) > 1:
-        raise InputError("inputs of several file systems can't be mixed in one job")
+        raise InputError(
+            f"inputs of several file systems can't be mixed in one job: {', '.join(folders)}: "
+            "make a job of each"
+        )
     (scheme,) = schemes
     common = os.path.commonpath([f"/{folder.removeprefix(scheme)}" for folder in folders])
     if not scheme:
         return common
     if common == "/":
-        raise InputError("inputs of several buckets can't be mixed in one job")
+        raise InputError(
+            f"inputs of several buckets can't be mixed in one job: {', '.join(folders)}: make a "
+            "job of each"
+        )
     return scheme + common.lstrip("/")

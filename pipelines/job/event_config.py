@@ -43,7 +43,7 @@ class NamedSection(Section):
     """An input or output."""
 
     name: str | None = Field(
-        None, min_length=1, description="what -O calls it, in place of its number"
+        None, min_length=1, description="what `-O` calls it, in place of its number"
     )
 
 
@@ -97,27 +97,27 @@ def without_gone(plain: Any, gone: Mapping[str, str]) -> Any:
 
 
 class FolderEvents(NamedSection):
-    """Each audio file in a folder, and in the folders below it."""
+    """Each audio file in a folder, and in those below. Hidden files and results are passed over."""
 
     type: Literal["folder"]
-    location: Location
-    skip_klio_read: Literal[False] = False
+    location: Location = Field(description="the folder")
+    skip_klio_read: Literal[False] = Field(False, description="Klio's: such inputs are read")
 
 
 class GlobEvents(NamedSection):
     """Each audio file that a pattern matches; `**` goes down any number of folders."""
 
     type: Literal["glob"]
-    location: Location
-    skip_klio_read: Literal[False] = False
+    location: Location = Field(description="the pattern, such as `songs/**/*.flac`")
+    skip_klio_read: Literal[False] = Field(False, description="Klio's: such inputs are read")
 
 
 class RecordingEvents(NamedSection):
     """One audio file."""
 
     type: Literal["recording"]
-    location: Location
-    skip_klio_read: Literal[False] = False
+    location: Location = Field(description="the file")
+    skip_klio_read: Literal[False] = Field(False, description="Klio's: such inputs are read")
 
 
 class FileEvents(NamedSection):
@@ -125,11 +125,15 @@ class FileEvents(NamedSection):
 
     type: Literal["file"]
     location: Location = Field(
-        min_length=1, validation_alias=AliasChoices("location", "file_pattern")
+        min_length=1,
+        validation_alias=AliasChoices("location", "file_pattern"),
+        description="the file or pattern; also as `file_pattern`",
     )
-    compression_type: Compression = "auto"
-    skip_header_lines: int = Field(0, ge=0)
-    skip_klio_read: bool = False
+    compression_type: Compression = Field("auto", description="`auto`: by the file's name")
+    skip_header_lines: int = Field(0, ge=0, description="so many lines at the top of each file")
+    skip_klio_read: bool = Field(
+        False, description="leave this input to code of your own: see docs/porting-from-klio.md"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -140,9 +144,11 @@ class FileEvents(NamedSection):
 class BigQueryTable(NamedSection):
     """A table; its name alone may say all: `PROJECT:DATASET.TABLE`, or `DATASET.TABLE`."""
 
-    project: str | None = None
-    dataset: str | None = None
-    table: str | None = None
+    project: str | None = Field(None, description="of the table; default: that of the job")
+    dataset: str | None = Field(None, description="of the table")
+    table: str | None = Field(
+        None, description="its name, or `DATASET.TABLE`, or `PROJECT:DATASET.TABLE`"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -167,14 +173,18 @@ class BigQueryEvents(BigQueryTable):
     """
 
     type: Literal["bq", "bigquery"]
-    columns: tuple[str, ...] | None = None
-    query: str | None = None
-    validate_: bool = Field(True, alias="validate", description="that the table is there")
+    columns: tuple[str, ...] | None = Field(None, description="those to read; default: all")
+    query: str | None = Field(None, description="in place of a table")
+    validate_: bool = Field(
+        True, alias="validate", description="look whether the table is there before the job begins"
+    )
     coder: str | None = Field(None, description="Klio's own, or nothing")
     kms_key: str | None = Field(None, description="that the result of a query is encrypted with")
-    use_standard_sql: bool = False
-    flatten_results: bool = True
-    skip_klio_read: bool = False
+    use_standard_sql: bool = Field(False, description="of `query`; else it is legacy SQL")
+    flatten_results: bool = Field(True, description="of a query in legacy SQL")
+    skip_klio_read: bool = Field(
+        False, description="leave this input to code of your own: see docs/porting-from-klio.md"
+    )
 
     @field_validator("coder")
     @classmethod
@@ -204,11 +214,13 @@ class AvroEvents(NamedSection):
     """Each record of Avro files is an element: its field `element`, or else the record as JSON."""
 
     type: Literal["avro"]
-    location: OptionalPath = ""
-    file_pattern: OptionalPath = ""
+    location: OptionalPath = Field("", description="a folder of Avro files")
+    file_pattern: OptionalPath = Field("", description="files, below `location` if there is one")
     min_bundle_size: int = Field(0, ge=0, description="Klio's; files are read whole here")
-    validate_: bool = Field(True, alias="validate", description="that there is such a file")
-    skip_klio_read: bool = False
+    validate_: bool = Field(True, alias="validate", description="refuse a pattern of no files")
+    skip_klio_read: bool = Field(
+        False, description="leave this input to code of your own: see docs/porting-from-klio.md"
+    )
 
     @model_validator(mode="after")
     def _some_files(self) -> "AvroEvents":
@@ -279,10 +291,14 @@ class PubSubEvents(NamedSection):
     """Each message of a subscription is an event. A topic alone is given one of its own."""
 
     type: Literal["pubsub"]
-    topic: Topic | None = None
-    subscription: Subscription | None = None
+    topic: Topic | None = Field(None, description="alone: it is given a subscription of the job's")
+    subscription: Subscription | None = Field(
+        None, description="what is read; without slashes, one of `pipeline_options.project`"
+    )
     data_location: str | None = Field(None, description="of Klio's version 1, which 2 ignores")
-    skip_klio_read: bool = False
+    skip_klio_read: bool = Field(
+        False, description="leave this input to code of your own: see docs/porting-from-klio.md"
+    )
 
     @model_validator(mode="after")
     def _topic_or_subscription(self) -> "PubSubEvents":
@@ -297,27 +313,34 @@ class PubSubEvents(NamedSection):
 
 
 class StreamingSettings(Section):
-    """How a stream is run on one machine."""
+    """How a stream is run on this machine: see docs/pubsub.md."""
 
     dead_letter_topic: Topic | None = Field(
-        None, description="messages whose recording failed are published here too"
+        None, description="messages whose recording failed are published here, too"
     )
     max_tries: int = Field(
-        3, ge=1, description="of a recording that takes its process down, before it is given up"
+        3,
+        ge=1,
+        description="of a recording that takes its process down, before it is given up",
     )
     shutdown_grace_s: float = Field(
-        25.0, ge=0, description="for what is being worked on when the stream is told to end"
+        25.0,
+        ge=0,
+        description="seconds for what is being worked on when the stream is told to end",
     )
 
 
 class CustomEvents(NamedSection):
-    """Events that code of the user's own reads, and gives to `build`; with keys of its own."""
+    """Events that code of your own reads, and gives to `build`; with keys of its own.
+
+    See docs/porting-from-klio.md.
+    """
 
     model_config = ConfigDict(extra="allow")
 
     type: Literal["custom"]
-    location: str = "code of your own"
-    skip_klio_read: Literal[True] = True
+    location: str = Field("code of your own", description="what messages call it")
+    skip_klio_read: Literal[True] = Field(True, description="Klio's")
 
 
 EventInput = Annotated[
@@ -337,14 +360,14 @@ EventInput = Annotated[
 class ShardedOutput(NamedSection):
     """Files with names `PREFIX-00000-of-00001SUFFIX`: shards of the elements."""
 
-    file_name_suffix: str = ""
-    num_shards: int = Field(0, ge=0, description="0: one")
+    file_name_suffix: str = Field("", description="what the names of the files end in")
+    num_shards: int = Field(0, ge=0, description="into how many files; 0: one")
     shard_name_template: str | None = Field(
         None,
-        description="S and N stand for digits of the shard's number and of their count; "
-        "default -SSSSS-of-NNNNN. Without S all goes into one file",
+        description="`S` and `N` stand for digits of the shard's number and of their count; "
+        "default: `-SSSSS-of-NNNNN`. Without `S` all goes into one file",
     )
-    skip_klio_write: bool = False
+    skip_klio_write: bool = Field(False, description="leave this output out")
 
     @model_validator(mode="after")
     def _lies_in_a_bucket(self) -> "ShardedOutput":
@@ -386,11 +409,13 @@ class FileEventOutput(ShardedOutput):
 
     type: Literal["file"]
     location: Location = Field(
-        min_length=1, validation_alias=AliasChoices("location", "file_path_prefix")
+        min_length=1,
+        validation_alias=AliasChoices("location", "file_path_prefix"),
+        description="what the paths of the files begin with; also as `file_path_prefix`",
     )
-    append_trailing_newlines: bool = True
-    compression_type: Compression = "auto"
-    header: str | None = None
+    append_trailing_newlines: bool = Field(True, description="end each element's line")
+    compression_type: Compression = Field("auto", description="`auto`: by the file's name")
+    header: str | None = Field(None, description="first line of each file")
 
     @model_validator(mode="before")
     @classmethod
@@ -421,14 +446,21 @@ class BigQueryEventOutput(BigQueryTable):
     """A row for each recording: the message's payload, as far as the table has such columns."""
 
     type: Literal["bq", "bigquery"]
-    dataset: str
-    table: str
+    dataset: str = Field(description="of the table; `table` may name it")
+    table: str = Field(description="its name, or `DATASET.TABLE`, or `PROJECT:DATASET.TABLE`")
     schema_: dict[str, Any] | None = Field(
-        None, alias="schema", description="of a table that is made; default: all that is known"
+        None,
+        alias="schema",
+        description="of a table that is made: `{fields: [{name: …, type: …, mode: …}]}`, also as "
+        "JSON text, or `name:TYPE,name:TYPE`; default: all that is known",
     )
-    create_disposition: Literal["CREATE_IF_NEEDED", "CREATE_NEVER"] = "CREATE_IF_NEEDED"
-    write_disposition: Literal["WRITE_EMPTY", "WRITE_APPEND", "WRITE_TRUNCATE"] = "WRITE_EMPTY"
-    skip_klio_write: bool = False
+    create_disposition: Literal["CREATE_IF_NEEDED", "CREATE_NEVER"] = Field(
+        "CREATE_IF_NEEDED", description="whether a table that is not there is made"
+    )
+    write_disposition: Literal["WRITE_EMPTY", "WRITE_APPEND", "WRITE_TRUNCATE"] = Field(
+        "WRITE_EMPTY", description="`WRITE_EMPTY`: the table must be empty"
+    )
+    skip_klio_write: bool = Field(False, description="leave this output out")
 
     @field_validator("schema_", mode="before", json_schema_input_type=dict[str, Any] | str | None)
     @classmethod
@@ -472,10 +504,12 @@ class AvroEventOutput(ShardedOutput):
     """A record for each element, with the one field `element`: bytes, as Klio writes them."""
 
     type: Literal["avro"]
-    location: OptionalPath = ""
-    file_path_prefix: OptionalPath = ""
-    codec: Literal["null", "deflate", "bzip2", "snappy", "xz", "zstandard", "lz4"] = "deflate"
-    mime_type: str = "application/x-avro"
+    location: OptionalPath = Field("", description="folder of the files")
+    file_path_prefix: OptionalPath = Field("", description="what their paths begin with, below it")
+    codec: Literal["null", "deflate", "bzip2", "snappy", "xz", "zstandard", "lz4"] = Field(
+        "deflate", description="how the records are compressed"
+    )
+    mime_type: str = Field("application/x-avro", description="of the files on `gs://`")
 
     @model_validator(mode="after")
     def _some_place(self) -> "AvroEventOutput":
@@ -493,9 +527,9 @@ class PubSubEventOutput(NamedSection):
     """Messages of finished recordings are published to a topic."""
 
     type: Literal["pubsub"]
-    topic: Topic
+    topic: Topic = Field(description="without slashes, one of `pipeline_options.project`")
     data_location: str | None = Field(None, description="of Klio's version 1, which 2 ignores")
-    skip_klio_write: bool = False
+    skip_klio_write: bool = Field(False, description="leave this output out")
 
     @property
     def location(self) -> str:
@@ -504,13 +538,16 @@ class PubSubEventOutput(NamedSection):
 
 
 class CustomEventOutput(NamedSection):
-    """Code of the user's own writes the messages that `build` gives; with keys of its own."""
+    """Code of your own writes the messages that `build` gives; with keys of its own.
+
+    See docs/porting-from-klio.md.
+    """
 
     model_config = ConfigDict(extra="allow")
 
     type: Literal["custom"]
-    location: str = "code of your own"
-    skip_klio_write: Literal[True] = True
+    location: str = Field("code of your own", description="what messages call it")
+    skip_klio_write: Literal[True] = Field(True, description="Klio's")
 
 
 EventOutput = Annotated[

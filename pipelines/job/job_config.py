@@ -39,6 +39,7 @@ from ...storage import (
 )
 from ...transforms.section import Section
 from ...transforms.settings import LimitSettings, SplitSettings, StorageSettings
+from ...validation import in_words
 from .event_config import (
     EventInput,
     EventOutput,
@@ -85,8 +86,10 @@ class JobFileError(BeamsplitterError, ValueError):
 class DataFolder(NamedSection):
     """A folder that recordings are read from, or results are written to."""
 
-    type: Literal["file", "gcs"]
-    location: Location
+    type: Literal["file", "gcs"] = Field(
+        description="`gcs`: on `gs://`, or, as in Klio, a full path of this machine"
+    )
+    location: Location = Field(description="the folder, here or on `gs://`")
     file_suffix: str = ""
     skip_klio_existence_check: bool = False
 
@@ -122,42 +125,61 @@ class DataFolder(NamedSection):
 
 
 class DataInput(DataFolder):
-    """The folder that the recordings lie in."""
+    """The folder that the recordings lie in: elements are paths below it."""
 
-    ping: bool = False
+    file_suffix: str = Field("", description="added to each element, such as `.wav`")
+    skip_klio_existence_check: bool = Field(False, description="Klio's: without effect here")
+    ping: bool = Field(False, description="pass every message through, do nothing")
 
 
 class DataOutput(DataFolder):
-    """The folder of the results."""
+    """The folder of the results: see docs/results.md."""
 
-    force: bool = False
-    replace: bool = False
+    file_suffix: str = Field(
+        "",
+        description="what has a file `location/element + file_suffix` counts as finished, too",
+    )
+    skip_klio_existence_check: bool = Field(
+        False, description="only manifests say what is finished, whatever `file_suffix` is"
+    )
+    force: bool = Field(False, description="do finished recordings again")
+    replace: bool = Field(False, description="replace results that other settings have made, too")
 
 
 class UpstreamJob(Section):
-    """The job that is asked, by its topic, for recordings that are not there."""
+    """The job that is asked, by its topic, for recordings that are not there.
 
-    job_name: str = Field(min_length=1)
-    gcp_project: str = ""
-    topic: Topic
+    See docs/pubsub.md.
+    """
+
+    job_name: str = Field(min_length=1, description="name of that job")
+    gcp_project: str = Field("", description="its project, which a `topic` without one is of")
+    topic: Topic = Field(description="that it reads, with or without `projects/PROJECT/topics/`")
 
 
 class Events(Section):
     """Where the events come from, and where those of finished recordings go."""
 
     inputs: Annotated[list[EventInput], AfterValidator(require_different_names)] = Field(
-        default_factory=list
+        default_factory=list,
+        description="where the events come from: see docs/job-files.md#event-inputs",
     )
     outputs: Annotated[list[EventOutput], AfterValidator(require_different_names)] = Field(
-        default_factory=list
+        default_factory=list,
+        description="where the messages of finished recordings go: see "
+        "docs/job-files.md#event-outputs",
     )
 
 
 class Data(Section):
     """Where the recordings lie, and where the results go."""
 
-    inputs: list[DataInput] = Field(default_factory=list, max_length=1)
-    outputs: list[DataOutput] = Field(default_factory=list, max_length=1)
+    inputs: list[DataInput] = Field(
+        default_factory=list, max_length=1, description="at most one: the folder of the recordings"
+    )
+    outputs: list[DataOutput] = Field(
+        default_factory=list, max_length=1, description="one: the folder of the results"
+    )
 
 
 def _log_level(level: str) -> str:
@@ -178,22 +200,28 @@ def _options_of_client(value: Any) -> Any:
 class NativeMetrics(Section):
     """Beam's own metrics, which are always there."""
 
-    timer_unit: TimerUnit = Field("ms", description="of timers that name none")
+    timer_unit: TimerUnit = Field(
+        "ms", description="of timers of steps of your own, if they name none"
+    )
 
 
 class LoggedMetrics(Section):
-    """Each change of a metric is logged."""
+    """Steps of your own log each change of their metrics."""
 
-    level: Annotated[str, AfterValidator(_log_level)] = "debug"
-    timer_unit: TimerUnit | None = Field(None, description="in the log; default that of native")
+    level: Annotated[str, AfterValidator(_log_level)] = Field(
+        "debug", description="`debug`, `info`, `warning`, `error` or `critical`"
+    )
+    timer_unit: TimerUnit | None = Field(
+        None, description="of times in the log; default: that of `native`"
+    )
 
 
 class ShumwayMetrics(Section):
-    """Klio's client for FFWD agents: checked, but there is none here."""
+    """Klio's client for FFWD agents: checked, but nothing is sent."""
 
-    key: str | None = None
-    ffwd_addr: str | None = None
-    timer_unit: TimerUnit | None = None
+    key: str | None = Field(None, description="Klio's")
+    ffwd_addr: str | None = Field(None, description="Klio's")
+    timer_unit: TimerUnit | None = Field(None, description="Klio's")
 
 
 class MetricsSection(BaseModel):
@@ -202,7 +230,9 @@ class MetricsSection(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     timer_unit: TimerUnit | None = Field(
-        None, description="of kmsg-timer, the time of each step; default that of native"
+        None,
+        description="of `kmsg-timer`, the time that each step of your own takes; default: that of "
+        "`native`",
     )
     native: Annotated[
         NativeMetrics,
@@ -210,15 +240,15 @@ class MetricsSection(BaseModel):
             lambda value: {} if isinstance(value, bool) else value,
             json_schema_input_type=NativeMetrics | bool,
         ),
-    ] = NativeMetrics()
+    ] = Field(NativeMetrics(), description="Beam's own metrics, which are always there")
     logger: Annotated[
         LoggedMetrics | None,
         BeforeValidator(_options_of_client, json_schema_input_type=LoggedMetrics | bool | None),
-    ] = None
+    ] = Field(None, description="log each change of the metrics of steps of your own")
     shumway: Annotated[
         ShumwayMetrics | None,
         BeforeValidator(_options_of_client, json_schema_input_type=ShumwayMetrics | bool | None),
-    ] = None
+    ] = Field(None, description="Klio's client for FFWD agents: checked, but nothing is sent")
 
     @model_validator(mode="after")
     def _other_clients_are_not_misspelt(self) -> "MetricsSection":
@@ -227,17 +257,29 @@ class MetricsSection(BaseModel):
 
 
 class JobSection(BaseModel):
-    """Klio's `job_config`. Keys of one's own are kept; one that looks misspelt is refused."""
+    """Klio's `job_config`. Keys of your own are kept; one that looks misspelt is refused."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    allow_non_klio_messages: bool = False
-    blocking: bool = False
-    wait_for_pipeline_running: bool = False
+    allow_non_klio_messages: bool = Field(
+        False,
+        description="take plain text for an element, and storage notifications for events: see "
+        "docs/pubsub.md",
+    )
+    blocking: bool = Field(
+        False,
+        description="on Dataflow and behind a job server: wait for the end of the job, and write "
+        "its `run.json`",
+    )
+    wait_for_pipeline_running: bool = Field(
+        False, description="there, too: wait until it runs, ten minutes at most"
+    )
     metrics: MetricsSection = MetricsSection()
     events: Events = Events()
     data: Data = Data()
-    upstream: UpstreamJob | None = None
+    upstream: UpstreamJob | None = Field(
+        None, description="the job that is asked for recordings that are not there"
+    )
 
     @model_validator(mode="after")
     def _extra_keys_are_not_misspelt(self) -> "JobSection":
@@ -253,60 +295,124 @@ class PipelineSettings(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    runner: Runner = "DataflowRunner"
-    streaming: bool = True
+    runner: Runner = Field(
+        "DataflowRunner",
+        description="`DirectRunner` is this machine: Beam's FnApiRunner, by name; `PortableRunner` "
+        "is a runner behind a Beam job server: see "
+        "docs/job-files.md#a-runner-behind-a-beam-job-server. In small or capital letters, with or "
+        "without `Runner`: `direct`",
+    )
+    streaming: bool = Field(
+        True, description="`true` goes with events of type `pubsub`, `false` with all others"
+    )
     direct_num_workers: int | None = Field(
-        None, ge=1, description="worker processes on this machine; default one for each core"
+        None,
+        ge=1,
+        description="worker processes on this machine; `--workers` goes first. Default: one a core "
+        "of the process's affinity and its container's CPU quota",
     )
 
     job_endpoint: str | None = Field(
-        None, pattern=r"^[^/]+:[0-9]+$", description="address of the job server of PortableRunner"
+        None,
+        pattern=r"^[^/]+:[0-9]+$",
+        description="`HOST:PORT` of the job server of `PortableRunner`",
     )
-    environment_type: Literal["LOOPBACK", "EXTERNAL", "PROCESS", "DOCKER"] | None = None
+    environment_type: Literal["LOOPBACK", "EXTERNAL", "PROCESS", "DOCKER"] | None = Field(
+        None,
+        description="where workers behind a job server run: `LOOPBACK` (in the command itself, for "
+        "a try), `EXTERNAL` (a worker pool), `PROCESS`, `DOCKER`",
+    )
     environment_config: str | dict[str, Any] | None = Field(
-        None, description="address of the worker pool, {command: …}, or image of the workers"
+        None,
+        description="for `EXTERNAL` the address of the pool, `localhost:50000`; for `PROCESS` "
+        "`{command: /opt/apache/beam/boot}`; for `DOCKER` the image",
     )
 
-    project: str | None = None
-    region: str | None = None
-    worker_region: str | None = None
-    worker_zone: str | None = None
-    temp_location: str | None = None
-    staging_location: str | None = None
-    template_location: str | None = None
-    service_account_email: str | None = None
-    dataflow_endpoint: str | None = None
-    no_auth: bool | None = None
-    labels: list[str] | None = None
-    experiments: list[str] | None = None
-    dataflow_service_options: list[str] | None = None
-    dataflow_kms_key: str | None = None
-    enable_streaming_engine: bool | None = None
-    flexrs_goal: Literal["COST_OPTIMIZED", "SPEED_OPTIMIZED"] | None = None
-    update: bool | None = None
-    transform_name_mapping: dict[str, str] | None = None
+    project: str | None = Field(None, description="the Google Cloud project: required on Dataflow")
+    region: str | None = Field(None, description="where the job runs; default: that of gcloud")
+    worker_region: str | None = Field(
+        None, description="where the workers are, if not anywhere in `region`"
+    )
+    worker_zone: str | None = Field(
+        None, description="where the workers are, if not anywhere in `region`"
+    )
+    temp_location: str | None = Field(
+        None, description="folder on `gs://` for Dataflow's own files: required there"
+    )
+    staging_location: str | None = Field(
+        None,
+        description="folder on `gs://` for what the job brings along; default: `temp_location`",
+    )
+    template_location: str | None = Field(
+        None, description="write a template there instead of starting a job"
+    )
+    service_account_email: str | None = Field(None, description="the account that the workers have")
+    dataflow_endpoint: str | None = Field(
+        None, description="address of the service, if it is another one"
+    )
+    no_auth: bool | None = Field(None, description="ask without credentials")
+    labels: list[str] | None = Field(
+        None, description="list of `name=value`, or names with values; Klio's `label` is one more"
+    )
+    experiments: list[str] | None = Field(None, description="Beam's and Dataflow's")
+    dataflow_service_options: list[str] | None = Field(None, description="Dataflow's")
+    dataflow_kms_key: str | None = Field(None, description="key of what Dataflow keeps")
+    enable_streaming_engine: bool | None = Field(
+        None, description="Beam 2.77 uses it for every streaming job, also with `false`"
+    )
+    flexrs_goal: Literal["COST_OPTIMIZED", "SPEED_OPTIMIZED"] | None = Field(
+        None, description="cheaper batch jobs that may start later; not with `accelerator`"
+    )
+    update: bool | None = Field(
+        None, description="replace the streaming job of the same name, as `--update` does"
+    )
+    transform_name_mapping: dict[str, str] | None = Field(
+        None, description="new names of steps by their old ones, with `update`; may be JSON text"
+    )
 
-    num_workers: int | None = Field(None, ge=1)
-    max_num_workers: int | None = Field(None, ge=1)
-    autoscaling_algorithm: Literal["NONE", "THROUGHPUT_BASED"] | None = None
-    worker_machine_type: str | None = None
-    worker_disk_type: str | None = None
-    disk_size_gb: int | None = Field(None, ge=0)
-    min_cpu_platform: str | None = None
-    number_of_worker_harness_threads: int | None = Field(None, ge=1)
-    network: str | None = None
-    subnetwork: str | None = None
-    use_public_ips: bool | None = None
+    num_workers: int | None = Field(None, ge=1, description="how many workers to begin with")
+    max_num_workers: int | None = Field(None, ge=1, description="how many workers at most")
+    autoscaling_algorithm: Literal["NONE", "THROUGHPUT_BASED"] | None = Field(
+        None, description="`NONE`: as many workers all the time"
+    )
+    worker_machine_type: str | None = Field(None, description="machine of the workers")
+    worker_disk_type: str | None = Field(
+        None,
+        description="`pd-standard`, `pd-ssd` or `local-ssd`: sent as the type of this name in "
+        "`worker_zone`, if one is given, or else in the region. Or the whole address, "
+        "`compute.googleapis.com/projects/PROJECT/zones/ZONE/diskTypes/TYPE`, of the job's own "
+        "project and region",
+    )
+    disk_size_gb: int | None = Field(None, ge=0, description="disk of a worker")
+    min_cpu_platform: str | None = Field(
+        None, description="of the workers, such as `Intel Skylake`"
+    )
+    number_of_worker_harness_threads: int | None = Field(
+        None, ge=1, description="threads of a worker process"
+    )
+    network: str | None = Field(None, description="of the workers")
+    subnetwork: str | None = Field(None, description="of the workers")
+    use_public_ips: bool | None = Field(None, description="whether workers have public addresses")
 
-    sdk_container_image: str | None = None
-    sdk_location: str | None = None
-    setup_file: str | None = None
-    requirements_file: str | None = None
+    sdk_container_image: str | None = Field(
+        None,
+        description="image of the workers; also as `worker_harness_container_image`, Klio's name",
+    )
+    sdk_location: str | None = Field(
+        None, description="default: `container` where an image is named, as Beam is in it"
+    )
+    setup_file: str | None = Field(
+        None, description="in place of an image: installed by each worker when it starts"
+    )
+    requirements_file: str | None = Field(
+        None, description="in place of an image: installed by each worker when it starts"
+    )
 
     accelerator: str | None = Field(
         None,
         pattern=r"^type:[^;]+;count:[1-9][0-9]*(;[^;]+)*$",
-        description="GPU of the steps that hold samples: a resource hint, no option of Beam",
+        description="GPU for the steps that hold samples, such as "
+        "`type:nvidia-l4;count:1;install-nvidia-driver`; ignored on this machine",
     )
 
     @model_validator(mode="before")
@@ -382,11 +488,15 @@ class PipelineSettings(BaseModel):
             return self
         project, kind, place = address["project"], address["kind"], address["place"]
         if project and self.project and project != self.project:
-            raise ValueError(f"worker_disk_type: is one of {project}, project is {self.project}")
+            raise ValueError(
+                f"worker_disk_type: is a type of the project {project}, and the job's is "
+                f"{self.project}: name one of that"
+            )
         region = place.rpartition("-")[0] if kind == "zones" else place
         if place and self.workers_region and region != self.workers_region:
             raise ValueError(
-                f"worker_disk_type: is one of {place}, the workers are in {self.workers_region}"
+                f"worker_disk_type: is a type of {place}, and the workers are in "
+                f"{self.workers_region}: name one of there"
             )
         return self
 
@@ -485,8 +595,8 @@ def beam_option_names() -> frozenset[str]:
 class JobConfig(SplitSettings):
     """A whole job file."""
 
-    version: Literal[2] = 2
-    job_name: str = Field(min_length=1)
+    job_name: str = Field(min_length=1, description="name of the job, in `run.json`, too")
+    version: Literal[2] = Field(2, description="version of the schema")
     pipeline_options: PipelineSettings = PipelineSettings()
     job_config: JobSection = JobSection()
     streaming: StreamingSettings = StreamingSettings()
@@ -839,7 +949,7 @@ def _explain(problem: Any, flags: Mapping[str, str]) -> str:
         # After the number of an input or output stands its type, which is no key of the file.
         keys = (*keys[:4], *keys[5:])
     place = _named(".".join(map(str, keys)), flags)
-    message = problem["msg"].removeprefix("Value error, ")
+    message = in_words(problem)
     if problem["type"] == "extra_forbidden":
         *section, key = problem["loc"]
         hint = advice(str(key), keys_at(JobConfig, section), JobConfig)
@@ -865,8 +975,16 @@ def _explain(problem: Any, flags: Mapping[str, str]) -> str:
 
 
 def _named(place: str, flags: Mapping[str, str]) -> str:
-    """A place by the longest beginning of it that has a name on the command line."""
-    known = [each for each in flags if place == each or place.startswith(f"{each}.")]
+    """A place by the longest beginning of it that has a name on the command line.
+
+    A section has one only for what is wrong with it as a whole.
+    """
+    sections = {section for section in flags if any(key.startswith(f"{section}.") for key in flags)}
+    known = [
+        each
+        for each in flags
+        if place == each or (place.startswith(f"{each}.") and each not in sections)
+    ]
     return flags[max(known, key=len)] if known else place
 
 

@@ -389,7 +389,7 @@ def test_less_than_a_window_is_padded_or_told(each: FeatureSettings, samples: in
     short = SIGNAL[:, 5000 : 5000 + samples]
     too_short_to_halve = isinstance(each, CqtSettings) and each.fmin_hz == 220 and samples < 4
     if not getattr(each, "center", True) or too_short_to_halve:
-        with pytest.raises(TooShortAudioError, match=f"{samples} samples are less than"):
+        with pytest.raises(TooShortAudioError, match=f"has {samples} of the "):
             features_of(short, SAMPLE_RATE, each)
         return
     ours = features_of(short, SAMPLE_RATE, each)
@@ -480,9 +480,9 @@ def test_no_parameter_is_dead(kind: str) -> None:
     [
         ({}, "^kind: is one of magnitude, .*, cqt, not None$"),
         ({"kind": "tempo"}, "^kind: is one of magnitude, .*, cqt, not 'tempo'$"),
-        ({"kind": "mel", "power": np.inf}, "^power: Input should be a finite number"),
+        ({"kind": "mel", "power": np.inf}, "^power: must be a finite number"),
         ({"kind": "log_mel", "ref": np.nan}, "^ref: .*finite number"),
-        ({"kind": "mel", "n_mels": 0}, "n_mels: Input should be greater than or equal to 1"),
+        ({"kind": "mel", "n_mels": 0}, "n_mels: must be greater than or equal to 1"),
         ({"kind": "mel", "window": "square"}, "window: scipy.signal has no window 'square'"),
         ({"kind": "mel", "fmin_hz": 300, "fmax_hz": 200}, "^fmax_hz: 200 is not above fmin_hz"),
         ({"kind": "power", "win_length": 4096}, "^win_length: 4096 is more than n_fft, 2048"),

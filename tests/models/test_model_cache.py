@@ -565,7 +565,7 @@ def test_package_on_a_server_that_fails_is_not_taken_from_the_cache_unasked(
     fetch_package(address)
     in_a_new_process(monkeypatch)
     server.probe_faults = [503] * 9
-    with pytest.raises(ModelError, match=r"its metadata\.json .*HTTP 503.*BEAMSPLITTER_OFFLINE=1"):
+    with pytest.raises(ModelError, match=r"metadata\.json: .*HTTP 503.*BEAMSPLITTER_OFFLINE=1"):
         fetch_package(address)
 
 

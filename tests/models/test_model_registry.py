@@ -120,7 +120,7 @@ FILE = PACKAGE["files"][0]  # type: ignore[index]
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        (changed(colour="red"), "models.0.colour: Extra inputs"),
+        (changed(colour="red"), "models.0.colour: unknown key"),
         (changed(name="../x"), "models.0.name: String should match"),
         (changed(name="a:../x"), "models.0.name: String should match"),
         (changed(name="x/../../y"), "models.0.name: String should match"),
@@ -156,10 +156,10 @@ def test_bad_entry_is_refused_with_file_and_place(
     [
         (b"models: [", "is no YAML: .*line 1"),
         (b"models: !!python/object/apply:os.system ['true']", "is no YAML"),
-        (b"", "the file: "),
-        (b"- a", "the file: "),
+        (b"", "must hold keys"),
+        (b"- a", "must hold keys"),
         (b"models: \xff", "is not UTF-8"),
-        (b"models: []\nmodel: []", "model: Extra inputs"),
+        (b"models: []\nmodel: []", "model: unknown key"),
     ],
 )
 def test_file_that_is_no_registry_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:

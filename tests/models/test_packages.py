@@ -571,8 +571,8 @@ def test_a_mono_package_with_a_stereo_model_is_refused(tmp_path):
         (b"[" * 100_000, "no JSON"),
         (b" " * (2**20 + 1), "larger"),
         ('{"author": "Grün"}'.encode("latin-1"), "not UTF-8"),
-        (b"[]", "all of it"),
-        (b"{}", "effect_type: Field required"),
+        (b"[]", "must hold keys"),
+        (b"{}", "effect_type: is required"),
         ({"sample_rate": 0}, "sample_rate: .*greater than 0"),
         ({"sample_rate": True}, "sample_rate: .*number"),
         ({"sample_rate": "48000"}, "sample_rate: .*number"),
@@ -643,7 +643,7 @@ def test_what_is_published_suits_every_reader(change, place):
 )  # fmt: skip
 def test_what_is_published_is_complete(missing):
     document = {key: value for key, value in METADATA.items() if key != missing}
-    assert problems(document) == [f"{missing}: Field required"]
+    assert problems(document) == [f"{missing}: is required, and not there"]
 
 
 @pytest.mark.parametrize(

@@ -69,13 +69,14 @@ def test_all_that_a_job_file_can_say_can_be_said(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--duration", "0"], "--duration: Input should be greater than 0"),
-        (["--bit-depth", "32f"], "--stems: flac can't have bit_depth 32f: use source, 16, 24"),
+        (["--duration", "0"], "--duration: must be greater than 0"),
+        (["--bit-depth", "32f"], "--format: flac can't have bit_depth 32f: use source, 16, 24"),
         (["--stems", "vocals"], "stems: 'vocals' is no stem of nn-filter, which gives backgr"),
         (["--option", "margn=3"], "--separator, --option: margn: "),
         (["--separator", "htdemucs"], "--separator, --option: htdemucs: no separator has this"),
         (["-O", "plots.rang_db=3"], "plots.rang_db: unknown key; did you mean 'range_db'?"),
-        (["-O", "stems.format=aiff"], "stems.format: Input should be 'flac', 'wav', 'ogg', 'mp3'"),
+        (["-O", "stems.format=aiff"], "stems.format: must be 'flac', 'wav', 'ogg', 'mp3'"),
+        (["-O", "stems.rename={foreground: a/b}"], "stems.rename: 'a/b' can't be a file name: "),
         (["-O", "plots"], "-O plots: write it as dotted.path=value"),
     ],
 )
@@ -88,6 +89,13 @@ def test_mistakes_speak_of_what_was_written(
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: {said}")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_the_system_refuses_is_told_with_its_path(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "file").touch()
+    done = command("job-configs", tmp_path / "file" / "jobs")
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path / 'file' / 'jobs'}: Not a directory\n"
 
 
 @pytest.mark.parametrize("address", ["https://example.org/a.wav", "HTTP://example.org/a.wav"])

@@ -172,7 +172,7 @@ def test_bad_registry_is_told_with_its_place(
     server: ModelServer, tmp_path: Path, arguments: list[str]
 ) -> None:
     (tmp_path / "registry.yaml").write_text("models: [{name: umx:tiny}]")
-    assert_error(models(*arguments), 2, "registry.yaml: models.0.summary: Field required")
+    assert_error(models(*arguments), 2, "registry.yaml: models.0.summary: is required")
 
 
 @pytest.mark.usefixtures("server")

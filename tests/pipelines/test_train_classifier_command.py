@@ -107,6 +107,14 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     )
 
 
+def test_a_table_that_can_not_be_split_is_named(tmp_path: Path) -> None:
+    source = toy_source({"a": 5, "b": 2})
+    features, labels = write_feature_set(tmp_path / "set", source), toy_labels(tmp_path, source)
+    refused = invoke(features, "--labels", labels, "-o", tmp_path / "net")
+    assert refused.exit_code == 2
+    assert_names(refused.output, f"{labels}: the label b has 2 of the 3 groups")
+
+
 def test_an_interrupt_leaves_what_can_be_gone_on_from(tmp_path: Path, command: Command) -> None:
     source = toy_source({"a": 5, "b": 5})
     features, labels = write_feature_set(tmp_path / "set", source), toy_labels(tmp_path, source)

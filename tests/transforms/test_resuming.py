@@ -325,11 +325,21 @@ def test_differences_are_those_that_matter() -> None:
     before = {"separator": "a", "options": {"x": 1}, "format": "flac", "select": ["p", "q"]}
     now = {"separator": "b", "options": {"y": 2}, "format": "flac", "select": None}
     told = differences(before, now)
-    assert "separator: a, now b" in told and "select: p q, now none" in told
+    assert "separator: a, now b" in told and "select: p q, now not set" in told
     assert "options" not in told and "format" not in told
     assert differences(before, {**before, "options": {"x": 2}}) == "options.x: 1, now 2"
     before = {"sets": {"a": {"kind": "mel", "n_mels": 64}}, "excerpts": {"take": "whole"}}
     sets = {"a": {"kind": "mel", "n_mels": 32}, "b": {"kind": "mfcc"}}
     now = {"sets": sets, "excerpts": {"take": "whole"}}
     told = differences(before, now)
-    assert told == "sets.a.n_mels: 64, now 32; sets.b: none, now mfcc"
+    assert told == "sets.a.n_mels: 64, now 32; sets.b: not set, now mfcc"
+    of_recording, of_stems = {"results_version": 2, "start_s": 0.0}, {"stems": "0123"}
+    assert differences(of_recording, of_stems) == "without stems, now with them"
+    assert differences(of_stems, of_recording) == "with stems, now without"
+    told = differences(of_stems, {"stems": "4567", "of": "spectra", "width": 1})
+    assert told == (
+        "of stems that were made with other settings; by another join; width: not set, now 1"
+    )
+    assert differences({**of_recording, "results_version": 1}, of_recording).startswith(
+        "by another version of beamsplitter"
+    )
