@@ -65,7 +65,8 @@ def test_gain_does_not_follow_the_level() -> None:
     loud = separate(samples, RATE, RECIPES["default"])
     quiet = separate(samples / 128, RATE, RECIPES["default"])
     for stem, signal in loud.items():
-        np.testing.assert_allclose(quiet[stem] * 128, signal, atol=1e-4)
+        # Of frames that are almost as near another one may be taken, whose sound is almost the same.
+        assert snr_db(signal, quiet[stem] * 128) > 80
 
 
 def test_a_quiet_start_stays_quiet_in_parts() -> None:
