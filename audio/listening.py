@@ -6,6 +6,7 @@ play comes in chunks of Ogg Opus, which a script can hold, with some of what is 
 """
 
 import io
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -17,14 +18,12 @@ from PIL import Image
 
 from .channels import fold_down, layout_of
 from .pooling import SILENCE, plot_grid, pool_power
-from .resampling import resampled_range, rounded_length
+from .resampling import REACH_SAMPLES, resampled_range, rounded_length
 
 SAMPLE_RATE = 48_000
 """Of what is played, Hz: Opus has no other that browsers keep."""
 LEAD_S = 0.1
 """What is encoded of the signal around a chunk: decoders need a little to come into swing."""
-REACH_S = 1.2
-"""What `opus_of` and `levels_within` need of the signal around a chunk."""
 PEAKS_PER_S = 100
 COLUMNS_PER_S = 25
 ROWS = 96
@@ -36,6 +35,12 @@ _BIT_RATE = 48_000  # of a channel
 _STEPS_PER_DB = 2
 _LOWEST_DB = -120.0
 _Read = Callable[[int, int], np.ndarray]
+
+
+def reach_of(sample_rate: int) -> int:
+    """How many samples `opus_of` and `levels_within` need of a signal on both sides of a chunk."""
+    # Samples of both rates may coincide but once a second.
+    return math.ceil((1 + LEAD_S) * sample_rate) + REACH_SAMPLES
 
 
 def opus_of(read: _Read, *, samples: int, sample_rate: int, start_s: float, stop_s: float) -> bytes:

@@ -7,7 +7,7 @@ import numpy as np
 import soxr
 
 # How far soxr's filter reaches, in samples at the lower of two rates, with room to spare.
-_REACH_SAMPLES = 500
+REACH_SAMPLES = 500
 
 
 def rounded_length(samples: int, sample_rate: int, rate: int) -> int:
@@ -116,7 +116,7 @@ def source_range(
         return start_sample, stop_sample
     divisor = math.gcd(sample_rate, rate)
     step, read_step = rate // divisor, sample_rate // divisor
-    margin = math.ceil(_REACH_SAMPLES * rate / min(rate, sample_rate))
+    margin = math.ceil(REACH_SAMPLES * rate / min(rate, sample_rate))
     first_step = max(0, start_sample - margin) // step
     last_step = -(-(stop_sample + margin) // step)
     return first_step * read_step, min(samples, last_step * read_step)

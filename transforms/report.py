@@ -15,7 +15,6 @@ import numpy as np
 from ..audio.listening import (
     LEAD_S,
     RANGE_DB,
-    REACH_S,
     ROWS,
     WHOLE_COLUMNS,
     frequency_range,
@@ -26,6 +25,7 @@ from ..audio.listening import (
     opus_of,
     peaks_of,
     picture_of,
+    reach_of,
 )
 from ..storage import OutputTree
 from .feature_settings import MIXTURE
@@ -189,7 +189,7 @@ class SeenSignal:
         signal = self.signal
         rate, total = signal.sample_rate, signal.total_samples
         start, stop = (min(each * CHUNK_S * rate, total) for each in (chunk, chunk + 1))
-        reach = math.ceil(REACH_S * rate)
+        reach = reach_of(rate)
         first, last = max(0, start - reach), min(total, stop + reach)
         around = signal.read(first, last)
         if not np.isfinite(around).all():

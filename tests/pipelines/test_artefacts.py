@@ -65,7 +65,7 @@ def test_gain_does_not_follow_the_level() -> None:
     loud = separate(samples, RATE, RECIPES["default"])
     quiet = separate(samples / 128, RATE, RECIPES["default"])
     for stem, signal in loud.items():
-        # Of frames that are almost as near another one may be taken, whose sound is almost the same.
+        # Of two frames that are almost as near, the other may be taken: it sounds almost the same.
         assert snr_db(signal, quiet[stem] * 128) > 80
 
 
