@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from ..storage import scheme_of, source_files_of
 from ..storage.files import HTTP_SCHEMES
 from ..storage.http_files import UnreachableError
 from ..storage.protocol import SourceStat
+from .documents import write_whole
 from .model_registry import ModelEntry, ModelFile
 from .separators.base import ModelError
 
@@ -394,7 +394,7 @@ class _Record(BaseModel):
         return self.model_copy(update={"files": {**self.files, path.name: _content(path, sha256)}})
 
     def write(self, folder: Path) -> None:
-        _write(folder / RECORD, self.model_dump_json(indent=2))
+        write_whole(folder / RECORD, self.model_dump_json(indent=2).encode())
 
     def holds(self, path: Path) -> bool:
         """Whether a file is as it was when it was hashed, as far as can be told without reading."""
@@ -437,13 +437,7 @@ def _is_complete(folder: Path, names: Sequence[str] | Mapping[str, str]) -> bool
 
 def _mark_latest(base: Path, folder: Path) -> None:
     with contextlib.suppress(OSError):
-        _write(base / LATEST, folder.name)
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    scratch.write_text(text, "utf-8")
-    os.replace(scratch, path)
+        write_whole(base / LATEST, folder.name.encode())
 
 
 def _tries() -> tenacity.Retrying:

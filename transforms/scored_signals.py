@@ -1,6 +1,6 @@
 """Signals that are scored together, brought to one form and read block by block."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +10,8 @@ from ..audio.channels import as_many, can_become
 from ..audio.resampling import resampled_range, rounded_length
 from ..models.datasets.shard_track import ShardTrack
 from ..models.datasets.stem_folders import DatasetError
-from ..models.evaluation.scoring import Reader
+from ..models.evaluation.measures import ScoringSettings
+from ..models.evaluation.scoring import Reader, TrackScores, score_track
 from .records import Track
 from .track_files import TrackFiles
 
@@ -166,6 +167,24 @@ class Form:
             return samples
 
         return read
+
+    def score(
+        self,
+        references: Mapping[str, Reader],
+        estimates: Mapping[str, Reader],
+        mixture: Reader,
+        settings: ScoringSettings,
+    ) -> TrackScores:
+        """The scores of signals in this form."""
+        return score_track(
+            references,
+            estimates,
+            mixture,
+            settings,
+            sample_rate=self.sample_rate,
+            samples=self.samples,
+            channels=self.channels,
+        )
 
 
 def summed(readers: list[Reader]) -> Reader:

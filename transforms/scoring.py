@@ -1,7 +1,6 @@
 """From tracks with their estimates to scores: ScoreTracks."""
 
 import dataclasses
-import functools
 import hashlib
 import json
 import tempfile
@@ -19,7 +18,7 @@ from ..models.evaluation.museval_files import museval_name, museval_text
 from ..models.evaluation.plots import over_time_png
 from ..models.evaluation.results import result_files
 from ..models.evaluation.rows import TrackRecord
-from ..models.evaluation.scoring import Reader, TrackScores, score_track
+from ..models.evaluation.scoring import Reader, TrackScores
 from ..models.evaluation.tables import record_of
 from ..models.separating import models_of, separated_blocks
 from ..models.separators.by_name import describe
@@ -201,19 +200,13 @@ class ScoreTrack(Step):
             mixture = reader(track.mixture)
         else:
             mixture = summed([*readers.values()])
-        score = functools.partial(
-            score_track,
-            readers,
-            mixture=mixture,
-            settings=self.settings.scoring,
-            sample_rate=form.sample_rate,
-            samples=form.samples,
-            channels=form.channels,
-        )
+        scoring = self.settings.scoring
         if track.estimates:
-            return score({stem: reader(file) for stem, file in track.estimates.items()})
+            estimates = {stem: reader(file) for stem, file in track.estimates.items()}
+            return form.score(readers, estimates, mixture, scoring)
         with tempfile.TemporaryDirectory(prefix="beamsplitter-") as folder:
-            return score(self._separated(track, mixture, form, Path(folder)))
+            estimates = self._separated(track, mixture, form, Path(folder))
+            return form.score(readers, estimates, mixture, scoring)
 
     def _opened_shard(self, files: Sequence[StemFile]) -> dict[StemFile, Signal]:
         """The rows of a track's tar."""

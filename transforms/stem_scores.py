@@ -10,7 +10,7 @@ from ..audio.decoding.audio_reader import AudioInfo, probe
 from ..models.datasets.stem_folders import StemFile
 from ..models.evaluation.results import result_files
 from ..models.evaluation.rows import TrackRecord
-from ..models.evaluation.scoring import TrackScores, score_track
+from ..models.evaluation.scoring import TrackScores
 from ..models.evaluation.tables import record_of
 from ..storage import OutputTree, Storage
 from .plain import to_plain
@@ -104,7 +104,7 @@ def _scores_of(
     references = {file: _same_range(signal, recording) for file, signal in opened.items()}
     form = Form.of([*references.values()])
     estimates = {found.names[stem]: each for stem, each in stems.items() if stem in found.names}
-    return score_track(
+    return form.score(
         {
             name: summed([form.reader(references[file]) for file in reference.files])
             for name, reference in found.references.items()
@@ -112,9 +112,6 @@ def _scores_of(
         {name: form.reader(each) for name, each in estimates.items()},
         form.reader(mixture),
         settings.scores.scoring,
-        sample_rate=form.sample_rate,
-        samples=form.samples,
-        channels=form.channels,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..packages.trained import write_json, write_whole
+from ..documents import write_json, write_whole
 from ..training.keeping import CHECKPOINT_FILE, RECORD_FILE, TRAINER_FILE
 from ..training.lightning_runs import (
     Devices,

@@ -13,8 +13,9 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.utils.tensorboard import SummaryWriter
 
-from ..packages.trained import write_json
+from ..documents import write_json
 from ..training.keeping import CHECKPOINT_FILE, RECORD_FILE
+from ..training.lightning_runs import Progress
 from ..training.separator_training import AfterEpoch
 from .classifier_training import ClassifierTraining, EpochRecord
 from .excerpt_data import ClassifierData
@@ -27,23 +28,15 @@ SPLIT_FILE = "split.csv"
 
 
 @dataclass(frozen=True)
-class TrainingState:
-    """How far a training is.
+class TrainingState(Progress):
+    """How far the training of a classifier is.
 
     Attributes
     ----------
-    epoch, epochs
-        the one under way, from 1, and how many there are at most
-    batch, batches
-        of the epoch
     finished
         the epoch that has just ended
     """
 
-    epoch: int
-    epochs: int
-    batch: int
-    batches: int
     finished: EpochRecord | None = None
 
 

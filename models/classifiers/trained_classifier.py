@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...audio.features.settings import FeatureSettings, feature_settings
 from ...validation import problems_of
-from ..packages.trained import write_json, write_whole
+from ..documents import write_json, write_whole
 from .errors import ClassifierError
 from .settings import EncoderSettings
 

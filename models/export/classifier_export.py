@@ -16,16 +16,16 @@ from ..classifiers.trained_classifier import (
     load_classifier,
     read_description,
 )
+from ..documents import write_json
 from ..packages.metadata import FILE_NAME
-from ..packages.trained import write_json
 from ..separators.base import ModelError
 from ..separators.labeler import Labeler
 from .classifier_model import ClassifierModel
-from .exporting import Exported
+from .exporting import Exported, put_there
 from .older_torch import older_torch_complaints
-from .package_folder import FORMAT_FILES, Format, publish, require_free, require_no_other_model
+from .package_folder import FORMAT_FILES, Format, require_free
 from .package_tools import validate_metadata
-from .package_words import LONG, README_FILE, SHORT, Words, model_card
+from .package_words import LONG, SHORT, Words
 from .scripting import save_torchscript, scripted
 
 # Blocks of so many seconds at most, as jobs and Audacity take them, unless an excerpt is longer.
@@ -91,12 +91,7 @@ def export_classifier(
                 f"{source}: its package gives other probabilities, by {done.difference:.1e}: "
                 "nothing was written"
             )
-        card = model_card(
-            metadata, [path.name], licence=licence, runs_in_audacity=done.unreadable == []
-        )
-        (package / README_FILE).write_text(card, "utf-8")
-        require_no_other_model(folder, [path.name])
-        publish(package, folder)
+        put_there(package, metadata, done, licence=licence)
     return done
 
 

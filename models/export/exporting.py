@@ -4,10 +4,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from ..documents import write_json
 from ..packages.metadata import FILE_NAME, problems
 from ..packages.torchscript import load_torchscript
-from ..packages.trained import write_json
 from ..separators.base import ModelError, TorchSeparator
 from ..separators.by_name import SeparatorName, describe, load
 from ..separators.model_package import PackageSeparator
@@ -135,17 +136,27 @@ def export_separator(
             (trial / FORMAT_FILES[each]).rename(package / FORMAT_FILES[each])
         if not done.files:
             raise ModelError("; ".join(done.left_out.values()))
-        card = model_card(
-            metadata,
-            done.files.values(),
-            licence=licence,
-            runs_in_audacity=done.unreadable == [],
-        )
-        (package / README_FILE).write_text(card, "utf-8")
-        write_json(package / FILE_NAME, metadata)
-        require_no_other_model(folder, done.files.values())
-        publish(package, folder)
+        put_there(package, metadata, done, licence=licence)
     return done
+
+
+def put_there(
+    package: Path, metadata: dict[str, Any], done: Exported, *, licence: str | None
+) -> None:
+    """Add to the files of a model what is told of it, and put them into their folder.
+
+    Raises
+    ------
+    ModelError
+        that holds a file that would be read in place of one of them
+    """
+    card = model_card(
+        metadata, done.files.values(), licence=licence, runs_in_audacity=done.unreadable == []
+    )
+    (package / README_FILE).write_text(card, "utf-8")
+    write_json(package / FILE_NAME, metadata)
+    require_no_other_model(done.folder, done.files.values())
+    publish(package, done.folder)
 
 
 def exportable(name: SeparatorName) -> TorchSeparator:

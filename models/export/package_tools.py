@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..documents import write_json
 from ..packages.metadata import FILE_NAME, problems
-from ..packages.trained import write_json
 from ..separators.base import ModelError
 from .scripting import save_torchscript
 

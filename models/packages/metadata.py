@@ -5,7 +5,6 @@ README, and the reader in Audacity. They don't agree: what one of them allows ca
 published has to satisfy them all.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,10 +20,10 @@ from pydantic import (
 )
 
 from ...validation import problems_of
+from ..documents import read_document
 from ..separators.base import ModelError
 
 FILE_NAME = "metadata.json"
-MAXIMUM_BYTES = 2**20
 MAXIMUM_RATE = 384_000
 
 Domain = Literal["music", "environmental", "speech", "other"]
@@ -155,20 +154,8 @@ def read_metadata(path: Path, package: str) -> PackageMetadata:
     ModelError
         the file is missing, is no JSON, or says what can't be
     """
-    complaint = f"{package}: {FILE_NAME}"
+    name = f"{package}: {FILE_NAME}"
     try:
-        # The mark at the start is what some editors write.
-        with path.open("rb") as file:
-            content = file.read(MAXIMUM_BYTES + 1)
-        if len(content) > MAXIMUM_BYTES:
-            raise ModelError(f"{complaint} is larger than {MAXIMUM_BYTES} bytes: no such document")
-        document = json.loads(content.decode("utf-8-sig"))
-        return PackageMetadata.model_validate(document)
-    except OSError as error:
-        raise ModelError(f"{complaint} can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{complaint} is not UTF-8 (byte {error.start})") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ModelError(f"{complaint} is no JSON: {error}") from error
+        return PackageMetadata.model_validate(read_document(path, name))
     except ValidationError as error:
-        raise ModelError(f"{complaint}: {'; '.join(problems_of(error))}") from error
+        raise ModelError(f"{name}: {'; '.join(problems_of(error))}") from error

@@ -5,10 +5,10 @@ Beside `metadata.json` there are `model.json`, which says what network it is, an
 """
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..documents import read_document, write_json, write_whole
 from ..networks.settings import NetworkSettings, network_settings
 from ..separators.base import ModelError
 from .metadata import FILE_NAME
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 NETWORK_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
-MAXIMUM_BYTES = 2**20
 
 
 def read_network(folder: Path, name: str) -> NetworkSettings:
@@ -35,16 +34,11 @@ def read_network(folder: Path, name: str) -> NetworkSettings:
         its `model.json` is not there, or wrong
     """
     path = folder / NETWORK_FILE
-    try:
-        if path.stat().st_size > MAXIMUM_BYTES:
-            raise ModelError(f"{name}: {NETWORK_FILE} is no description of a network")
-        values = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise ModelError(
             f"{name}: holds no {NETWORK_FILE}: `beamsplitter config MODEL --save FOLDER` makes one"
-        ) from None
-    except (UnicodeDecodeError, ValueError) as error:
-        raise ModelError(f"{name}: {NETWORK_FILE} is no JSON: {error}") from error
+        )
+    values = read_document(path, f"{name}: {NETWORK_FILE}")
     try:
         return network_settings(values if isinstance(values, dict) else {})
     except ValueError as error:
@@ -124,18 +118,3 @@ def _facts_of(settings: NetworkSettings) -> dict[str, Any]:
         "labels": list(settings.targets),
         "sample_rate": settings.sample_rate,
     }
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write a JSON file, whole or not at all."""
-    write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -13,7 +13,8 @@ import lightning.pytorch as pl
 import torch
 
 from ..datasets.excerpts import ExcerptGrid
-from ..packages.trained import save_trained, write_json, write_whole
+from ..documents import write_json, write_whole
+from ..packages.trained import save_trained
 from .excerpt_data import ExcerptData
 from .separator_training import AfterEpoch, SeparatorTraining
 from .settings import TrainerSettings

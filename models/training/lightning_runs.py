@@ -45,6 +45,24 @@ class Devices:
     strategy: str = "auto"
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is.
+
+    Attributes
+    ----------
+    epoch, epochs
+        the one under way, from 1, and how many there are at most
+    batch, batches
+        of the epoch
+    """
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+
+
 def make_trainer(
     devices: Devices,
     callbacks: list[pl.Callback],

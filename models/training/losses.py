@@ -11,10 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..evaluation.spectral import RESOLUTIONS, Resolution
+
 EPSILON = 1e-8
 # Of the mixture's magnitude: quieter bins say nothing about a mask.
 QUIETEST = 1e-6
-RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
 
 
 def l1_loss(estimate: Tensor, target: Tensor) -> Tensor:
@@ -144,7 +145,7 @@ def multi_resolution_stft_loss(
     estimate: Tensor,
     target: Tensor,
     *,
-    resolutions: Sequence[tuple[int, int, int]] = RESOLUTIONS,
+    resolutions: Sequence[Resolution] = RESOLUTIONS,
 ) -> Tensor:
     """Distance of spectra at several resolutions: spectral convergence and log magnitudes.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from .lightning_runs import Progress
 from .separator_training import AfterEpoch, EpochRecord, SeparatorTraining
 
 # How much the loss that is told follows that of the last step.
@@ -14,15 +15,11 @@ SMOOTHING = 0.05
 
 
 @dataclass(frozen=True)
-class TrainingState:
-    """How far a training is.
+class TrainingState(Progress):
+    """How far the training of a separator is.
 
     Attributes
     ----------
-    epoch, epochs
-        the one under way, from 1, and how many there are at most
-    batch, batches
-        of the epoch
     loss
         of the last steps, smoothed
     best_loss
@@ -37,10 +34,6 @@ class TrainingState:
         the epoch that has just ended
     """
 
-    epoch: int
-    epochs: int
-    batch: int
-    batches: int
     loss: float
     best_loss: float
     excerpts_per_s: float

@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ...errors import BeamsplitterError
+from ...models.documents import write_json
 from ...models.networks.settings import SETTINGS, NetworkSettings, network_settings
-from ...models.packages.trained import NETWORK_FILE, WEIGHTS_FILE, read_network, write_json
+from ...models.packages.trained import NETWORK_FILE, WEIGHTS_FILE, read_network
 from ...models.training.settings import (
     RECIPES,
     AugmentationSettings,

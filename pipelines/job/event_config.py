@@ -316,17 +316,23 @@ class StreamingSettings(Section):
     """How a stream is run on this machine: see docs/pubsub.md."""
 
     dead_letter_topic: Topic | None = Field(
-        None, description="messages whose recording failed are published here, too"
+        None,
+        description="each message whose recording failed is published here, too, unchanged, with "
+        "the attributes `beamsplitter_job`, `_element`, `_step`, `_exception`, `_message` (why) "
+        "and `_message_id`",
     )
     max_tries: int = Field(
         3,
         ge=1,
-        description="of a recording that takes its process down, before it is given up",
+        description="of a recording that takes its process down, before it is given up; where the "
+        "subscription has a dead-letter policy, earlier deliveries count, too, once it has crashed "
+        "here",
     )
     shutdown_grace_s: float = Field(
         25.0,
         ge=0,
-        description="seconds for what is being worked on when the stream is told to end",
+        description="seconds that running work has to finish when the stream is told to end; "
+        "Kubernetes gives 30 in all",
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from apache_beam.options.pipeline_options import PipelineOptions
 from conftest import Command, dead_letters
+from graph_runs import finish
 from PIL import Image
 from storage_server import StorageServer
 
@@ -62,15 +63,6 @@ def job_of(data: Path | str, out: Path | str, **sections: Any) -> JobConfig:
     )
 
 
-def run(job: JobConfig) -> Path:
-    """Run a job's graph in this process."""
-    with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
-        build(job, pipeline | CreateEvents(list_events(job), "test"))
-    out = Path(job.output_location)
-    assert not dead_letters(out)
-    return out
-
-
 def again(job: JobConfig) -> None:
     """Run a finished job, as a command does."""
     run_local(job, list_events(job), workers=1, show=lambda state, line: None)
@@ -98,7 +90,7 @@ def files_of(out: Path) -> dict[str, bytes]:
 
 def test_the_file_holds_the_features_of_the_mixture(tmp_path: Path) -> None:
     samples = write(tmp_path / "data/a.wav", 3.3)
-    out = run(job_of(tmp_path / "data", tmp_path / "out"))
+    out = finish(job_of(tmp_path / "data", tmp_path / "out"))
     arrays, metadata = arrays_in(out / "a")
     assert sorted(arrays) == sorted(f"{name}/mixture" for name in SETS)
     for name in SETS:
@@ -123,7 +115,9 @@ def test_the_seeds_parameters_give_its_shape(tmp_path: Path) -> None:
     }
     excerpts = {"take": "range", "start_s": 0.5, "duration_s": 20}
     features = {"sets": {"seed": seed}, "excerpts": excerpts}
-    arrays, _ = arrays_in(run(job_of(tmp_path / "data", tmp_path / "out", features=features)) / "a")
+    arrays, _ = arrays_in(
+        finish(job_of(tmp_path / "data", tmp_path / "out", features=features)) / "a"
+    )
     assert arrays["seed/mixture"].shape == (2206, 64)
     assert arrays["seed/mixture"].dtype == np.float32
 
@@ -137,9 +131,9 @@ def test_parts_give_the_frames_of_the_whole(tmp_path: Path, take: str) -> None:
         "every": {"take": "every", "duration_s": 7, "hop_s": 3.1},
     }[take]
     features = {"sets": SETS, "excerpts": excerpts}
-    whole = run(job_of(tmp_path / "data", tmp_path / "whole", features=features))
+    whole = finish(job_of(tmp_path / "data", tmp_path / "whole", features=features))
     separation = {**NOTHING, "part_seconds": 10}
-    parts = run(
+    parts = finish(
         job_of(tmp_path / "data", tmp_path / "parts", features=features, separation=separation)
     )
     arrays, metadata = arrays_in(whole / "a")
@@ -169,7 +163,7 @@ def test_silence_has_the_same_chroma_in_parts(tmp_path: Path) -> None:
             features={"sets": {"chroma": {"sample_rate": 11025}}},
             separation={**NOTHING, "part_seconds": part_seconds},
         )
-        made.append(arrays_in(run(job) / "a")[0]["chroma/mixture"])
+        made.append(arrays_in(finish(job) / "a")[0]["chroma/mixture"])
     np.testing.assert_allclose(*made, atol=1e-4)
 
 
@@ -179,7 +173,9 @@ def test_features_of_stems_are_those_of_their_files(tmp_path: Path, part_seconds
     sets = {name: SETS[name] for name in ("log_mel", "stft")}
     features = {"sets": sets, "of": ["percussive", "mixture", "harmonic"]}
     separation = {**HPSS, "part_seconds": part_seconds}
-    out = run(job_of(tmp_path / "data", tmp_path / "out", features=features, separation=separation))
+    out = finish(
+        job_of(tmp_path / "data", tmp_path / "out", features=features, separation=separation)
+    )
     arrays, metadata = arrays_in(out / "a")
     assert metadata["signals"] == ["percussive", "mixture", "harmonic"]
     for stem in ("percussive", "harmonic"):
@@ -201,7 +197,7 @@ def test_stems_of_another_rate_have_features_at_it(tmp_path: Path) -> None:
             separation={**HPSS, "part_seconds": part_seconds},
             stems={"sample_rate": 8000},
         )
-        arrays, _ = arrays_in(run(job) / "a")
+        arrays, _ = arrays_in(finish(job) / "a")
         assert [each.shape for each in arrays.values()] == [(1 + 5 * 8000 // 512, 1)] * 2
 
 
@@ -211,11 +207,11 @@ def test_features_are_added_without_separating_again(tmp_path: Path, part_second
     separation = {**HPSS, "part_seconds": part_seconds}
     features = {"sets": SETS, "of": ["mixture", "harmonic"]}
     both: dict[str, Any] = {"separation": separation, "features": features}
-    at_once = run(job_of(tmp_path / "data", tmp_path / "at-once", **both))
-    later = run(job_of(tmp_path / "data", tmp_path / "later", **{**both, "features": {}}))
+    at_once = finish(job_of(tmp_path / "data", tmp_path / "at-once", **both))
+    later = finish(job_of(tmp_path / "data", tmp_path / "later", **{**both, "features": {}}))
     stem = later / "a/harmonic.flac"
     written = stem.stat().st_mtime_ns
-    run(job_of(tmp_path / "data", tmp_path / "later", **both))
+    finish(job_of(tmp_path / "data", tmp_path / "later", **both))
     assert stem.stat().st_mtime_ns == written
     assert files_of(later) == files_of(at_once)
 
@@ -225,10 +221,10 @@ def test_other_stems_make_features_of_stems_anew_and_no_others(tmp_path: Path) -
     for of, anew in (("mixture", False), ("harmonic", True)):
         out = tmp_path / of
         features = {"sets": {"onset": {}}, "of": [of]}
-        run(job_of(tmp_path / "data", out, separation=HPSS, features=features))
+        finish(job_of(tmp_path / "data", out, separation=HPSS, features=features))
         (out / "a/harmonic.flac").unlink()
         before = (out / "a/features.npz").stat().st_mtime_ns
-        run(job_of(tmp_path / "data", out, separation=HPSS, features=features))
+        finish(job_of(tmp_path / "data", out, separation=HPSS, features=features))
         assert (out / "a/harmonic.flac").exists()
         assert ((out / "a/features.npz").stat().st_mtime_ns > before) == anew
 
@@ -257,7 +253,7 @@ def test_the_chorus_is_that_of_find_choruses(tmp_path: Path, part_seconds: float
         features=features,
         separation={**NOTHING, "part_seconds": part_seconds},
     )
-    arrays, metadata = arrays_in(run(job) / "song")
+    arrays, metadata = arrays_in(finish(job) / "song")
     (excerpt,) = metadata["excerpts"]
     assert excerpt["start_s"] == pytest.approx(found.excerpt_start_s, abs=1e-4)
     start = round(found.excerpt_start_s * RATE)
@@ -322,7 +318,7 @@ def job_of_shards(data: Path, out: Path, shards: str, shard_mb: float = 0.05) ->
 def test_shards_hold_what_the_files_of_recordings_do(tmp_path: Path, shards: str) -> None:
     for index in range(9):
         write(tmp_path / f"data/{index % 2}/ü {index}.wav", 0.5 + index / 5)
-    out = run(job_of_shards(tmp_path / "data", tmp_path / "out", shards))
+    out = finish(job_of_shards(tmp_path / "data", tmp_path / "out", shards))
     found = FeatureDataset(open_feature_set(str(out)))
     assert len(found) == 9
     assert len(found.features.index.shards) > 2
@@ -339,18 +335,18 @@ def test_shards_hold_what_the_files_of_recordings_do(tmp_path: Path, shards: str
 def test_shards_depend_on_the_recordings_and_the_job_alone(tmp_path: Path) -> None:
     for index in range(7):
         write(tmp_path / f"data/{index}.wav", 0.5 + index / 5)
-    once = run(job_of_shards(tmp_path / "data", tmp_path / "once", "webdataset"))
+    once = finish(job_of_shards(tmp_path / "data", tmp_path / "once", "webdataset"))
     out = tmp_path / "twice"
     write(tmp_path / "part/3.wav", 1.1)
-    run(job_of_shards(tmp_path / "part", out, "webdataset"))
+    finish(job_of_shards(tmp_path / "part", out, "webdataset"))
     shutil.rmtree(out / "3")
-    run(job_of_shards(tmp_path / "data", out, "webdataset"))
+    finish(job_of_shards(tmp_path / "data", out, "webdataset"))
     assert files_of(out) == files_of(once)
     # What did not change is left alone, and what is gone is packed again.
     shards = sorted(out.glob("*.tar"))
     written = [shard.stat().st_mtime_ns for shard in shards]
     shards[1].unlink()
-    run(job_of_shards(tmp_path / "data", out, "webdataset"))
+    finish(job_of_shards(tmp_path / "data", out, "webdataset"))
     assert files_of(out) == files_of(once)
     assert [
         shard.stat().st_mtime_ns == before for shard, before in zip(shards, written, strict=True)
@@ -361,13 +357,13 @@ def test_shards_of_a_run_that_was_stopped_do_not_stay(tmp_path: Path) -> None:
     """It has packed, and written no index yet: readers of all shards would have them twice."""
     for index in range(3):
         write(tmp_path / f"data/{index}.wav", 1)
-    out = run(job_of_shards(tmp_path / "data", tmp_path / "out", "webdataset"))
+    out = finish(job_of_shards(tmp_path / "data", tmp_path / "out", "webdataset"))
     (out / "features.json").unlink()
     stopped = {path.name for path in out.glob("features-*-of-*")}
     for index in range(3, 12):
         write(tmp_path / f"data/{index}.wav", 1)
-    once = run(job_of_shards(tmp_path / "data", tmp_path / "once", "webdataset"))
-    run(job_of_shards(tmp_path / "data", out, "webdataset"))
+    once = finish(job_of_shards(tmp_path / "data", tmp_path / "once", "webdataset"))
+    finish(job_of_shards(tmp_path / "data", out, "webdataset"))
     assert not stopped <= {path.name for path in once.glob("features-*-of-*")}
     assert files_of(out) == files_of(once)
 
@@ -376,7 +372,7 @@ def test_statistics_are_those_of_all_values(tmp_path: Path) -> None:
     for index in range(3):
         write(tmp_path / f"data/{index}.wav", 1 + index)
     sets = {"log_mel": SETS["log_mel"], "stft": SETS["stft"]}
-    out = run(job_of(tmp_path / "data", tmp_path / "out", features={"sets": sets}))
+    out = finish(job_of(tmp_path / "data", tmp_path / "out", features={"sets": sets}))
     told = json.loads((out / "features-statistics.json").read_text())
     assert told["recordings"] == 3
     assert sum(each["count"] for each in told["excerpt_durations"]) == 3
@@ -394,7 +390,7 @@ def test_statistics_are_written_anew_only_where_they_are_of_other_files(tmp_path
     for index in range(3):
         write(tmp_path / f"data/{index}.wav", 1 + index)
     job = job_of(tmp_path / "data", tmp_path / "out", features={"sets": {"onset": {}}})
-    out = run(job)
+    out = finish(job)
     path = out / "features-statistics.json"
     first, written = path.read_bytes(), path.stat().st_mtime_ns
     again(job)
@@ -416,7 +412,7 @@ def test_pictures_show_each_signal(tmp_path: Path, part_seconds: float) -> None:
         features=features,
         separation={**HPSS, "part_seconds": part_seconds},
     )
-    out = run(job) / "a"
+    out = finish(job) / "a"
     manifest = json.loads((out / "manifest.json").read_text())
     names = {
         each["name"]: each["stem"] for each in manifest["files"] if each["branch"] == "features"
@@ -514,7 +510,7 @@ def test_a_bucket_has_the_same_set(tmp_path: Path, gcs: StorageServer) -> None:
         "separation": {**HPSS, "part_seconds": 10},
         "features": features,
     }
-    here = run(job_of(tmp_path / "data", tmp_path / "here", **sections))
+    here = finish(job_of(tmp_path / "data", tmp_path / "here", **sections))
     job = job_of(f"{bucket}/data", f"{bucket}/out", **sections)
     for _ in range(2):  # the second finds all done, and what a run left that was stopped
         with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:

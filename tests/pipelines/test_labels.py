@@ -13,6 +13,7 @@ import pytest
 import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 from conftest import Command, dead_letters, result_files
+from graph_runs import finish
 from model_packages import RATE, Volume, write_labeler, write_package
 
 from beamsplitter.models.separators.base import Label
@@ -62,15 +63,6 @@ def job_of(data: Path, out: Path, labeler: str, **sections: Any) -> JobConfig:
     )
 
 
-def run(job: JobConfig) -> Path:
-    """Run a job's graph in this process."""
-    with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
-        build(job, pipeline | CreateEvents(list_events(job), "test"))
-    out = Path(job.output_location)
-    assert not dead_letters(out)
-    return out
-
-
 def labels_of(out: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads((out / "a/labels.json").read_text())
     return found
@@ -81,7 +73,7 @@ def test_labels_have_times_and_confidences(
     labeler: str, data: Path, tmp_path: Path, part_seconds: float
 ) -> None:
     separation = {**NOTHING, "part_seconds": part_seconds}
-    out = run(job_of(data, tmp_path / "out", labeler, separation=separation))
+    out = finish(job_of(data, tmp_path / "out", labeler, separation=separation))
     labels = labels_of(out)
     assert [each["label"] for each in labels] == ["quiet"] * 7 + ["loud"] * 9 + ["quiet"] * 10
     assert [each["start_s"] for each in labels] == pytest.approx(range(26))
@@ -94,7 +86,7 @@ def test_labels_have_times_and_confidences(
 
 
 def test_what_is_uncertain_is_called_so(labeler: str, data: Path, tmp_path: Path) -> None:
-    out = run(job_of(data, tmp_path / "out", labeler, labels={"uncertain": 0.7}))
+    out = finish(job_of(data, tmp_path / "out", labeler, labels={"uncertain": 0.7}))
     labels = labels_of(out)
     assert [each["label"] for each in labels[20:25]] == [UNCERTAIN] * 5
     assert {each["candidate"] for each in labels[20:25]} == {"quiet"}
@@ -105,7 +97,7 @@ def test_what_is_uncertain_is_called_so(labeler: str, data: Path, tmp_path: Path
 def test_the_manifest_and_a_table_tell_how_much_has_which_label(
     labeler: str, data: Path, tmp_path: Path
 ) -> None:
-    out = run(job_of(data, tmp_path / "out", labeler))
+    out = finish(job_of(data, tmp_path / "out", labeler))
     manifest = json.loads((out / "a/manifest.json").read_text())
     (file,) = [each for each in manifest["files"] if each["name"] == "labels.json"]
     shares = {each["label"]: each for each in file["labels"]}
@@ -131,18 +123,18 @@ def test_labels_stand_beside_stems_and_leave_them_as_they_are(
     labeler: str, data: Path, tmp_path: Path, part_seconds: float
 ) -> None:
     stems: dict[str, Any] = {"separation": {"separator": "hpss", "part_seconds": part_seconds}}
-    at_once = run(job_of(data, tmp_path / "at-once", labeler, **stems))
-    alone = run(split_job([data], tmp_path / "later", plots={"enabled": False}, **stems))
+    at_once = finish(job_of(data, tmp_path / "at-once", labeler, **stems))
+    alone = finish(split_job([data], tmp_path / "later", plots={"enabled": False}, **stems))
     stem = alone / "a/harmonic.flac"
     assert stem.read_bytes() == (at_once / "a/harmonic.flac").read_bytes()
     written = stem.stat().st_mtime_ns
-    run(job_of(data, tmp_path / "later", labeler, **stems))
+    finish(job_of(data, tmp_path / "later", labeler, **stems))
     assert stem.stat().st_mtime_ns == written
     files, files_later = result_files(at_once), result_files(alone)
     for each in (files, files_later):
         del each["a/manifest.json"]
     assert files == files_later
-    labels = labels_of(run(job_of(data, tmp_path / "alone", labeler)))
+    labels = labels_of(finish(job_of(data, tmp_path / "alone", labeler)))
     assert labels == labels_of(at_once)
 
 

@@ -13,17 +13,15 @@ import pytest
 import soundfile
 from apache_beam.options.pipeline_options import PipelineOptions
 from conftest import Command, dead_letters
+from graph_runs import finish, run_on_files
 from stem_mp4 import write_stem_mp4
 from storage_server import StorageServer
 
 import beamsplitter
 from beamsplitter.errors import BeamsplitterError
 from beamsplitter.models.evaluation.matching import match
-from beamsplitter.pipelines.events.elements import list_events
-from beamsplitter.pipelines.events.sources import CreateEvents
 from beamsplitter.pipelines.job.job_config import JobConfig, JobFileError, parse_job
 from beamsplitter.pipelines.job.resources import places_of
-from beamsplitter.pipelines.run import build
 from beamsplitter.pipelines.separate_files import split_job
 from beamsplitter.storage import OutputTree, Storage
 from beamsplitter.transforms import EvaluationSettings, ScoreTracks, find_references
@@ -75,17 +73,8 @@ def job_of(data: Path | str, out: Path | str, **sections: Any) -> JobConfig:
     )
 
 
-def run(job: JobConfig) -> Path:
-    """Run a job's graph in this process."""
-    with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
-        build(job, pipeline | CreateEvents(list_events(job), "test"))
-    return Path(job.output_location)
-
-
 def scored(data: Path | str, out: Path | str, **sections: Any) -> Path:
-    out = run(job_of(data, out, **{"scores": BESIDE, **sections}))
-    assert not dead_letters(out)
-    return out
+    return finish(job_of(data, out, **{"scores": BESIDE, **sections}))
 
 
 def evaluated(references: Path, out: Path, to: Path, names: dict[str, str] = TRUE_NAMES) -> Path:
@@ -155,7 +144,7 @@ def test_a_recording_of_several_parts_is_scored_as_a_whole(tmp_path: Path) -> No
     out = scored(data, tmp_path / "out", separation=parts)
     assert values(out) == values(evaluated(data, out, tmp_path / "evaluated"))
     # Later, of stems that are there.
-    later = run(job_of(data, tmp_path / "later", separation=parts))
+    later = run_on_files(job_of(data, tmp_path / "later", separation=parts))
     before = manifest_of(later, "long")["branches"]["stems"]
     scored(data, later, separation=parts)
     assert manifest_of(later, "long")["branches"]["stems"] == before
@@ -197,7 +186,7 @@ def test_references_may_lie_elsewhere_and_be_called_otherwise(data: Path, tmp_pa
         plots={"enabled": False},
         scores={"references": f"{data}/{{recording}}", "names": names},
     )
-    out = run(job)
+    out = run_on_files(job)
     assert {key[1] for key in values(out)} == {"vocals", "no_vocals"}
     assert values(out) == values(evaluated(data, out, tmp_path / "evaluated", names))
 
@@ -215,7 +204,7 @@ def test_a_stem_file_holds_its_own_references(tmp_path: Path) -> None:
         plots={"enabled": False},
         scores={"references": "{file}", "names": {"harmonic": "vocals", "percussive": "no_vocals"}},
     )
-    out = run(job)
+    out = run_on_files(job)
     assert not dead_letters(out)
     # Three of the four stems are silent or the drums: what is no vocals.
     assert {key[1] for key in values(out)} == {"vocals", "no_vocals"}
@@ -224,7 +213,7 @@ def test_a_stem_file_holds_its_own_references(tmp_path: Path) -> None:
 def test_they_are_made_later_and_again_when_a_true_stem_is_another(
     data: Path, tmp_path: Path
 ) -> None:
-    out = run(job_of(data, tmp_path / "out"))
+    out = run_on_files(job_of(data, tmp_path / "out"))
     stems = made(out, "stems")
     scored(data, out)
     first, first_made = values(out), made(out, "scores")
@@ -245,14 +234,14 @@ def test_they_are_made_later_and_again_when_a_true_stem_is_another(
     scored(data, out)
     assert values(out) == second
     # Without scores in the job they stay.
-    run(job_of(data, out))
+    run_on_files(job_of(data, out))
     assert in_manifest(out, NAMES[0])
     assert made(out, "stems") == stems
 
 
 def test_new_stems_have_new_scores_or_none(data: Path, tmp_path: Path) -> None:
     out = scored(data, tmp_path / "out")
-    run(job_of(data, out, separation={"duration_s": 2}, replace=True))
+    run_on_files(job_of(data, out, separation={"duration_s": 2}, replace=True))
     assert not list(out.glob("*/**/scores.json"))
     assert "scores" not in manifest_of(out, NAMES[0])["branches"]
 
@@ -338,7 +327,7 @@ def test_on_buckets(data: Path, tmp_path: Path, gcs: StorageServer) -> None:
     gcs.upload(data, "data")
     bucket = f"gs://{gcs.bucket.name}"
     job = job_of(f"{bucket}/data", f"{bucket}/out", scores=BESIDE)
-    run(job)
+    run_on_files(job)
     gcs.download("out", tmp_path / "out")
     assert values(tmp_path / "out") == values(scored(data, tmp_path / "here"))
     resumption = Resumption(f"{bucket}/data", job.output_tree, job.settings)
