@@ -39,8 +39,9 @@ _Read = Callable[[int, int], np.ndarray]
 
 def reach_of(sample_rate: int) -> int:
     """How many samples `opus_of` and `levels_within` need of a signal on both sides of a chunk."""
-    # Samples of both rates may coincide but once a second.
-    return math.ceil((1 + LEAD_S) * sample_rate) + REACH_SAMPLES
+    # Samples of both rates may coincide but once a second; columns of pictures are to be whole.
+    columns = math.ceil((1 + LEAD_S + REACH_SAMPLES / sample_rate) * COLUMNS_PER_S)
+    return math.ceil(columns * sample_rate / COLUMNS_PER_S)
 
 
 def opus_of(read: _Read, *, samples: int, sample_rate: int, start_s: float, stop_s: float) -> bytes:
@@ -154,21 +155,14 @@ def levels_within(
         Steps of half a dB above -120 dB re full scale: they wait in little memory.
     """
     total = samples.shape[1]
-    first, last = (
-        round(each * COLUMNS_PER_S / sample_rate) for each in (start_sample, stop_sample)
-    )
     columns = max(16, round(total * COLUMNS_PER_S / sample_rate))
     grid = plot_grid(total, sample_rate, columns=columns, rows=ROWS)
     # A frame beyond the range may be the only one of its first or last column.
     core = max(0, start_sample - grid.hop_length), min(total, stop_sample + grid.hop_length)
     power = pool_power(samples, grid, core=core)
+    power = power[:, grid.column_of(start_sample) : grid.column_of(stop_sample - 1) + 1]
     levels = 10 * np.log10(np.fmax(power, np.float32(SILENCE)))
-    stored = np.clip((levels - _LOWEST_DB) * _STEPS_PER_DB, 0, 255).astype(np.uint8)
-    return (
-        stored
-        if total * COLUMNS_PER_S < 16 * sample_rate
-        else stored[:, first : max(last, first + 1)]
-    )
+    return np.clip((levels - _LOWEST_DB) * _STEPS_PER_DB, 0, 255).astype(np.uint8)
 
 
 def frequency_range(sample_rate: int) -> tuple[float, float]:

@@ -45,6 +45,8 @@ from .stem_files import format_of
 from .track_signals import Signal, file_signal, held_mixture, stored_mixture
 
 FORMAT = 1
+# Damaged headers tell of hours at a few Hz: that is nothing to hear, and takes long to encode.
+LOWEST_RATE = 1000
 SILENT = 1e-8  # -160 dB
 # What is longer waits on the disk until the whole was seen.
 HELD_BYTES = 64 << 20
@@ -94,11 +96,12 @@ def write_report(
         by name: the mixture, and stems
     """
     chunks = report_chunks(recording.duration_s)
+    audio = settings.report.audio and recording.info.sample_rate >= LOWEST_RATE
     with tempfile.SpooledTemporaryFile(HELD_BYTES) as file:
         seen = {name: SeenSignal(signal, file) for name, signal in signals.items()}
         for chunk in range(chunks):
             for each in seen.values():
-                each.see(chunk, audio=settings.report.audio)
+                each.see(chunk, audio=audio)
         levels = {name: np.concatenate(each.levels, axis=1) for name, each in seen.items()}
         top_db = highest_level_db(levels[MIXTURE])
         contents = (
@@ -125,7 +128,7 @@ def write_report(
         "channels": recording.info.channels,
         "chunk_s": CHUNK_S,
         "chunks": chunks,
-        "audio": settings.report.audio,
+        "audio": audio,
         "signals": [*seen],
         "levels": {
             name: {"rms_db": each.rms_db, "peak_db": each.peak_db}

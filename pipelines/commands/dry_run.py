@@ -56,7 +56,9 @@ def _plan_of(element: str, resumption: Resumption, job: JobConfig) -> tuple[str,
         return "skip", "already done"
     references = part_references(pending, job.settings, job.file_storage)
     recording = references[0].recording
-    detail = f"{' and '.join(recording.todo)}, {recording.duration_s:.1f} s"
+    *others, last = recording.todo
+    branches = f"{', '.join(others)} and {last}" if others else last
+    detail = f"{branches}, {recording.duration_s:.1f} s"
     if len(references) > 1:
         detail += f", {len(references)} parts"
     if recording.stale:

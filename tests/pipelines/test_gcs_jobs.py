@@ -43,7 +43,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix not in (".json", ".jsonl")
+        if path.is_file()
+        and path.suffix not in (".json", ".jsonl")
+        and path.name != "run.js"
+        and not path.name.startswith("facts-")
     }
 
 

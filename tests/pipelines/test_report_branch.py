@@ -142,6 +142,15 @@ def test_without_audio_it_is_small(tmp_path: Path) -> None:
     assert received(out / "a/report.js")["audio"] is False
 
 
+def test_what_can_not_be_heard_is_not_encoded(tmp_path: Path) -> None:
+    """A damaged header makes hours of a small file."""
+    (tmp_path / "data").mkdir()
+    soundfile.write(tmp_path / "data/a.wav", np.ones((300, 1)), 2, subtype="PCM_16")
+    out = run(job_of(tmp_path / "data", tmp_path / "out", separation=NOTHING))
+    outline = received(out / "a/report.js")
+    assert (outline["duration_s"], outline["chunks"], outline["audio"]) == (150, 8, False)
+
+
 @pytest.mark.parametrize("channels", [1, 6])
 def test_silence_and_short_recordings_have_one(tmp_path: Path, channels: int) -> None:
     (tmp_path / "data").mkdir()

@@ -60,7 +60,7 @@ def stems_of(folder: Path) -> dict[str, np.ndarray]:
     return {
         path.stem: read_audio(path.read_bytes(), name=path.name)
         for path in sorted(folder.iterdir())
-        if path.suffix not in (".png", ".json")
+        if path.suffix not in (".png", ".json", ".js")
     }
 
 
