@@ -78,7 +78,7 @@ def test_stems_of_any_name(tmp_path: Path) -> None:
     [
         (["SpectrogramNetSimple"], ("which stems", "--targets")),
         (["SpectrogramNet", "--vocals"], ("SpectrogramNet", *SETTINGS)),
-        (["SpectrogramNetSimple", "--vocals", "--hidden-size", "9"], ("hidden_size", "unknown key")),
+        (["SpectrogramNetSimple", "--vocals", "--hidden-size", "9"], ("hidden_size", "unknown")),
         (["SpectrogramNetSimple", "--vocals", "--hop-length", "1024"], ("hop_length", "half")),
         (["SpectrogramNetSimple", "--vocals", "--mask-act-fn", "step"], ("mask_act_fn", "tanh")),
         (["SpectrogramNetSimple", "--targets", "a,a"], ("targets", "twice")),
