@@ -43,8 +43,8 @@ def explained(path: str) -> Iterator[None]:
             errno.ENOTDIR: "lies below something that is not a folder",
             errno.ENOSPC: "can't be written: the disk is full; free some space and run again",
             errno.EDQUOT: "can't be written: the quota is used up; free some space and run again",
-            errno.EROFS: "can't be written: the file system is read-only",
-            errno.ENAMETOOLONG: "has too long a name for this file system",
+            errno.EROFS: "can't be written: the file system is read-only: name another folder",
+            errno.ENAMETOOLONG: "has too long a name for this file system: shorten it",
         }.get(error.errno or 0, error.strerror or str(error))
         kind = UnusableStorageError if error.errno in UNUSABLE else StorageError
         raise kind(error.errno, advice, path) from error

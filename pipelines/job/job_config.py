@@ -781,8 +781,10 @@ def load_job(
         text = data.decode("utf-8")
     except (StorageError, UnusableStorageError) as error:
         raise JobFileError(str(error)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise JobFileError(f"{path}: can't be read: {error}") from error
+    except OSError as error:
+        raise JobFileError(f"{path}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise JobFileError(f"{path}: is no UTF-8 (byte {error.start})") from error
     if templates:
         try:
             text = string.Template(text).substitute(templates)

@@ -78,7 +78,7 @@ def test_stems_of_any_name(tmp_path: Path) -> None:
     [
         (["SpectrogramNetSimple"], ("which stems", "--targets")),
         (["SpectrogramNet", "--vocals"], ("SpectrogramNet", *SETTINGS)),
-        (["SpectrogramNetSimple", "--vocals", "--hidden-size", "9"], ("hidden_size", "not perm")),
+        (["SpectrogramNetSimple", "--vocals", "--hidden-size", "9"], ("hidden_size", "unknown")),
         (["SpectrogramNetSimple", "--vocals", "--hop-length", "1024"], ("hop_length", "half")),
         (["SpectrogramNetSimple", "--vocals", "--mask-act-fn", "step"], ("mask_act_fn", "tanh")),
         (["SpectrogramNetSimple", "--targets", "a,a"], ("targets", "twice")),
@@ -188,7 +188,7 @@ def test_silence_is_silent(tmp_path: Path, command: Command) -> None:
     [
         (["--criterion=kl_div"], ("kl_div", "SpectrogramNetVAE")),
         (["--criterion=magic"], ("criterion", "si_sdr")),
-        (["--best-perm"], ("best_perm", "one target")),
+        (["--best-perm"], ("best_perm", "several targets")),
         (["--batch-size=0"], ("batch_size", "greater")),
         (["--scale-grad"], ("scale_grad", "use_amp")),
         (["--sample-length=3"], ("sample-length",)),
