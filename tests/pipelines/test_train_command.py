@@ -153,8 +153,7 @@ def test_shards_train_as_folders_do(tmp_path: Path, command: Command) -> None:
         assert done.returncode == 0, done.stderr
         epochs = json.loads((folder / "training.json").read_text())["epochs"]
         losses.append([(each["training_loss"], each["validation_loss"]) for each in epochs])
-    # Shards have 24 bits.
-    # Samples differ in their last bit, and processors make more of that, or less.
+    # Shards have 24 bits, of which some processors make more than others.
     assert losses[0] == [pytest.approx(each, abs=1e-2) for each in losses[1]]
 
 
