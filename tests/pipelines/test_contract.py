@@ -303,7 +303,8 @@ def test_run_json_counts_by_step(write_audio: WriteAudio, tmp_path: Path, comman
     assert first["LoadBinary"]["bytes"] == sum(size_bytes)
     assert first["LoadAudio"]["audio_milliseconds"] == 5500
     assert first["PublishTrack"]["audio_milliseconds"] == 5500
-    files = [path for path in out.rglob("*") if path.suffix in (".flac", ".png")]
+    folders = [path.parent for path in out.rglob("manifest.json")]
+    files = [path for each in folders for path in each.iterdir() if path.suffix != ".json"]
     assert first["PublishTrack"]["bytes"] == sum(path.stat().st_size for path in files)
     assert first["PublishTrack"]["milliseconds"]["count"] == 2
     assert first["PlanParts"]["failures"] == 1
