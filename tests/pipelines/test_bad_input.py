@@ -153,7 +153,7 @@ def messy(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Run:
     (folder / "gone.wav").symlink_to("nowhere.wav")
     os.mkfifo(folder / "pipe.wav")
     out = base / "out"
-    done = command("separate", folder, "-o", out, "--workers", 2)
+    done = command("separate", folder, "-o", out, "--report", "--workers", 2)
     return Run(folder, out, done.returncode, done.stderr)
 
 
@@ -279,7 +279,7 @@ def test_a_second_run_skips_odd_names_and_tries_the_rest_again(
     messy: Run, command: Command
 ) -> None:
     before = result_files(messy.out)
-    again = command("separate", messy.folder, "-o", messy.out, "--workers", 2)
+    again = command("separate", messy.folder, "-o", messy.out, "--report", "--workers", 2)
     assert again.returncode == 1
     assert counts_of_run(finished=0, skipped=32, failed=12) in again.stderr
     assert result_files(messy.out) == before
@@ -299,7 +299,7 @@ def test_damaged_files_of_every_container_are_all_accounted_for(
     """A few of those of `benchmarks/bad_input.py`; some of these once took their worker down."""
     files = dict(damaged_files(230, seed=3))
     folder = write_tree(tmp_path / "in", files)
-    arguments = ("--no-plots", "--workers", 2, "--log-format", "json")
+    arguments = ("--no-plots", "--report", "--workers", 2, "--log-format", "json")
     run = command("separate", folder, "-o", tmp_path / "out", *arguments)
     assert run.returncode == 1
     faults, ends = faults_of_run(list(files), tmp_path / "out", run.stdout + run.stderr)

@@ -31,7 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path
         path = folder / "music" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, made_signal(1.5, RATE, 1, len(name)).T, RATE)
-    done = command("separate", folder / "music", "-o", folder / "out")
+    done = command("separate", folder / "music", "-o", folder / "out", "--report")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -100,7 +100,7 @@ def test_what_can_not_be_repaired_is_told(out: Path, command: Command) -> None:
 def test_a_repair_replaces_nothing_of_other_settings(
     out: Path, finished: Path, command: Command
 ) -> None:
-    done = command("separate", finished / "music", "-o", out, "--format", "wav")
+    done = command("separate", finished / "music", "-o", out, "--format", "wav", "--report")
     assert done.returncode == 1
     assert "3 left as before: " in done.stderr and "--replace" in done.stderr
     before = result_files(out)

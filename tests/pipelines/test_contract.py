@@ -291,7 +291,9 @@ def test_run_json_counts_by_step(write_audio: WriteAudio, tmp_path: Path, comman
     out = tmp_path / "out"
     counts = []
     for _ in range(2):
-        done = command("separate", tmp_path / "music", "-o", out, "--log-format", "json")
+        done = command(
+            "separate", tmp_path / "music", "-o", out, "--report", "--log-format", "json"
+        )
         assert done.returncode == 1
         steps = json.loads((out / "run.json").read_text())["steps"]
         (summary,) = (

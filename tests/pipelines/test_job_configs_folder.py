@@ -68,7 +68,7 @@ def test_local_folder_makes_what_separate_makes(
     templates = ["-T", f"INPUT={tmp_path / 'in'}", "-T", f"OUTPUT={tmp_path / 'a'}"]
     done = command("run", JOB_FOLDER / "local-folder.yaml", *templates)
     assert done.returncode == 0, done.stderr
-    assert command("separate", tmp_path / "in", "-o", tmp_path / "b").returncode == 0
+    assert command("separate", tmp_path / "in", "-o", tmp_path / "b", "--report").returncode == 0
     made = [result_files(tmp_path / out) for out in "ab"]
     assert made[0] == made[1]
     assert made[0].keys() >= {"song/background.flac", "song/foreground.png", "song/manifest.json"}
@@ -136,7 +136,7 @@ def test_label_makes_what_label_makes(
 ) -> None:
     write_audio("in/song.wav", seconds=3)
     run("label.yaml", command, INPUT=tmp_path / "in", OUTPUT=tmp_path / "a", MODEL=labeler)
-    options = ("--model", labeler, "--uncertain", 0.5)
+    options = ("--model", labeler, "--uncertain", 0.5, "--report")
     done = command("label", tmp_path / "in", "-o", tmp_path / "b", *options)
     assert done.returncode == 0, done.stderr
     made = [result_files(tmp_path / out) for out in "ab"]

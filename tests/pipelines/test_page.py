@@ -156,7 +156,9 @@ def real_runs(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Pat
     (folder / "data/broken.mp3").write_text("no sound")
     options = ("--references", folder / "true/{recording}", "-O", "scores.measures=[si_sdr]")
     for name, more in {"repeating": options, "hpss": ("--separator", "hpss")}.items():
-        done = command("separate", folder / "data", "-o", folder / name, "--no-plots", *more)
+        done = command(
+            "separate", folder / "data", "-o", folder / name, "--no-plots", "--report", *more
+        )
         assert done.returncode == 1, done.stderr
     done = command("report", folder / "repeating", folder / "hpss", "--to", folder / "both")
     assert done.returncode == 0, done.stderr

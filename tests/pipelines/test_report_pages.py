@@ -69,7 +69,14 @@ def separated(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Pat
     write(folder / f"data/deep/{HOSTILE}.wav")
     (folder / "data/broken.wav").write_text("no sound")
     done = command(
-        "separate", folder / "data", "-o", folder / "out", "--separator", "hpss", "--no-plots"
+        "separate",
+        folder / "data",
+        "-o",
+        folder / "out",
+        "--separator",
+        "hpss",
+        "--no-plots",
+        "--report",
     )
     assert done.returncode == 1
     assert f"page: {folder}/out/index.html" in done.stderr
@@ -200,7 +207,7 @@ def test_a_job_that_is_interrupted_says_so(tmp_path: Path, command: Command) -> 
     for index in range(40):
         write(tmp_path / f"data/{index:02d}.wav", 20)
     out = tmp_path / "out"
-    line = command.line("separate", tmp_path / "data", "-o", out, "--workers", 1)
+    line = command.line("separate", tmp_path / "data", "-o", out, "--report", "--workers", 1)
     with subprocess.Popen(line, stderr=subprocess.DEVNULL) as process:
         while not (out / "run.json").exists() and not [*out.glob("*/manifest.json")]:
             time.sleep(0.1)

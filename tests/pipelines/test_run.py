@@ -418,13 +418,11 @@ def test_dry_run_does_nothing_and_tells_all(folder: Path, tmp_path: Path, comman
     run_graph(job_for(folder / "deeper", out))
     (out / "failures.jsonl").unlink()
     before = result_files(out)
-    done = command(
-        "separate", folder / "deeper" / "two.flac", "-o", out, "--no-report", "--dry-run"
-    )
+    done = command("separate", folder / "deeper" / "two.flac", "-o", out, "--dry-run")
     assert done.returncode == 0 and "skip   two.flac: already done" in done.stdout
     done = command("separate", folder, "-o", tmp_path / "new", "--dry-run")
     assert done.returncode == 1
-    assert "do     one.wav: stems, report and plots, 2.5 s" in done.stdout
+    assert "do     one.wav: stems and plots, 2.5 s" in done.stdout
     assert "refuse text.mp3:" in done.stdout
     assert counts_of_plan(do=3, skip=0, refuse=1) in done.stdout
     assert result_files(out) == before and not (tmp_path / "new").exists()
