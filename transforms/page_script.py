@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+REPORT = "report.js"  # of a recording, in its folder
 # A script ends where its tag does, and these end lines of older scripts.
 _CALL, _END = b"beamsplitter.receive(", b");\n"
 _ESCAPES = {ord("<"): "\\u003c", 0x2028: "\\u2028", 0x2029: "\\u2029"}

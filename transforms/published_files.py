@@ -14,12 +14,12 @@ from ..storage import OutputTree, Storage, StorageError, crc32c_of
 from .feature_settings import MIXTURE
 from .label_settings import LABELS_JSON, LABELS_TEXT
 from .manifest import read_manifest
+from .page_script import REPORT
 from .records import FileReceipt, Recording
 from .settings import COMBINED_PLOT, MIXTURE_PLOT, SplitSettings
 from .steps import Step
 
 SCORES_JSON = "scores.json"
-REPORT = "report.js"
 CHUNK_S = 20  # of what the page plays, a file each
 
 

@@ -29,10 +29,9 @@ from ..audio.listening import (
 )
 from ..storage import OutputTree
 from .feature_settings import MIXTURE
-from .page_script import page_script
+from .page_script import REPORT, page_script
 from .published_files import (
     CHUNK_S,
-    REPORT,
     PublishingStep,
     published,
     report_chunk_name,

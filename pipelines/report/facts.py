@@ -9,7 +9,7 @@ from ...models.feature_sets.recording_file import open_recording_file
 from ...storage import OutputTree, StorageError
 from ...transforms.label_settings import LABELS_JSON
 from ...transforms.manifest import NAME as MANIFEST
-from ...transforms.published_files import REPORT
+from ...transforms.page_script import REPORT
 
 Plain = Mapping[str, Any]
 
