@@ -81,8 +81,7 @@ def read_tree(output: OutputTree) -> Tree:
     StorageError
         the folder can't be listed
     """
-    if not scheme_of(output.location) and not os.path.isdir(output.location):
-        raise InputError(f"{output.location}: no such folder")
+    require_results(output)
     with _readers(output.location) as readers:
         folders = sorted(folders_with_manifest(output))
         read = readers.map(lambda folder: _read(output, folder), folders)
@@ -93,9 +92,24 @@ def read_tree(output: OutputTree) -> Tree:
                 unreadable.append(Damage(f"{folder}/{MANIFEST}", UNREADABLE, None, folder))
             else:
                 manifests[folder] = manifest
-    if not folders:
-        raise InputError(f"{output.location}: holds no results: no {MANIFEST} lies there or below")
     return Tree(output, manifests, tuple(unreadable))
+
+
+def require_results(output: OutputTree) -> None:
+    """Refuse a folder without results.
+
+    Raises
+    ------
+    InputError
+        it is not there, or holds none
+    StorageError
+        it can't be listed
+    """
+    location = output.location
+    if not scheme_of(location) and not os.path.isdir(location):
+        raise InputError(f"{location}: no such folder")
+    if next(folders_with_manifest(output), None) is None:
+        raise InputError(f"{location}: holds no results: no {MANIFEST} lies in a folder below it")
 
 
 def _read(output: OutputTree, folder: str) -> Manifest | None:

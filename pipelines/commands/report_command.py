@@ -7,8 +7,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ...storage import Access, OutputTree, Storage, absolute, scheme_of
-from ...transforms.manifest import folders_with_manifest
+from ...storage import Access, OutputTree, Storage, absolute
 from ..events.listing import InputError
 from ..job.locations import expanded
 from .progress import printable
@@ -66,6 +65,8 @@ def report(
 
 def _require_places(trees: list[OutputTree], target: OutputTree | None) -> None:
     """Refuse folders without results, and a target that is not one of its own."""
+    from .check import require_results
+
     if len(trees) > 2:
         raise InputError("the page compares two folders of results at most")
     if len(trees) == 2 and target is None:
@@ -73,12 +74,7 @@ def _require_places(trees: list[OutputTree], target: OutputTree | None) -> None:
     if len({tree.location for tree in trees}) < len(trees):
         raise InputError(f"{trees[0].location}: is named twice: name two folders to compare")
     for tree in trees:
-        if not scheme_of(tree.location) and not os.path.isdir(tree.location):
-            raise InputError(f"{tree.location}: no such folder")
-        if next(folders_with_manifest(tree), None) is None:
-            raise InputError(
-                f"{tree.location}: holds no results: no manifest.json lies in a folder below it"
-            )
+        require_results(tree)
         if target and f"{target.location}/".startswith(f"{tree.location}/"):
             raise InputError(f"--to: name a folder that is not in {tree.location}")
 
@@ -105,15 +101,14 @@ def _copy(trees: list[OutputTree], target: OutputTree) -> None:
 def _complete(tree: OutputTree, workers: int | None) -> int:
     """Make what the page lacks of recordings; gives the exit code."""
     from ..local.preparing import require_ready
-    from ..report.building import recordings_of
+    from .check import read_tree
     from .jobs_again import jobs_again
     from .running import run_batch
 
-    found = recordings_of(sorted(folders_with_manifest(tree)), tree)
     lacking = [
-        (each.facts["manifest"]["input"]["uri"], each.row["folder"])
-        for each in found
-        if not each.row["page"]
+        (manifest.input.uri, folder)
+        for folder, manifest in read_tree(tree).manifests.items()
+        if "report" not in manifest.branches
     ]
     sections = {"report": {"enabled": True}}
     codes = [0]

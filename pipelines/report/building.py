@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...storage import DEAD_LETTER_FOLDER, DEAD_LETTERS, OutputTree, StorageError, scheme_of
+from ...transforms.feature_settings import MIXTURE
 from ...transforms.manifest import folders_with_manifest
 from ...transforms.page_script import parse_page_script
 from ...transforms.plain import utc_text
@@ -79,7 +80,7 @@ class PageTotals:
         for scores in row["scores"].values():
             self.measures.update(dict.fromkeys(scores))
         signals = (*row["levels"], *row["scores"])
-        self.stems.update(dict.fromkeys(each for each in signals if each != "mixture"))
+        self.stems.update(dict.fromkeys(each for each in signals if each != MIXTURE))
 
     def __add__(self, other: "PageTotals") -> "PageTotals":
         """Those of the recordings of both."""
@@ -154,9 +155,7 @@ def end_page(
     write_failures(failures, tree)
     write_static(tree)
     files_here = tree.location == of.location
-    write_run(
-        tree, totals, len(failures), state=FINISHED, about={**about, "files_here": files_here}
-    )
+    write_run(tree, totals, len(failures), state=FINISHED, about=about, files_here=files_here)
 
 
 def recordings_of(folders: Sequence[str], tree: OutputTree) -> Iterator[RecordingFacts]:
@@ -206,6 +205,7 @@ def write_run(
     *,
     state: str,
     about: Mapping[str, Any],
+    files_here: bool = True,
 ) -> None:
     """Write what the page says of the run: what it reads first, so the last thing to be written.
 
@@ -218,7 +218,9 @@ def write_run(
     state
         `running`, `stopped`, `finished`
     about
-        what of `run.json` is known, and `files_here` if it is not so
+        what of `run.json` is known
+    files_here
+        all that the manifests name lies beside the page
     """
     content = {
         "format": FORMAT,
@@ -233,7 +235,7 @@ def write_run(
         "stems": [*totals.stems],
         "measures": [*totals.measures],
         "has_labels": totals.has_labels,
-        "files_here": about.get("files_here", True),
+        "files_here": files_here,
     }
     write_data(content, RUN, tree)
 

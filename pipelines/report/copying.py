@@ -38,7 +38,7 @@ def _copy_files(recording: RecordingFacts, source: OutputTree, target: OutputTre
             target.write(source.read(folder, name), folder, name)
 
 
-def write_comparison(sources: Mapping[str, OutputTree], target: OutputTree) -> list[PageTotals]:
+def write_comparison(sources: Mapping[str, OutputTree], target: OutputTree) -> None:
     """Write the page of two output trees side by side, with what it shows and plays.
 
     Parameters
@@ -52,11 +52,8 @@ def write_comparison(sources: Mapping[str, OutputTree], target: OutputTree) -> l
         files can't be read or written
     """
     paths = dict(zip(sources, "ab", strict=True))
-    totals = [
+    for name, source in sources.items():
         copy_page(source, OutputTree(f"{target.location}/{paths[name]}", target.storage))
-        for name, source in sources.items()
-    ]
     write_static(target)
     runs = [{"name": name, "path": path} for name, path in paths.items()]
     write_data({"format": FORMAT, "compare": runs}, RUN, target)
-    return totals

@@ -1,7 +1,6 @@
 """Where the files of the page lie below an output tree, and those that are always the same."""
 
 import importlib.resources
-import os
 from collections.abc import Iterator
 
 from ...storage import OutputTree
@@ -41,6 +40,6 @@ def write_static(tree: OutputTree) -> None:
 def remove_left(kind: str, count: int, tree: OutputTree) -> None:
     """Remove the files of a kind that a larger page has left."""
     number = count
-    while tree.is_there(os.path.join(FOLDER, data_name(kind, number))):
+    while tree.is_there(FOLDER, data_name(kind, number)):
         tree.remove(FOLDER, data_name(kind, number))
         number += 1

@@ -34,6 +34,35 @@ def sound(seconds: float, sample_rate: int, channels: int = 2) -> np.ndarray:
     return (sweep + np.stack(tones)).astype(np.float32)
 
 
+def encoded(samples: np.ndarray, sample_rate: int, start_s: float, stop_s: float) -> bytes:
+    """A range of a signal."""
+    return opus_of(
+        lambda start, stop: samples[:, start:stop],
+        samples=samples.shape[1],
+        sample_rate=sample_rate,
+        start_s=start_s,
+        stop_s=stop_s,
+    )
+
+
+def encoded_chunk(samples: np.ndarray, sample_rate: int, start_s: int, stop_s: int) -> bytes:
+    """A range with its leads, of which no more is read than there is around a chunk."""
+    reach = reach_of(sample_rate)
+    first, last = start_s * sample_rate - reach, stop_s * sample_rate + reach
+
+    def read(start_sample: int, stop_sample: int) -> np.ndarray:
+        assert first <= start_sample <= stop_sample <= last
+        return samples[:, start_sample:stop_sample]
+
+    return opus_of(
+        read,
+        samples=samples.shape[1],
+        sample_rate=sample_rate,
+        start_s=start_s - LEAD_S,
+        stop_s=stop_s + LEAD_S,
+    )
+
+
 def decoded(data: bytes) -> np.ndarray:
     samples, sample_rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     assert sample_rate == SAMPLE_RATE
@@ -44,21 +73,7 @@ def decoded(data: bytes) -> np.ndarray:
 def test_a_chunk_is_the_signal_there_to_the_sample(sample_rate: int) -> None:
     samples = sound(9.7, sample_rate)
     whole = np.concatenate([*resampled([samples], sample_rate, SAMPLE_RATE)], axis=1)
-    start, stop = 3 * sample_rate, 7 * sample_rate
-    first, last = start - reach_of(sample_rate), stop + reach_of(sample_rate)
-
-    def read(start_sample: int, stop_sample: int) -> np.ndarray:
-        assert first <= start_sample <= stop_sample <= last
-        return samples[:, start_sample:stop_sample]
-
-    data = opus_of(
-        read,
-        samples=samples.shape[1],
-        sample_rate=sample_rate,
-        start_s=3 - LEAD_S,
-        stop_s=7 + LEAD_S,
-    )
-    found = decoded(data)
+    found = decoded(encoded_chunk(samples, sample_rate, 3, 7))
     lead = round(LEAD_S * SAMPLE_RATE)
     expected = whole[:, 3 * SAMPLE_RATE - lead : 7 * SAMPLE_RATE + lead]
     assert found.shape == expected.shape
@@ -73,56 +88,21 @@ def test_a_chunk_is_the_signal_there_to_the_sample(sample_rate: int) -> None:
 def test_no_more_is_read_than_is_there(sample_rate: int) -> None:
     """Damaged headers tell of any rate."""
     samples = np.zeros((1, 2000 * sample_rate), np.float32)
-    first, last = (
-        900 * sample_rate - reach_of(sample_rate),
-        920 * sample_rate + reach_of(sample_rate),
-    )
-
-    def read(start_sample: int, stop_sample: int) -> np.ndarray:
-        assert first <= start_sample <= stop_sample <= last
-        return samples[:, start_sample:stop_sample]
-
-    data = opus_of(
-        read,
-        samples=samples.shape[1],
-        sample_rate=sample_rate,
-        start_s=900 - LEAD_S,
-        stop_s=920 + LEAD_S,
-    )
+    data = encoded_chunk(samples, sample_rate, 900, 920)
     assert decoded(data).shape == (1, round((20 + 2 * LEAD_S) * SAMPLE_RATE))
 
 
 def test_chunks_end_where_the_signal_ends() -> None:
     samples = sound(1.2345, 44100, channels=1)
-
-    def part(start_s: float, stop_s: float) -> np.ndarray:
-        return decoded(
-            opus_of(
-                lambda start, stop: samples[:, start:stop],
-                samples=samples.shape[1],
-                sample_rate=44100,
-                start_s=start_s,
-                stop_s=stop_s,
-            )
-        )
-
     total = round(samples.shape[1] * SAMPLE_RATE / 44100)
-    assert part(-0.1, 20.1).shape == (1, total)
-    assert part(1.0, 2.0).shape == (1, total - SAMPLE_RATE)
+    assert decoded(encoded(samples, 44100, -0.1, 20.1)).shape == (1, total)
+    assert decoded(encoded(samples, 44100, 1.0, 2.0)).shape == (1, total - SAMPLE_RATE)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 6, 8, 9])
 def test_more_than_two_channels_are_folded_down(channels: int) -> None:
     samples = sound(1.0, SAMPLE_RATE, channels)
-    found = decoded(
-        opus_of(
-            lambda start, stop: samples[:, start:stop],
-            samples=SAMPLE_RATE,
-            sample_rate=SAMPLE_RATE,
-            start_s=0,
-            stop_s=1,
-        )
-    )
+    found = decoded(encoded(samples, SAMPLE_RATE, 0, 1))
     expected = samples
     if channels > 2:
         expected = fold_down(samples) if channels <= 8 else samples.mean(axis=0, keepdims=True)
@@ -133,16 +113,7 @@ def test_more_than_two_channels_are_folded_down(channels: int) -> None:
 @pytest.mark.parametrize("value", [0.0, 1.0, 3.5, 3e38])
 def test_any_values_can_be_encoded_and_always_to_the_same_bytes(value: float) -> None:
     samples = np.full((1, 3000), value, np.float32)
-    first, second = (
-        opus_of(
-            lambda start, stop: samples[:, start:stop],
-            samples=3000,
-            sample_rate=8000,
-            start_s=0,
-            stop_s=1,
-        )
-        for _ in range(2)
-    )
+    first, second = (encoded(samples, 8000, 0, 1) for _ in range(2))
     assert first == second
     found = decoded(first)
     assert np.isfinite(found).all()
