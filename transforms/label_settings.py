@@ -95,8 +95,11 @@ def require_digest(name: str, found: str | None, wanted: str | None) -> None:
     ValueError
         they are not
     """
-    if wanted is not None and found != wanted:
-        raise ValueError(
-            f"model_sha256: the digest of {name} is {found or 'not known'}, not {wanted}: it is "
-            "another model than the job was written for"
-        )
+    if wanted is None or found == wanted:
+        return
+    if found is None:
+        raise ValueError(f"model_sha256: {name} has no digest: leave the key out")
+    raise ValueError(
+        f"model_sha256: the digest of {name} is {found}, not {wanted}: it is another model than "
+        "the job was written for"
+    )

@@ -271,7 +271,7 @@ class AttentionPooling(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.score = nn.Linear(size, 1)
+        self.score = nn.Linear(size, 1, bias=False)  # a softmax is blind to what all share
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """`(batch, features)`"""

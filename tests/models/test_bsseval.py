@@ -60,7 +60,8 @@ def by_museval(references, estimates, *, window=RATE, hop=RATE, taps=512):
 def assert_equals_museval(references, estimates, *, window=RATE, hop=RATE, taps=512):
     expected = by_museval(references, estimates, window=window, hop=hop, taps=taps)
     ours = bss_eval(references, estimates, window_samples=window, hop_samples=hop, taps=taps)
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-3)
+    # What is above 120 dB is the rounding of doubles, which differs between processors.
+    np.testing.assert_allclose(ours.clip(max=120), expected.clip(max=120), rtol=0, atol=1e-3)
     return ours
 
 
