@@ -76,7 +76,7 @@ def tutorial(y, sr):
     ("name", "start_s", "seconds"),
     # Klio's example takes 5 s from second 10 on.
     [
-        ("fishin", 40, 20),
+        ("fishin", 40, 12),
         ("brahms", 5, 12.3),
         ("fishin", 10, 5),
         ("nutcracker", 10, 5),

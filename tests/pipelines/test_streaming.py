@@ -722,8 +722,9 @@ def test_a_recording_is_given_up_after_its_last_try_here_or_elsewhere() -> None:
 
 
 def test_a_stream_tells_of_what_it_has_finished(
-    job: Job, write_audio: WriteAudio, bigquery: BigQueryServer
+    quick_job: Job, write_audio: WriteAudio, bigquery: BigQueryServer
 ) -> None:
+    job = quick_job
     finished = job.server.topic()
     told = job.server.subscription(finished)
     table = {"type": "bq", "table": bigquery.table("done", "element:STRING,duration_s:FLOAT")}
