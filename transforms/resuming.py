@@ -243,7 +243,8 @@ class Resumption:
             if before and before.digest != self.digests[branch]:
                 raise OtherResultsError(
                     f"its {branch} were made with other settings "
-                    f"({differences(before.settings, self.described[branch])})"
+                    f"({differences(before.settings, self.described[branch])}): "
+                    "--replace (replace: true) makes them anew, in place of what is there"
                 )
 
     def _renew(self, manifest: FoundManifest, folder: str, found: FileStat, uri: str) -> None:

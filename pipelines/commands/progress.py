@@ -270,8 +270,6 @@ def print_left_alone(console: Console, messages: Iterable[str]) -> None:
         console.print(Text(printable(f"{count} left as before: {reason}")))
     if len(reasons) > MOST_REASONS:
         console.print(Text(f"{len(reasons) - MOST_REASONS} more reasons of this kind"))
-    if reasons:
-        console.print(Text("--replace (replace: true) makes them anew, in place of what is there"))
 
 
 def clock(seconds: float) -> str:
