@@ -10,9 +10,8 @@ separate: $(VENV)/.installed
 	$(RUN)/beamsplitter $(if $(INPUT),separate "$(INPUT)",demo) -o "$(OUTPUT)"
 
 test: $(VENV)/.installed-dev lint types imports
-	@# Each worker begins with a third of the tests in their order: what those of a module share is made
-	@# once. Three keep two cores busy: streams, and jobs that hang, wait for most of their time.
-	$(RUN)/pytest -n 3 --dist worksteal
+	@# Each worker begins with half of the tests in their order: what those of a module share is made once.
+	$(RUN)/pytest -n 2 --dist worksteal
 
 # A separator of speech and music: its data, a training of 20 CPU minutes at most, and what it is
 # worth on real recordings, which lie in AUDIO. It hears those of Debian's packages, which
