@@ -16,7 +16,9 @@ import pubsub_server
 import pytest
 import soundfile
 from storage_server import StorageServer, serving
+from warm_command import WarmCommand, warm_command
 
+from beamsplitter import pipelines
 from beamsplitter.pipelines.events import bigquery as bigquery_client
 from beamsplitter.storage.gcs import client
 
@@ -65,16 +67,30 @@ def made_signal(seconds: float, sample_rate: int, channels: int, seed: int = 0) 
     return (0.3 * beat + 0.2 * sweep + noise).astype(np.float32)
 
 
+PROGRAM = [sys.executable, "-m", "beamsplitter.pipelines.command_line"]
+COMMAND_FILE = str(Path(pipelines.__file__).with_name("command_line.py"))
 MAKE_PAGES = (["separate"], ["label"])
 
 
 class Command:
-    """Runs `beamsplitter` as a user does, in a process of its own."""
+    """Runs `beamsplitter` in a process of its own."""
+
+    def __init__(self, warm: WarmCommand) -> None:
+        self.warm = warm
 
     def __call__(
         self, *arguments: object, timeout_s: float = 300, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run to the end; never raises for an exit code."""
+        line, variables = self.line(*arguments), {**os.environ, **environment}
+        if self.warm.takes(variables):
+            return self.warm.run([COMMAND_FILE, *line[len(PROGRAM) :]], variables, timeout_s)
+        return self.anew(*arguments, timeout_s=timeout_s, **environment)
+
+    def anew(
+        self, *arguments: object, timeout_s: float = 300, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """The same, started as a user starts it."""
         return subprocess.run(
             self.line(*arguments),
             capture_output=True,
@@ -89,13 +105,14 @@ class Command:
         words = [*map(str, arguments)]
         if words[:1] in MAKE_PAGES and "--report" not in words:
             words.insert(1, "--no-report")
-        return [sys.executable, "-m", "beamsplitter.pipelines.command_line", *words]
+        return [*PROGRAM, *words]
 
 
 @pytest.fixture(scope="session")
-def command() -> Command:
+def command() -> Iterator[Command]:
     """`command("separate", folder, "-o", out)`."""
-    return Command()
+    with warm_command(PROGRAM) as warm:
+        yield Command(warm)
 
 
 def dead_letters(out: Path) -> dict[str, dict[str, Any]]:

@@ -31,10 +31,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def package(folder: Path) -> Path:
+def package(folder: Path, command: Command) -> Path:
     """What is exported of it, with what was told of that in `told.json` beside it."""
     package = folder.parent / "package"
-    done = Command()("export", folder, "--to", package, "--json")
+    done = command("export", folder, "--to", package, "--json")
     assert done.returncode == 0, done.stderr
     (folder.parent / "told.json").write_text(done.stdout)
     return package

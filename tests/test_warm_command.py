@@ -1,0 +1,34 @@
+"""Commands in forks of a warm process do what they do started anew."""
+
+import os
+from pathlib import Path
+
+import pytest
+from conftest import Command, dead_letters, result_files
+
+
+def test_the_results_are_those_of_commands_that_start_anew(
+    command: Command, write_audio, tmp_path: Path
+) -> None:
+    folder = write_audio("music/a.wav").parent
+    (folder / "b.wav").write_bytes(b"none")
+    done, anew = (
+        run("separate", folder, "-o", tmp_path / name, "--report", "--workers", 2)
+        for run, name in ((command, "warm"), (command.anew, "anew"))
+    )
+    assert done.returncode == anew.returncode == 1
+    assert done.stdout == anew.stdout.replace(str(tmp_path / "anew"), str(tmp_path / "warm"))
+    assert dead_letters(tmp_path / "warm") == dead_letters(tmp_path / "anew")
+    assert result_files(tmp_path / "warm") == result_files(tmp_path / "anew")
+
+
+@pytest.mark.parametrize("line", [["--help"], ["separate"], ["run", "no.yaml"], ["config", "x"]])
+def test_so_is_what_they_say(command: Command, line: list[str]) -> None:
+    done, anew = command(*line), command.anew(*line)
+    assert (done.stdout, done.stderr) == (anew.stdout, anew.stderr)
+    assert done.returncode == anew.returncode
+
+
+def test_it_is_forked_but_where_python_is_to_start_otherwise(command: Command) -> None:
+    assert command.warm.takes({**os.environ, "ANY": "x"})
+    assert not command.warm.takes({**os.environ, "PYTHONPATH": "x"})

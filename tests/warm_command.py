@@ -1,0 +1,210 @@
+"""The command `beamsplitter` in a process forked from one that has imported it.
+
+Most of a short job's time goes into its imports, twice: in the launcher, and in the engine that it
+starts. A test that runs a command to its end runs it so; the launcher and the engine are processes
+as they are elsewhere, and are told what to do as they are elsewhere, by the command line, the
+environment and the files of a spec. Where Python itself is told to start otherwise, and in tests
+that stop, kill or watch a command, it is started as a user starts it.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+START = """
+import gc, sys
+gc.disable()
+sys.path.insert(0, sys.argv[1])
+import warm_command
+arguments = warm_command.wait_for_a_command(int(sys.argv[2]))
+warm_command.use_forked_engines()
+sys.argv[:] = arguments
+# As of a process of `-m`: it is told in how a command is used.
+__package__ = "beamsplitter.pipelines"
+from beamsplitter.pipelines.command_line import main
+main()
+"""
+# What only a process that starts anew would heed.
+OF_A_START = ("PYTHON", "LD_", "MALLOC_")
+REQUEST = "request.json"
+STREAMS = ("stdout", "stderr")
+
+
+class WarmCommand:
+    """Runs commands in forks of a process that waits for them."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.environment = of_a_start(os.environ)
+
+    def takes(self, environment: Mapping[str, str]) -> bool:
+        """Whether a fork is what a new process with such variables would be."""
+        return of_a_start(environment) == self.environment
+
+    def run(
+        self, line: list[str], environment: Mapping[str, str], timeout_s: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command line to its end, as `subprocess.run` does."""
+        with (
+            tempfile.TemporaryDirectory(prefix="command-") as name,
+            socket.socket(socket.AF_UNIX) as connection,
+        ):
+            folder = Path(name)
+            request = {"argv": line, "environment": {**environment}, "folder": os.getcwd()}
+            (folder / REQUEST).write_text(json.dumps(request))
+            connection.connect(self.address)
+            answers = connection.makefile("r")
+            connection.sendall(f"{folder}\n".encode())
+            process = int(answers.readline())
+            connection.settimeout(timeout_s)
+            try:
+                code = int(answers.readline())
+            except TimeoutError:
+                os.kill(process, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(line, timeout_s) from None
+            texts = [(folder / stream).read_text() for stream in STREAMS]
+        return subprocess.CompletedProcess(line, code, *texts)
+
+
+def of_a_start(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a process heeds when it starts, and not later."""
+    return {name: text for name, text in environment.items() if name.startswith(OF_A_START)}
+
+
+@contextlib.contextmanager
+def warm_command(program: list[str]) -> Iterator[WarmCommand]:
+    """A process that has imported what a program needs, to the end of the block.
+
+    Parameters
+    ----------
+    program
+        the words of a command line before those of the command itself
+    """
+    with tempfile.TemporaryDirectory(prefix="warm-") as folder:
+        address = str(Path(folder, "socket"))
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(address)
+            listener.listen()
+            here = str(Path(__file__).parent)
+            process = subprocess.Popen(
+                [program[0], "-c", START, here, str(listener.fileno())],
+                pass_fds=[listener.fileno()],
+            )
+        try:
+            yield WarmCommand(address)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_for_a_command(listener_number: int) -> list[str]:
+    """Import what commands need; return in a fork that is to run one, with its `sys.argv`."""
+    import beamsplitter.audio.drawing
+    import beamsplitter.pipelines.command_line
+    import beamsplitter.pipelines.local.engine
+    import beamsplitter.transforms.separation  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+    listener = socket.socket(fileno=listener_number)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        connection, _ = listener.accept()
+        # It waits for the command and tells its end, while this process takes the next.
+        if os.fork() == 0:
+            break
+        connection.close()
+    listener.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    folder = Path(connection.makefile("r").readline().rstrip("\n"))
+    process = os.fork()
+    if process == 0:
+        connection.close()
+        return become(folder)
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(f"{process}\n".encode())
+        _, status = os.waitpid(process, 0)
+        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def become(folder: Path) -> list[str]:
+    """Take on what a new process would be given, of a request; gives `sys.argv`."""
+    request: dict[str, Any] = json.loads((folder / REQUEST).read_text())
+    paths = (os.devnull, *(folder / stream for stream in STREAMS))
+    for number, path in enumerate(paths):
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(file, number)
+        os.close(file)
+    set_environment(request["environment"])
+    os.chdir(request["folder"])
+    argv: list[str] = request["argv"]
+    gc.enable()
+    return argv
+
+
+def set_environment(environment: Mapping[str, str]) -> None:
+    """Replace the environment variables of this process."""
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None
+    time.tzset()
+
+
+def use_forked_engines() -> None:
+    """Have the launcher fork its engines from itself."""
+    from beamsplitter.pipelines.local import launch
+
+    launch.subprocess = SimpleNamespace(Popen=ForkedProcess)  # type: ignore[attr-defined]
+
+
+class ForkedProcess:
+    """What `subprocess.Popen` is to the launcher: a process that runs a program, forked."""
+
+    def __init__(
+        self, command: list[str], *, stdout: Any, stderr: Any, env: Any, start_new_session: bool
+    ) -> None:
+        assert command[:2] == [sys.executable, "-c"] and start_new_session
+        self.returncode: int | None = None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.setsid()
+                os.dup2(stdout.fileno(), 1)
+                os.dup2(stderr.fileno(), 2)
+                set_environment(env)
+                sys.argv[:] = ["-c", *command[3:]]
+                exec(command[2], {"__name__": "__main__"})
+            except BaseException:
+                traceback.print_exc()
+                sys.stderr.flush()
+            os._exit(1)
+
+    def poll(self) -> int | None:
+        """The exit code, if it has ended."""
+        return self._wait(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        """The exit code, once it has ended."""
+        return self._wait(0)
+
+    def _wait(self, options: int) -> int | None:
+        if self.returncode is None:
+            process, status = os.waitpid(self.pid, options)
+            if process:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
