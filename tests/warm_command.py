@@ -24,15 +24,16 @@ from types import SimpleNamespace
 from typing import Any
 
 START = """
-import gc, sys
+import gc, importlib.util, sys
 gc.disable()
 sys.path.insert(0, sys.argv[1])
 import warm_command
 arguments = warm_command.wait_for_a_command(int(sys.argv[2]))
 warm_command.use_forked_engines()
 sys.argv[:] = arguments
-# As of a process of `-m`: it is told in how a command is used.
-__package__ = "beamsplitter.pipelines"
+# As of a process of `-m`: Lightning starts others by it, and the command is called by it.
+__spec__ = importlib.util.find_spec("beamsplitter.pipelines.command_line")
+__package__ = __spec__.parent
 from beamsplitter.pipelines.command_line import main
 main()
 """
@@ -188,7 +189,9 @@ class ForkedProcess:
                 os.dup2(stderr.fileno(), 2)
                 set_environment(env)
                 sys.argv[:] = ["-c", *command[3:]]
-                exec(command[2], {"__name__": "__main__"})
+                main = vars(sys.modules["__main__"])
+                main.update(__spec__=None, __package__=None)
+                exec(command[2], main)
             except BaseException:
                 traceback.print_exc()
                 sys.stderr.flush()
