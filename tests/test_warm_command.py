@@ -29,6 +29,21 @@ def test_so_is_what_they_say(command: Command, line: list[str]) -> None:
     assert done.returncode == anew.returncode
 
 
-def test_it_is_forked_but_where_python_is_to_start_otherwise(command: Command) -> None:
-    assert command.warm.takes({**os.environ, "ANY": "x"})
-    assert not command.warm.takes({**os.environ, "PYTHONPATH": "x"})
+def test_it_is_forked_but_where_python_is_to_start_otherwise(
+    command: Command, tmp_path: Path
+) -> None:
+    takes = command.warm.takes
+    assert takes({**os.environ, "ANY": "x", "PYTHONPATH": str(tmp_path)})
+    assert not takes({**os.environ, "PYTHONSAFEPATH": "1"})
+    (tmp_path / "sitecustomize.py").touch()
+    assert not takes({**os.environ, "PYTHONPATH": str(tmp_path)})
+
+
+def test_modules_are_found_where_python_is_told_to_look_and_nowhere_else(
+    command: Command, write_audio, tmp_path: Path
+) -> None:
+    path = write_audio("a.wav")
+    line = ("separate", path, "-o", tmp_path / "out", "--separator", "separators:Smoothing")
+    assert "No module named 'separators'" in command(*line).stderr
+    done = command(*line, PYTHONPATH=str(Path(__file__).parent))
+    assert done.returncode == 0, done.stderr

@@ -28,6 +28,7 @@ import gc, importlib.util, sys
 gc.disable()
 sys.path.insert(0, sys.argv[1])
 import warm_command
+del sys.path[0]
 arguments = warm_command.wait_for_a_command(int(sys.argv[2]))
 warm_command.use_forked_engines()
 sys.argv[:] = arguments
@@ -39,6 +40,9 @@ main()
 """
 # What only a process that starts anew would heed.
 OF_A_START = ("PYTHON", "LD_", "MALLOC_")
+MODULES = "PYTHONPATH"
+# It would be imported before all others.
+HOOK = "sitecustomize.py"
 REQUEST = "request.json"
 STREAMS = ("stdout", "stderr")
 
@@ -51,8 +55,9 @@ class WarmCommand:
         self.environment = of_a_start(os.environ)
 
     def takes(self, environment: Mapping[str, str]) -> bool:
-        """Whether a fork is what a new process with such variables would be."""
-        return of_a_start(environment) == self.environment
+        """Whether a fork can be what a new process with such variables would be."""
+        hooks = (Path(folder, HOOK) for folder in module_folders(environment))
+        return of_a_start(environment) == self.environment and not any(map(Path.exists, hooks))
 
     def run(
         self, line: list[str], environment: Mapping[str, str], timeout_s: float
@@ -81,7 +86,13 @@ class WarmCommand:
 
 def of_a_start(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that a process heeds when it starts, and not later."""
-    return {name: text for name, text in environment.items() if name.startswith(OF_A_START)}
+    names = (name for name in environment if name.startswith(OF_A_START) and name != MODULES)
+    return {name: environment[name] for name in names}
+
+
+def module_folders(environment: Mapping[str, str]) -> list[str]:
+    """Where modules are looked for before all others."""
+    return [*filter(None, environment.get(MODULES, "").split(os.pathsep))]
 
 
 @contextlib.contextmanager
@@ -102,6 +113,7 @@ def warm_command(program: list[str]) -> Iterator[WarmCommand]:
             process = subprocess.Popen(
                 [program[0], "-c", START, here, str(listener.fileno())],
                 pass_fds=[listener.fileno()],
+                env={name: text for name, text in os.environ.items() if name != MODULES},
             )
         try:
             yield WarmCommand(address)
@@ -151,6 +163,8 @@ def become(folder: Path) -> list[str]:
         os.close(file)
     set_environment(request["environment"])
     os.chdir(request["folder"])
+    # Before them stands the folder that the process is in.
+    sys.path[1:1] = module_folders(request["environment"])
     argv: list[str] = request["argv"]
     gc.enable()
     return argv
