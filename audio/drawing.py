@@ -10,6 +10,7 @@ threads.
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from collections.abc import Sequence
@@ -114,8 +115,9 @@ def draw_spectrograms(panels: Sequence[Panel], **style: Unpack[PlotStyle]) -> by
     elif not math.isfinite(top_db):
         top_db = 0.0
     layout = PlotLayout(first.width, first.rows, len(panels), style.get("dpi", DPI))
-    grids = [panel.grid for panel in panels]
-    pixels = _drawn_axes(grids, layout, style.get("start_s", 0.0), top_db - range_db, top_db)
+    grids = tuple(panel.grid for panel in panels)
+    axes = _drawn_axes(grids, layout, style.get("start_s", 0.0), top_db - range_db, top_db)
+    pixels = axes.copy()
     for index, (title, power, grid) in enumerate(panels):
         top = layout.top_of(index)
         place = pixels[top : top + grid.rows, layout.left : layout.left + grid.width]
@@ -127,14 +129,16 @@ def draw_spectrograms(panels: Sequence[Panel], **style: Unpack[PlotStyle]) -> by
     return _png(pixels, layout.dpi)
 
 
+# Those of all stems of a recording are the same, and take longer than all else of a picture.
+@functools.lru_cache(maxsize=4)
 def _drawn_axes(
-    grids: Sequence[PlotGrid],
+    grids: tuple[PlotGrid, ...],
     layout: PlotLayout,
     start_s: float,
     bottom_db: float,
     top_db: float,
 ) -> np.ndarray:
-    """A picture without spectrograms and titles, as indices of the palette."""
+    """A picture without spectrograms and titles, as indices of the palette; not to be changed."""
     size = layout.width / layout.dpi, layout.height / layout.dpi
     figure = Figure(size, dpi=layout.dpi, facecolor="white", frameon=True)
     figure.set_layout_engine("none")
@@ -170,6 +174,7 @@ def _drawn_axes(
     # Artists refer to each other and to the renderer, so they stay until some garbage collection:
     # what is large, the renderer's buffer, goes now.
     vars(canvas.get_renderer()).clear()
+    drawn.flags.writeable = False
     return drawn
 
 

@@ -3,26 +3,26 @@
 To build the graph of a job, and to run it on a short recording, took nearly a second of CPU. Two
 thirds of that Beam spent on two questions that it asks again and again: it made a parser of
 options for each of 1,100 views of them, and it looked for state and timers in the signature of
-each method of each `DoFn`, eight times. Here the first answer is kept.
+each method of each `DoFn`, eight times, though nearly all are those of the same class. Here the
+first answer is kept.
 """
 
-import functools
 import types
 import weakref
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.transforms import userstate
+from apache_beam.transforms import core
 
-Specs = tuple[set[Any], set[Any]]
+Arguments = tuple[list[str], list[Any]]
 _plain_view_as = PipelineOptions.view_as
-_plain_dofn_specs = userstate.get_dofn_specs
+_plain_arguments = core.get_function_args_defaults
 
 
 def speed_up_beam() -> None:
     """Have Beam, in this process, keep its answers."""
     PipelineOptions.view_as = kept_view
-    userstate.get_dofn_specs = kept_dofn_specs
+    core.get_function_args_defaults = kept_arguments
 
 
 _views: weakref.WeakKeyDictionary[Any, dict[type, Any]] = weakref.WeakKeyDictionary()
@@ -41,32 +41,19 @@ def kept_view(options: Any, kind: type) -> Any:
     return view
 
 
-_specs: weakref.WeakKeyDictionary[type, Specs] = weakref.WeakKeyDictionary()
+_arguments: weakref.WeakKeyDictionary[types.FunctionType, Arguments] = weakref.WeakKeyDictionary()
 
 
-def kept_dofn_specs(dofn: Any) -> Specs:
-    """State and timers of a `DoFn`, as `userstate.get_dofn_specs`: found out once for a class.
+def kept_arguments(function: Any) -> Arguments:
+    """Arguments and their defaults, as `core.get_function_args_defaults`: found out once.
 
-    Where they may be those of an object, as of `beam.Map`, Beam finds them out each time.
+    They are kept for methods, by the function of the class: a method is another for each object.
     """
-    kind = type(dofn)
-    if _has_signatures_of_its_own(dofn):
-        return _plain_dofn_specs(dofn)
-    if kind not in _specs:
-        _specs[kind] = _plain_dofn_specs(dofn)
-    states, timers = _specs[kind]
-    return {*states}, {*timers}
-
-
-def _has_signatures_of_its_own(dofn: Any) -> bool:
-    """Some of the methods that Beam inspects, or what it is told of them, is not of the class."""
-    kind: Any = type(dofn)
-    return _tells_signatures(kind) or any(
-        isinstance(value, types.MethodType) or name.startswith("_inspect_")
-        for name, value in vars(dofn).items()
-    )
-
-
-@functools.lru_cache(maxsize=256)
-def _tells_signatures(kind: Any) -> bool:
-    return any(name.startswith("_inspect_") for name in dir(kind))
+    plain = getattr(function, "__func__", None)
+    if not isinstance(plain, types.FunctionType):
+        return _plain_arguments(function)
+    kept = _arguments.get(plain)
+    if kept is None:
+        kept = _arguments[plain] = _plain_arguments(function)
+    names, defaults = kept
+    return [*names], [*defaults]

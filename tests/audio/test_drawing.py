@@ -597,6 +597,7 @@ def test_the_same_bytes_every_time_and_in_any_thread():
 
     titles = ["robin.ogg", "robin $2$", "x" * 300, "夜"] * 4
     alone = [draw(title) for title in titles]
+    drawing._drawn_axes.cache_clear()
     with ThreadPoolExecutor(4) as threads:
         together = list(threads.map(draw, titles))
     assert alone == together
@@ -617,6 +618,7 @@ def test_pictures_do_not_follow_rc_params():
     grid = plot_grid(RATE, RATE)
     power = pool_power(noise(RATE), grid)
     plain = draw_spectrogram(power, grid, title="rc")
+    drawing._drawn_axes.cache_clear()
     odd = {
         "axes.facecolor": "red",
         "axes.grid": True,
@@ -667,6 +669,7 @@ def test_many_pictures_leave_little_behind():
 
     def draw(count):
         for i in range(count):
+            drawing._drawn_axes.cache_clear()
             draw_spectrogram(power, grid, title=f"plot {i}")
         return psutil.Process().memory_info().rss
 
