@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from conftest import Command
 from feature_samples import made_samples, write_set
 from made_songs import made_song
 from pydantic import BaseModel
@@ -82,21 +83,33 @@ def share_of(tone: np.ndarray, samples: np.ndarray) -> float:
     return float((samples @ tone).mean() / (tone @ tone))
 
 
-def told_by(commands: str, folder: Path) -> str:
-    """What commands of a page print where the command `beamsplitter` is; they succeed."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        ["sh", "-e", "-c", commands],
-        cwd=folder,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+ToldBy = Callable[[str, Path], str]
 
 
-def test_a_separator_in_40_lines_runs(write_audio: WriteAudio, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def told_by(command: Command, tmp_path_factory: pytest.TempPathFactory) -> ToldBy:
+    """What commands of a page print in a folder; they succeed."""
+    programs = tmp_path_factory.mktemp("bin")
+    command.warm.write_stand_in(programs / "beamsplitter")
+    path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
+
+    def told_by(commands: str, folder: Path) -> str:
+        done = subprocess.run(
+            ["sh", "-e", "-c", commands],
+            cwd=folder,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return told_by
+
+
+def test_a_separator_in_40_lines_runs(
+    told_by: ToldBy, write_audio: WriteAudio, tmp_path: Path
+) -> None:
     rate = 44100
     time_s = np.arange(rate) / rate
     low, high = (np.sin(2 * np.pi * frequency * time_s) for frequency in (60, 1000))
@@ -130,7 +143,9 @@ def test_a_separator_in_40_lines_runs(write_audio: WriteAudio, tmp_path: Path) -
     assert (tmp_path / "mask-package" / "model.pt2").is_file()
 
 
-def test_the_page_on_datasets_runs(write_audio: WriteAudio, tmp_path: Path) -> None:
+def test_the_page_on_datasets_runs(
+    told_by: ToldBy, write_audio: WriteAudio, tmp_path: Path
+) -> None:
     """On toy data, its commands first, as it has them."""
     page = (DOCS / "datasets.md").read_text()
     for seed, name in enumerate(("train/a", "train/b", "val/c")):
@@ -159,7 +174,9 @@ def test_the_page_on_datasets_runs(write_audio: WriteAudio, tmp_path: Path) -> N
         assert ours.read_bytes() == shard.read_bytes()
 
 
-def test_the_page_on_evaluating_runs(write_audio: WriteAudio, tmp_path: Path) -> None:
+def test_the_page_on_evaluating_runs(
+    told_by: ToldBy, write_audio: WriteAudio, tmp_path: Path
+) -> None:
     """Its first line, on toy data; of the second: tests/pipelines/test_evaluate.py."""
     page = (DOCS / "evaluating.md").read_text()
     for folder in ("data/test/song", "separated/song"):
@@ -184,7 +201,7 @@ def test_the_page_on_evaluating_runs(write_audio: WriteAudio, tmp_path: Path) ->
     assert ours == theirs.replace("separated,song", "ours,song")
 
 
-def test_the_page_on_choruses_runs(tmp_path: Path) -> None:
+def test_the_page_on_choruses_runs(told_by: ToldBy, tmp_path: Path) -> None:
     page = (DOCS / "choruses.md").read_text()
     (tmp_path / "songs").mkdir()
     soundfile.write(tmp_path / "songs/song.wav", made_song("ABCB", section_s=24), 8000)
@@ -206,7 +223,7 @@ def test_the_page_on_choruses_runs(tmp_path: Path) -> None:
     assert {*get_args(Reason)} <= reasons
 
 
-def test_the_page_on_feature_sets_runs(tmp_path: Path) -> None:
+def test_the_page_on_feature_sets_runs(told_by: ToldBy, tmp_path: Path) -> None:
     """Its programs, each on a set of the format that it reads."""
     page = (DOCS / "feature-sets.md").read_text()
     shards = [made_samples(count, seed=count) for count in (3, 2)]
@@ -249,7 +266,9 @@ def test_the_page_on_feature_sets_runs(tmp_path: Path) -> None:
         assert sorted(lines) == expected, name
 
 
-def test_the_page_on_training_runs(write_audio: WriteAudio, tmp_path: Path) -> None:
+def test_the_page_on_training_runs(
+    told_by: ToldBy, write_audio: WriteAudio, tmp_path: Path
+) -> None:
     """On toy data: its commands in their order, but for two epochs each."""
     for index, name in enumerate(("train/a", "train/b", "val/c")):
         write_audio(f"stems/{name}/vocals.wav", seconds=7, sample_rate=44100, seed=index)
@@ -274,7 +293,7 @@ def test_the_page_on_training_runs(write_audio: WriteAudio, tmp_path: Path) -> N
     assert stems == {"vocals", "residual"}
 
 
-def test_the_page_on_classifiers_runs(tmp_path: Path) -> None:
+def test_the_page_on_classifiers_runs(told_by: ToldBy, tmp_path: Path) -> None:
     """On toy sounds: its commands in their order, but for two epochs."""
     page = (DOCS / "classifiers.md").read_text()
     rows = []
@@ -319,7 +338,9 @@ def test_settings_of_classifiers_are_in_the_table_with_their_defaults() -> None:
         assert yaml.safe_load(rows[name]) == field.default, name
 
 
-def test_the_page_on_exporting_runs(write_audio: WriteAudio, tmp_path: Path) -> None:
+def test_the_page_on_exporting_runs(
+    told_by: ToldBy, write_audio: WriteAudio, tmp_path: Path
+) -> None:
     write_audio("song.wav", seconds=3, sample_rate=48000, channels=2)
     settings = network_settings(
         {"model_type": "BandNet", "targets": ["vocals"], "hidden_size": 8, "num_bands": 8}

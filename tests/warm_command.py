@@ -38,6 +38,17 @@ __package__ = __spec__.parent
 from beamsplitter.pipelines.command_line import main
 main()
 """
+# A program that does what the command does, by its first line's interpreter.
+STAND_IN = """#!{python} -I
+import sys
+sys.path.insert(0, {here!r})
+import os
+from warm_command import WarmCommand
+done = WarmCommand({address!r}).run(["beamsplitter", *sys.argv[1:]], os.environ, 600)
+sys.stdout.write(done.stdout)
+sys.stderr.write(done.stderr)
+sys.exit(done.returncode)
+"""
 # What only a process that starts anew would heed.
 OF_A_START = ("PYTHON", "LD_", "MALLOC_")
 MODULES = "PYTHONPATH"
@@ -83,6 +94,12 @@ class WarmCommand:
             texts = [(folder / stream).read_text() for stream in STREAMS]
         return subprocess.CompletedProcess(line, code, *texts)
 
+    def write_stand_in(self, path: Path) -> None:
+        """Write a program for shells that runs commands so."""
+        here = str(Path(__file__).parent)
+        path.write_text(STAND_IN.format(python=sys.executable, here=here, address=self.address))
+        path.chmod(0o700)
+
 
 def of_a_start(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that a process heeds when it starts, and not later."""
@@ -104,8 +121,12 @@ def warm_command(program: list[str]) -> Iterator[WarmCommand]:
     program
         the words of a command line before those of the command itself
     """
+    # Not above: what stands in for the command in shells imports this, and is to start at once.
+    from beamsplitter.pipelines.local.launch import PATIENT_THREADS
+
     with tempfile.TemporaryDirectory(prefix="warm-") as folder:
         address = str(Path(folder, "socket"))
+        plain = {name: text for name, text in os.environ.items() if name != MODULES}
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(address)
             listener.listen()
@@ -113,7 +134,7 @@ def warm_command(program: list[str]) -> Iterator[WarmCommand]:
             process = subprocess.Popen(
                 [program[0], "-c", START, here, str(listener.fileno())],
                 pass_fds=[listener.fileno()],
-                env={name: text for name, text in os.environ.items() if name != MODULES},
+                env={**plain, **PATIENT_THREADS},
             )
         try:
             yield WarmCommand(address)
@@ -124,6 +145,8 @@ def warm_command(program: list[str]) -> Iterator[WarmCommand]:
 
 def wait_for_a_command(listener_number: int) -> list[str]:
     """Import what commands need; return in a fork that is to run one, with its `sys.argv`."""
+    import torch  # noqa: F401
+
     import beamsplitter.audio.drawing
     import beamsplitter.pipelines.command_line
     import beamsplitter.pipelines.local.engine

@@ -680,5 +680,5 @@ def test_many_pictures_leave_little_behind():
     finally:
         gc.enable()
     gc.collect()
-    before = draw(30)
-    assert draw(100) - before < 20 * 2**20
+    before = draw(20)
+    assert draw(50) - before < 10 * 2**20
