@@ -10,10 +10,10 @@ threads.
 
 from __future__ import annotations
 
-import functools
 import io
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import matplotlib
@@ -130,7 +130,7 @@ def draw_spectrograms(panels: Sequence[Panel], **style: Unpack[PlotStyle]) -> by
 
 
 # Those of all stems of a recording are the same, and take longer than all else of a picture.
-@functools.lru_cache(maxsize=4)
+@lru_cache(maxsize=4)
 def _drawn_axes(
     grids: tuple[PlotGrid, ...],
     layout: PlotLayout,

@@ -18,7 +18,6 @@ import soundfile
 from storage_server import StorageServer, serving
 from warm_command import WarmCommand, warm_command
 
-from beamsplitter import pipelines
 from beamsplitter.pipelines.events import bigquery as bigquery_client
 from beamsplitter.storage.gcs import client
 
@@ -67,8 +66,6 @@ def made_signal(seconds: float, sample_rate: int, channels: int, seed: int = 0) 
     return (0.3 * beat + 0.2 * sweep + noise).astype(np.float32)
 
 
-PROGRAM = [sys.executable, "-m", "beamsplitter.pipelines.command_line"]
-COMMAND_FILE = str(Path(pipelines.__file__).with_name("command_line.py"))
 MAKE_PAGES = (["separate"], ["label"])
 
 
@@ -82,9 +79,9 @@ class Command:
         self, *arguments: object, timeout_s: float = 300, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run to the end; never raises for an exit code."""
-        line, variables = self.line(*arguments), {**os.environ, **environment}
+        variables = {**os.environ, **environment}
         if self.warm.takes(variables):
-            return self.warm.run([COMMAND_FILE, *line[len(PROGRAM) :]], variables, timeout_s)
+            return self.warm.run(self.words(*arguments), variables, timeout_s)
         return self.anew(*arguments, timeout_s=timeout_s, **environment)
 
     def anew(
@@ -100,18 +97,24 @@ class Command:
         )
 
     @staticmethod
-    def line(*arguments: object) -> list[str]:
-        """The command line; without a page, which takes its time, but where a test asks for it."""
+    def words(*arguments: object) -> list[str]:
+        """The arguments; without a page, which takes its time, but where a test asks for it."""
         words = [*map(str, arguments)]
         if words[:1] in MAKE_PAGES and "--report" not in words:
             words.insert(1, "--no-report")
-        return [*PROGRAM, *words]
+        return words
+
+    @classmethod
+    def line(cls, *arguments: object) -> list[str]:
+        """The command line of a process that starts anew."""
+        program = [sys.executable, "-m", "beamsplitter.pipelines.command_line"]
+        return [*program, *cls.words(*arguments)]
 
 
 @pytest.fixture(scope="session")
 def command() -> Iterator[Command]:
     """`command("separate", folder, "-o", out)`."""
-    with warm_command(PROGRAM) as warm:
+    with warm_command() as warm:
         yield Command(warm)
 
 

@@ -31,10 +31,10 @@ import warm_command
 del sys.path[0]
 arguments = warm_command.wait_for_a_command(int(sys.argv[2]))
 warm_command.use_forked_engines()
-sys.argv[:] = arguments
 # As of a process of `-m`: Lightning starts others by it, and the command is called by it.
 __spec__ = importlib.util.find_spec("beamsplitter.pipelines.command_line")
 __package__ = __spec__.parent
+sys.argv[:] = [__spec__.origin, *arguments]
 from beamsplitter.pipelines.command_line import main
 main()
 """
@@ -44,7 +44,7 @@ import sys
 sys.path.insert(0, {here!r})
 import os
 from warm_command import WarmCommand
-done = WarmCommand({address!r}).run(["beamsplitter", *sys.argv[1:]], os.environ, 600)
+done = WarmCommand({address!r}).run(sys.argv[1:], os.environ, 600)
 sys.stdout.write(done.stdout)
 sys.stderr.write(done.stderr)
 sys.exit(done.returncode)
@@ -71,15 +71,19 @@ class WarmCommand:
         return of_a_start(environment) == self.environment and not any(map(Path.exists, hooks))
 
     def run(
-        self, line: list[str], environment: Mapping[str, str], timeout_s: float
+        self, arguments: list[str], environment: Mapping[str, str], timeout_s: float
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command line to its end, as `subprocess.run` does."""
+        """Run the command to its end, as `subprocess.run` does."""
         with (
             tempfile.TemporaryDirectory(prefix="command-") as name,
             socket.socket(socket.AF_UNIX) as connection,
         ):
             folder = Path(name)
-            request = {"argv": line, "environment": {**environment}, "folder": os.getcwd()}
+            request = {
+                "arguments": arguments,
+                "environment": {**environment},
+                "folder": os.getcwd(),
+            }
             (folder / REQUEST).write_text(json.dumps(request))
             connection.connect(self.address)
             answers = connection.makefile("r")
@@ -90,9 +94,9 @@ class WarmCommand:
                 code = int(answers.readline())
             except TimeoutError:
                 os.kill(process, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(line, timeout_s) from None
+                raise subprocess.TimeoutExpired(arguments, timeout_s) from None
             texts = [(folder / stream).read_text() for stream in STREAMS]
-        return subprocess.CompletedProcess(line, code, *texts)
+        return subprocess.CompletedProcess(arguments, code, *texts)
 
     def write_stand_in(self, path: Path) -> None:
         """Write a program for shells that runs commands so."""
@@ -113,14 +117,8 @@ def module_folders(environment: Mapping[str, str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def warm_command(program: list[str]) -> Iterator[WarmCommand]:
-    """A process that has imported what a program needs, to the end of the block.
-
-    Parameters
-    ----------
-    program
-        the words of a command line before those of the command itself
-    """
+def warm_command() -> Iterator[WarmCommand]:
+    """A process that has imported what the command needs, to the end of the block."""
     # Not above: what stands in for the command in shells imports this, and is to start at once.
     from beamsplitter.pipelines.local.launch import PATIENT_THREADS
 
@@ -132,7 +130,7 @@ def warm_command(program: list[str]) -> Iterator[WarmCommand]:
             listener.listen()
             here = str(Path(__file__).parent)
             process = subprocess.Popen(
-                [program[0], "-c", START, here, str(listener.fileno())],
+                [sys.executable, "-c", START, here, str(listener.fileno())],
                 pass_fds=[listener.fileno()],
                 env={**plain, **PATIENT_THREADS},
             )
@@ -144,7 +142,7 @@ def warm_command(program: list[str]) -> Iterator[WarmCommand]:
 
 
 def wait_for_a_command(listener_number: int) -> list[str]:
-    """Import what commands need; return in a fork that is to run one, with its `sys.argv`."""
+    """Import what commands need; return its arguments in a fork that is to run one."""
     import torch  # noqa: F401
 
     import beamsplitter.audio.drawing
@@ -177,7 +175,7 @@ def wait_for_a_command(listener_number: int) -> list[str]:
 
 
 def become(folder: Path) -> list[str]:
-    """Take on what a new process would be given, of a request; gives `sys.argv`."""
+    """Take on what a new process would be given, of a request; gives the arguments."""
     request: dict[str, Any] = json.loads((folder / REQUEST).read_text())
     paths = (os.devnull, *(folder / stream for stream in STREAMS))
     for number, path in enumerate(paths):
@@ -188,9 +186,9 @@ def become(folder: Path) -> list[str]:
     os.chdir(request["folder"])
     # Before them stands the folder that the process is in.
     sys.path[1:1] = module_folders(request["environment"])
-    argv: list[str] = request["argv"]
+    arguments: list[str] = request["arguments"]
     gc.enable()
-    return argv
+    return arguments
 
 
 def set_environment(environment: Mapping[str, str]) -> None:
