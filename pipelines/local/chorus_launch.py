@@ -18,6 +18,8 @@ NAME = "chorus"
 JSON, LABELS = f"{NAME}.json", f"{NAME}.txt"
 # Samples of all channels together that are decoded at once.
 BLOCK_SAMPLES = 1 << 23
+# Slow, and needed in the processes alone. What librosa imports when it is first used stands apart.
+IMPORTS = (__name__, "beamsplitter.audio.chorus", "librosa.filters", "librosa.util.utils")
 CutFormat = Literal["flac", "wav"]
 
 
@@ -80,9 +82,7 @@ def find_in_files(
         after the processes are gone
     """
     found: dict[str, FoundChoruses] = {}
-    # The slow imports are those of the processes alone.
-    imports = [__name__, "beamsplitter.audio.chorus", "librosa.util"]
-    for task, result in in_processes(find_in_file, tasks, workers=workers, imports=imports):
+    for task, result in in_processes(find_in_file, tasks, workers=workers, imports=IMPORTS):
         found[task.element] = result or FoundChoruses(task.element, failure=CRASHED)
         show(found[task.element])
     return [found[task.element] for task in tasks]

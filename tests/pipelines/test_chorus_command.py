@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import psutil
 import pytest
 import soundfile
 from conftest import Command
+from late_imports import late_imports
 from made_songs import made_song
 from storage_server import StorageServer
 
@@ -178,6 +180,15 @@ def test_an_item_that_takes_its_process_down_costs_itself() -> None:
     results = dict(in_processes(eval, items, workers=3))
     assert results.pop(fatal) is None
     assert results == {text: eval(text) for text in sums}
+
+
+def test_what_all_processes_need_is_imported_once(write_audio: WriteAudio) -> None:
+    """Three seconds of CPU for each of them otherwise."""
+    forkserver._forkserver._stop()  # which other tests have had import less
+    path = write_audio("a.wav", samples=made_song("AB")[None], sample_rate=RATE)
+    task = chorus_launch.ChorusTask("a.wav", str(path), chorus_launch.Storage(), clip_s=15)
+    ((_, late),) = in_processes(late_imports, [task], workers=1, imports=chorus_launch.IMPORTS)
+    assert late == set()
 
 
 def test_what_work_raises_is_raised() -> None:
