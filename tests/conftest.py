@@ -1,13 +1,16 @@
 """Fixtures: real recordings, made recordings, and ways to run a job."""
 
 import contextlib
+import functools
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bigquery_server
@@ -15,8 +18,9 @@ import numpy as np
 import pubsub_server
 import pytest
 import soundfile
+from apache_beam.runners.portability import stager
 from storage_server import StorageServer, serving
-from warm_command import WarmCommand, warm_command
+from warm_command import WarmCommand, standing_in, starting_modules, warm_command
 
 from beamsplitter.pipelines.events import bigquery as bigquery_client
 from beamsplitter.storage.gcs import client
@@ -30,6 +34,22 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # In the background of a script it is ignored, and would be by the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@functools.cache
+def output_of(*command: str) -> bytes:
+    """What a command writes."""
+    return subprocess.check_output(command)
+
+
+# Of pip, for each graph that goes to a service, what is installed: a second of CPU.
+stager.subprocess = SimpleNamespace(check_output=lambda command: output_of(*command))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported until now is no garbage: it took a twelfth of the CPU to look at it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -81,7 +101,7 @@ class Command:
         """Run to the end; never raises for an exit code."""
         variables = {**os.environ, **environment}
         if self.warm.takes(variables):
-            return self.warm.run(self.words(*arguments), variables, timeout_s)
+            return self.warm.run(self.line(*arguments), variables, timeout_s)
         return self.anew(*arguments, timeout_s=timeout_s, **environment)
 
     def anew(
@@ -95,6 +115,13 @@ class Command:
             timeout=timeout_s,
             env={**os.environ, **environment},
         )
+
+    def start(
+        self, *arguments: object, environment: Mapping[str, str] = os.environ, **options: Any
+    ) -> Any:
+        """Start it, as `subprocess.Popen` does; what is given has some of its methods."""
+        start = self.warm.start if self.warm.takes(environment) else subprocess.Popen
+        return start(self.line(*arguments), env=environment, **options)
 
     @staticmethod
     def words(*arguments: object) -> list[str]:
@@ -116,6 +143,13 @@ def command() -> Iterator[Command]:
     """`command("separate", folder, "-o", out)`."""
     with warm_command() as warm:
         yield Command(warm)
+
+
+@pytest.fixture
+def forked_programs(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test starts of engines and servers of models without a command is forked, too."""
+    for module in starting_modules():
+        monkeypatch.setattr(module, "subprocess", standing_in(command.warm.start))
 
 
 def dead_letters(out: Path) -> dict[str, dict[str, Any]]:

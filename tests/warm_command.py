@@ -1,16 +1,18 @@
-"""The command `beamsplitter` in a process forked from one that has imported it.
+"""Our Python programs in processes forked from one that has imported what they need.
 
 Most of a short job's time goes into its imports, twice: in the launcher, and in the engine that it
 starts. A test that runs a command to its end runs it so; the launcher and the engine are processes
 as they are elsewhere, and are told what to do as they are elsewhere, by the command line, the
-environment and the files of a spec. Where Python itself is told to start otherwise, and in tests
-that stop, kill or watch a command, it is started as a user starts it.
+environment and the files of a spec. Where Python itself is told to start otherwise, it is started
+as a user starts it.
 """
 
 import contextlib
 import gc
+import importlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -18,33 +20,44 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 START = """
-import gc, importlib.util, sys
+import gc, sys
 gc.disable()
 sys.path.insert(0, sys.argv[1])
 import warm_command
 del sys.path[0]
-arguments = warm_command.wait_for_a_command(int(sys.argv[2]))
-warm_command.use_forked_engines()
-# As of a process of `-m`: Lightning starts others by it, and the command is called by it.
-__spec__ = importlib.util.find_spec("beamsplitter.pipelines.command_line")
-__package__ = __spec__.parent
-sys.argv[:] = [__spec__.origin, *arguments]
-from beamsplitter.pipelines.command_line import main
-main()
+line = warm_command.wait_for_a_start(int(sys.argv[2]))
+warm_command.use_forks()
+warm_command.run_program(line)
 """
+IMPORTED = (
+    "torch",
+    "joblib",
+    "librosa.filters",
+    "librosa.util.utils",
+    "beamsplitter.audio.chorus",
+    "beamsplitter.audio.drawing",
+    "beamsplitter.models.classifiers.fitting",
+    "beamsplitter.models.training.fitting",
+    "beamsplitter.pipelines.command_line",
+    "beamsplitter.pipelines.local.engine",
+    "beamsplitter.pipelines.local.track_engine",
+    "beamsplitter.transforms.scoring",
+    "beamsplitter.transforms.separation",
+)
+COMMAND = ("-m", "beamsplitter.pipelines.command_line")
 # A program that does what the command does, by its first line's interpreter.
 STAND_IN = """#!{python} -I
 import sys
 sys.path.insert(0, {here!r})
 import os
-from warm_command import WarmCommand
-done = WarmCommand({address!r}).run(sys.argv[1:], os.environ, 600)
+from warm_command import COMMAND, WarmCommand
+done = WarmCommand({address!r}).run([sys.executable, *COMMAND, *sys.argv[1:]], os.environ, 600)
 sys.stdout.write(done.stdout)
 sys.stderr.write(done.stderr)
 sys.exit(done.returncode)
@@ -54,12 +67,10 @@ OF_A_START = ("PYTHON", "LD_", "MALLOC_")
 MODULES = "PYTHONPATH"
 # It would be imported before all others.
 HOOK = "sitecustomize.py"
-REQUEST = "request.json"
-STREAMS = ("stdout", "stderr")
 
 
 class WarmCommand:
-    """Runs commands in forks of a process that waits for them."""
+    """Runs our Python programs in forks of a process that waits for them."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -71,32 +82,23 @@ class WarmCommand:
         return of_a_start(environment) == self.environment and not any(map(Path.exists, hooks))
 
     def run(
-        self, arguments: list[str], environment: Mapping[str, str], timeout_s: float
+        self, line: Sequence[str], environment: Mapping[str, str], timeout_s: float
     ) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end, as `subprocess.run` does."""
-        with (
-            tempfile.TemporaryDirectory(prefix="command-") as name,
-            socket.socket(socket.AF_UNIX) as connection,
-        ):
-            folder = Path(name)
-            request = {
-                "arguments": arguments,
-                "environment": {**environment},
-                "folder": os.getcwd(),
-            }
-            (folder / REQUEST).write_text(json.dumps(request))
-            connection.connect(self.address)
-            answers = connection.makefile("r")
-            connection.sendall(f"{folder}\n".encode())
-            process = int(answers.readline())
-            connection.settimeout(timeout_s)
+        """Run a program to its end, as `subprocess.run` does."""
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = self.start(line, stdout=out, stderr=err, env=environment)
             try:
-                code = int(answers.readline())
-            except TimeoutError:
-                os.kill(process, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(arguments, timeout_s) from None
-            texts = [(folder / stream).read_text() for stream in STREAMS]
-        return subprocess.CompletedProcess(arguments, code, *texts)
+                code = process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+            for file in (out, err):
+                file.seek(0)
+            return subprocess.CompletedProcess(line, code, out.read(), err.read())
+
+    def start(self, line: Sequence[str], **options: Any) -> "WarmProcess":
+        """Start a program, as `subprocess.Popen` does."""
+        return WarmProcess(line, address=self.address, **options)
 
     def write_stand_in(self, path: Path) -> None:
         """Write a program for shells that runs commands so."""
@@ -114,6 +116,144 @@ def of_a_start(environment: Mapping[str, str]) -> dict[str, str]:
 def module_folders(environment: Mapping[str, str]) -> list[str]:
     """Where modules are looked for before all others."""
     return [*filter(None, environment.get(MODULES, "").split(os.pathsep))]
+
+
+class PythonProcess:
+    """What `subprocess.Popen` is to our programs; how it comes about is said below."""
+
+    def __init__(
+        self,
+        line: Sequence[str],
+        *,
+        stdin: Any = None,
+        stdout: Any = None,
+        stderr: Any = None,
+        env: Mapping[str, str] | None = None,
+        start_new_session: bool = False,
+    ) -> None:
+        assert line[0] == sys.executable
+        self.args = [*line]
+        self.returncode: int | None = None
+        self.stdin: IO[bytes] | None = None
+        self.stdout: IO[bytes] | None = None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        start = {
+            "line": self.args[1:],
+            "environment": {**(os.environ if env is None else env)},
+            "folder": os.getcwd(),
+            "session": start_new_session,
+        }
+        with contextlib.ExitStack() as theirs:
+            files = [
+                self._file_of(number, given, theirs)
+                for number, given in enumerate((stdin, stdout, stderr))
+            ]
+            self.pid = self._begin(start, files)
+
+    def _file_of(self, number: int, given: Any, theirs: contextlib.ExitStack) -> int:
+        """The number of the file that is to be the program's of a number."""
+        if given is None:
+            return number
+        if given == subprocess.DEVNULL:
+            file = os.open(os.devnull, os.O_RDWR)
+        elif given == subprocess.PIPE:
+            reading, writing = os.pipe()
+            file, ours = (reading, writing) if number == 0 else (writing, reading)
+            setattr(self, ("stdin", "stdout")[number], os.fdopen(ours, "rwr"[number] + "b"))
+        else:
+            return int(given.fileno())
+        theirs.callback(os.close, file)
+        return file
+
+    def _begin(self, start: dict[str, Any], files: list[int]) -> int:
+        """Begin the process; gives its number."""
+        raise NotImplementedError
+
+    def _ended(self, timeout_s: float | None) -> int | None:
+        """The exit code once it has ended, or none after a time."""
+        raise NotImplementedError
+
+    def poll(self) -> int | None:
+        """The exit code, if it has ended."""
+        if self.returncode is None:
+            self.returncode = self._ended(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, once it has ended."""
+        if self.returncode is None:
+            self.returncode = self._ended(timeout)
+        if self.returncode is None:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it has not ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+
+class WarmProcess(PythonProcess):
+    """Forked from the warm process at an address; the parent is a process that waits for it."""
+
+    def __init__(self, line: Sequence[str], *, address: str, **options: Any) -> None:
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(address)
+        super().__init__(line, **options)
+
+    def _begin(self, start: dict[str, Any], files: list[int]) -> int:
+        socket.send_fds(self._connection, [b"."], files)
+        self._connection.sendall(json.dumps(start).encode() + b"\n")
+        return received_number(self._connection)
+
+    def _ended(self, timeout_s: float | None) -> int | None:
+        ready, _, _ = select.select([self._connection], [], [], timeout_s)
+        if not ready:
+            return None
+        with self._connection:
+            return received_number(self._connection)
+
+
+class ForkedProcess(PythonProcess):
+    """Forked from the process that starts it."""
+
+    def _begin(self, start: dict[str, Any], files: list[int]) -> int:
+        process = os.fork()
+        if process:
+            return process
+        code: Any = 1
+        try:
+            become(start, files)
+            run_program(start["line"])
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+    def _ended(self, timeout_s: float | None) -> int | None:
+        assert not timeout_s
+        process, status = os.waitpid(self.pid, 0 if timeout_s is None else os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if process else None
+
+
+def send_number(connection: socket.socket, number: int) -> None:
+    """Send a number, so that none is received with another."""
+    connection.sendall(number.to_bytes(8, "big", signed=True))
+
+
+def received_number(connection: socket.socket) -> int:
+    """The next number."""
+    return int.from_bytes(connection.recv(8), "big", signed=True)
 
 
 @contextlib.contextmanager
@@ -141,54 +281,62 @@ def warm_command() -> Iterator[WarmCommand]:
             process.wait()
 
 
-def wait_for_a_command(listener_number: int) -> list[str]:
-    """Import what commands need; return its arguments in a fork that is to run one."""
-    import torch  # noqa: F401
-
-    import beamsplitter.audio.drawing
-    import beamsplitter.pipelines.command_line
-    import beamsplitter.pipelines.local.engine
-    import beamsplitter.transforms.separation  # noqa: F401
-
+def wait_for_a_start(listener_number: int) -> list[str]:
+    """Import what programs need; return the line of one in a fork that is to run it."""
+    for name in IMPORTED:
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()
     listener = socket.socket(fileno=listener_number)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         connection, _ = listener.accept()
-        # It waits for the command and tells its end, while this process takes the next.
+        # It waits for the program and tells its end, while this process takes the next.
         if os.fork() == 0:
             break
         connection.close()
     listener.close()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    folder = Path(connection.makefile("r").readline().rstrip("\n"))
+    _, files, _, _ = socket.recv_fds(connection, 1, 3)
+    start = json.loads(connection.makefile("r").readline())
     process = os.fork()
     if process == 0:
         connection.close()
-        return become(folder)
+        become(start, files)
+        line: list[str] = start["line"]
+        return line
+    for file in files:
+        os.close(file)
     with contextlib.suppress(BrokenPipeError):
-        connection.sendall(f"{process}\n".encode())
+        send_number(connection, process)
         _, status = os.waitpid(process, 0)
-        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        send_number(connection, os.waitstatus_to_exitcode(status))
     os._exit(0)
 
 
-def become(folder: Path) -> list[str]:
-    """Take on what a new process would be given, of a request; gives the arguments."""
-    request: dict[str, Any] = json.loads((folder / REQUEST).read_text())
-    paths = (os.devnull, *(folder / stream for stream in STREAMS))
-    for number, path in enumerate(paths):
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(file, number)
-        os.close(file)
-    set_environment(request["environment"])
-    os.chdir(request["folder"])
+def become(start: dict[str, Any], files: list[int]) -> None:
+    """Take on what a new process would be given."""
+    if start["session"]:
+        os.setsid()
+    for number, file in enumerate(files):
+        if file != number:
+            os.dup2(file, number)
+            os.set_inheritable(file, False)
+    close_what_is_not_handed_on()
+    set_environment(start["environment"])
+    os.chdir(start["folder"])
     # Before them stands the folder that the process is in.
-    sys.path[1:1] = module_folders(request["environment"])
-    arguments: list[str] = request["arguments"]
+    sys.path[1:1] = module_folders(start["environment"])
     gc.enable()
-    return arguments
+
+
+def close_what_is_not_handed_on() -> None:
+    """Close files as a new program would; their numbers are not given anew to others."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in map(int, os.listdir("/dev/fd")):
+        with contextlib.suppress(OSError):  # of the folder that was listed
+            if number > 2 and not os.get_inheritable(number):
+                os.dup2(nothing, number, inheritable=False)
 
 
 def set_environment(environment: Mapping[str, str]) -> None:
@@ -199,50 +347,37 @@ def set_environment(environment: Mapping[str, str]) -> None:
     time.tzset()
 
 
-def use_forked_engines() -> None:
-    """Have the launcher fork its engines from itself."""
+def run_program(line: list[str]) -> None:
+    """Run what an interpreter with such a command line would: `-m`, or `-c`."""
+    main = vars(sys.modules["__main__"])
+    kind, program, *arguments = line
+    if kind == "-m":
+        module = importlib.import_module(program)
+        assert module.__spec__ is not None
+        # Lightning starts other processes by it.
+        main.update(__spec__=module.__spec__, __package__=module.__spec__.parent)
+        sys.argv[:] = [str(module.__spec__.origin), *arguments]
+        module.main()
+    else:
+        main.update(__spec__=None, __package__=None)
+        sys.argv[:] = ["-c", *arguments]
+        exec(program, main)
+
+
+def use_forks() -> None:
+    """Have launchers fork their engines, and engines the servers of their models."""
+    for module in starting_modules():
+        module.subprocess = standing_in(ForkedProcess)
+
+
+def starting_modules() -> list[Any]:
+    """What starts engines, and what starts the servers of models."""
+    from beamsplitter.models.separators import server
     from beamsplitter.pipelines.local import launch
 
-    launch.subprocess = SimpleNamespace(Popen=ForkedProcess)  # type: ignore[attr-defined]
+    return [launch, server]
 
 
-class ForkedProcess:
-    """What `subprocess.Popen` is to the launcher: a process that runs a program, forked."""
-
-    def __init__(
-        self, command: list[str], *, stdout: Any, stderr: Any, env: Any, start_new_session: bool
-    ) -> None:
-        assert command[:2] == [sys.executable, "-c"] and start_new_session
-        self.returncode: int | None = None
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            try:
-                os.setsid()
-                os.dup2(stdout.fileno(), 1)
-                os.dup2(stderr.fileno(), 2)
-                set_environment(env)
-                sys.argv[:] = ["-c", *command[3:]]
-                main = vars(sys.modules["__main__"])
-                main.update(__spec__=None, __package__=None)
-                exec(command[2], main)
-            except BaseException:
-                traceback.print_exc()
-                sys.stderr.flush()
-            os._exit(1)
-
-    def poll(self) -> int | None:
-        """The exit code, if it has ended."""
-        return self._wait(os.WNOHANG)
-
-    def wait(self) -> int | None:
-        """The exit code, once it has ended."""
-        return self._wait(0)
-
-    def _wait(self, options: int) -> int | None:
-        if self.returncode is None:
-            process, status = os.waitpid(self.pid, options)
-            if process:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
+def standing_in(start: Any) -> SimpleNamespace:
+    """What stands in for `subprocess` in such a module."""
+    return SimpleNamespace(Popen=start, PIPE=subprocess.PIPE)

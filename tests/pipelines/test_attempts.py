@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import dead_letters
+from conftest import Command, dead_letters
 from repeated_graphs import RATE
 from result_checks import assert_whole, manifests
 from separators import Ending
@@ -51,13 +50,15 @@ print("done")
 """
 
 
-def run_once(music: Path, out: Path, elements: tuple[str, ...], **plain: Any) -> bool:
+def run_once(
+    command: Command, music: Path, out: Path, elements: tuple[str, ...], **plain: Any
+) -> bool:
     """Run the graph in a process of its own, its work in one bundle; whether it came to its end."""
     plain |= {"music": str(music), "out": str(out), "elements": elements}
     plain = {"separation": {}, "ends_when_opened": None, **plain}
-    command = [sys.executable, "-c", PROGRAM, TESTS, json.dumps(plain)]
+    line = [sys.executable, "-c", PROGRAM, TESTS, json.dumps(plain)]
     environment = {**os.environ, RUN_IDENTITY_VARIABLE: run_identity()}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    done = command.warm.run(line, environment, timeout_s=300)
     assert "Traceback" not in done.stderr, done.stderr
     return done.stdout.endswith("done\n")
 
@@ -67,7 +68,7 @@ def run_once(music: Path, out: Path, elements: tuple[str, ...], **plain: Any) ->
     [("separators:Ending", "b-leaves.wav"), ("nn-filter", "b-opened.wav")],
 )
 def test_what_ends_its_process_is_given_up_before_the_job_is(
-    separator: str, culprit: str, tmp_path: Path, write_audio: WriteAudio
+    separator: str, culprit: str, tmp_path: Path, write_audio: WriteAudio, command: Command
 ) -> None:
     write_audio("in/a.wav", seconds=12, sample_rate=RATE)
     write_audio("in/c.wav", seconds=2, sample_rate=RATE)
@@ -77,9 +78,9 @@ def test_what_ends_its_process_is_given_up_before_the_job_is(
     elements, out = ("a.wav", culprit, "c.wav"), tmp_path / "out"
     plain = {"separation": {"separator": separator}, "ends_when_opened": "b-opened.wav"}
     folder = new_attempts()
-    came_out = [run_once(tmp_path / "in", out, elements, attempts=folder, **plain)]
+    came_out = [run_once(command, tmp_path / "in", out, elements, attempts=folder, **plain)]
     while not came_out[-1] and len(came_out) < MOST_TRIES:
-        came_out.append(run_once(tmp_path / "in", out, elements, attempts=folder, **plain))
+        came_out.append(run_once(command, tmp_path / "in", out, elements, attempts=folder, **plain))
     assert came_out == [False, False, True]
     (letter,) = dead_letters(out).values()
     assert (letter["element"], letter["step"]) == (culprit, "CountAttempts")
@@ -88,6 +89,6 @@ def test_what_ends_its_process_is_given_up_before_the_job_is(
     assert [path.parent.name for path in manifests(out)] == ["a", "c"]
     # Nothing is noted of what came out; what was given up is not tried again in this run.
     assert len([*(out / folder).iterdir()]) == attempts.BEGUN_BEFORE_GIVING_UP
-    assert run_once(tmp_path / "in", out, elements, attempts=folder, **plain)
+    assert run_once(command, tmp_path / "in", out, elements, attempts=folder, **plain)
     OutputTree(str(out)).clear_scratch()
     assert_whole(out)

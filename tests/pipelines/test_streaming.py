@@ -164,7 +164,7 @@ def recordings_of(out: Path) -> dict[str, bytes]:
 class Run:
     """A stream that runs, and its log."""
 
-    process: psutil.Popen
+    started: Any  # as of subprocess.Popen
     log: Path
     messages: Path
     temporary: Path
@@ -179,25 +179,29 @@ class Run:
         """Wait for something that is to come while it runs."""
         end_s = time.monotonic() + LIMIT_S
         while not condition():
-            assert self.process.poll() is None, self.messages.read_text()
+            assert self.started.poll() is None, self.messages.read_text()
             assert time.monotonic() < end_s, "waited in vain"
             time.sleep(0.02)
 
     def wait(self) -> int:
         """Wait for its end; gives the exit code."""
-        code = int(self.process.wait(LIMIT_S))
+        code = int(self.started.wait(LIMIT_S))
         assert not list(self.temporary.iterdir())
         return code
 
     def end(self) -> int:
         """Have it end; gives the exit code."""
-        self.process.send_signal(signal.SIGTERM)
+        self.started.send_signal(signal.SIGTERM)
         return self.wait()
+
+    def children(self, recursive: bool = False) -> list[psutil.Process]:
+        """The processes that it has started."""
+        return psutil.Process(self.started.pid).children(recursive=recursive)
 
     @property
     def template(self) -> psutil.Process:
         """The process that batches are forked from."""
-        return self.process.children()[0]
+        return self.children()[0]
 
 
 def hooked(folder: Path, code: str) -> dict[str, str]:
@@ -207,33 +211,46 @@ def hooked(folder: Path, code: str) -> dict[str, str]:
     return {"PYTHONPATH": str(folder / "hook")}
 
 
-@contextlib.contextmanager
-def running(job_file: Path, *options: object, hook: str | None = None) -> Iterator[Run]:
-    """A stream in a process of its own, killed with its children if it still runs."""
-    folder = job_file.parent
-    number = len(list(folder.glob("log-*")))
-    log, messages = folder / f"log-{number}", folder / f"stderr-{number}"
-    temporary = folder / f"tmp-{number}"
-    temporary.mkdir()
-    environment = {**os.environ, "TMPDIR": str(temporary)}
-    if hook:
-        environment |= hooked(folder, hook)
-    with open(log, "wb") as out, open(messages, "wb") as err:
-        process = psutil.Popen(
-            Command.line("run", job_file, "--log-format", "json", *options),
-            stdout=out,
-            stderr=err,
-            env=environment,
-            start_new_session=True,
-        )
-    try:
-        yield Run(process, log, messages, temporary)
-    finally:
-        family = [process, *process.children(recursive=True)] if process.poll() is None else []
-        for each in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
-        process.wait()
+Running = Callable[..., contextlib.AbstractContextManager[Run]]
+
+
+@pytest.fixture
+def running(command: Command) -> Running:
+    """A stream in a process of its own, killed with its children if it still runs.
+
+    Called with the job file, options of the command, and code that the process runs first.
+    """
+
+    @contextlib.contextmanager
+    def running(job_file: Path, *options: object, hook: str | None = None) -> Iterator[Run]:
+        folder = job_file.parent
+        number = len(list(folder.glob("log-*")))
+        log, messages = folder / f"log-{number}", folder / f"stderr-{number}"
+        temporary = folder / f"tmp-{number}"
+        temporary.mkdir()
+        environment = {**os.environ, "TMPDIR": str(temporary)}
+        if hook:
+            environment |= hooked(folder, hook)
+        with open(log, "wb") as out, open(messages, "wb") as err:
+            started = command.start(
+                *("run", job_file, "--log-format", "json", *options),
+                environment=environment,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        try:
+            yield Run(started, log, messages, temporary)
+        finally:
+            family = []
+            if started.poll() is None:
+                family = [started, *psutil.Process(started.pid).children(recursive=True)]
+            for each in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
+            started.wait()
+
+    return running
 
 
 @pytest.fixture
@@ -272,7 +289,7 @@ def counts(job: Job) -> dict[str, int]:
 
 
 def test_events_are_published_as_a_batch_would_and_acknowledged(
-    job: Job, write_audio: WriteAudio, command: Command
+    job: Job, write_audio: WriteAudio, command: Command, running: Running
 ) -> None:
     for seed, name in enumerate("abc"):
         write_audio(f"in/{name}.wav", seed=seed)
@@ -292,7 +309,7 @@ def test_events_are_published_as_a_batch_would_and_acknowledged(
 
 
 def test_models_of_a_stream_give_what_they_give_in_a_batch(
-    job: Job, write_audio: WriteAudio, command: Command, tmp_path: Path
+    job: Job, write_audio: WriteAudio, command: Command, tmp_path: Path, running: Running
 ) -> None:
     package = write_package(tmp_path / "halves-net", Halves(), labels=["low", "high"])
     separation = {"separator": package, "device": "cpu"}
@@ -307,7 +324,9 @@ def test_models_of_a_stream_give_what_they_give_in_a_batch(
     assert recordings_of(job.out) == job.batch(command, separation=separation)
 
 
-def test_duplicates_are_never_worked_on_at_once(job: Job, write_audio: WriteAudio) -> None:
+def test_duplicates_are_never_worked_on_at_once(
+    job: Job, write_audio: WriteAudio, running: Running
+) -> None:
     write_audio("in/a.wav", seconds=10)
     job.publish(*["a.wav"] * 6, "./a.wav")
     with running(job.write(), "--workers", 3) as run:
@@ -320,7 +339,7 @@ def test_duplicates_are_never_worked_on_at_once(job: Job, write_audio: WriteAudi
 
 
 def test_a_recording_that_kills_its_process_is_given_up_and_the_rest_is_done(
-    job: Job, write_audio: WriteAudio
+    job: Job, write_audio: WriteAudio, running: Running
 ) -> None:
     for name in ("a", "b", "lethal", "y", "z"):
         write_audio(f"in/{name}.wav")
@@ -346,7 +365,7 @@ def test_a_recording_that_kills_its_process_is_given_up_and_the_rest_is_done(
 
 
 def test_what_hangs_or_leaves_is_given_up_with_its_step_and_the_rest_is_done(
-    job: Job, write_audio: WriteAudio, monkeypatch: pytest.MonkeyPatch
+    job: Job, write_audio: WriteAudio, monkeypatch: pytest.MonkeyPatch, running: Running
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     for name, level in {"hangs": Ending.HANGS, "leaves": Ending.LEAVES}.items():
@@ -382,11 +401,13 @@ def test_what_hangs_or_leaves_is_given_up_with_its_step_and_the_rest_is_done(
     assert CRASHED in letters["leaves.wav"]["message"]
 
 
-def test_a_launcher_that_is_killed_while_its_engine_begins_leaves_nothing(job: Job) -> None:
+def test_a_launcher_that_is_killed_while_its_engine_begins_leaves_nothing(
+    job: Job, running: Running
+) -> None:
     with running(job.write()) as run:
-        run.wait_until(run.process.children)
-        run.process.kill()
-        run.process.wait()
+        run.wait_until(run.children)
+        run.started.kill()
+        run.started.wait()
         end_s = time.monotonic() + LIMIT_S
         while list(run.temporary.iterdir()):
             assert time.monotonic() < end_s, "it left its folder"
@@ -394,7 +415,7 @@ def test_a_launcher_that_is_killed_while_its_engine_begins_leaves_nothing(job: J
 
 
 def test_bad_messages_become_dead_letters_and_are_not_in_the_way(
-    job: Job, write_audio: WriteAudio
+    job: Job, write_audio: WriteAudio, running: Running
 ) -> None:
     write_audio("in/a.wav")
     dead_letters = job.server.subscription(topic := job.server.topic())
@@ -418,7 +439,7 @@ def test_bad_messages_become_dead_letters_and_are_not_in_the_way(
 
 
 def test_a_notification_and_a_path_of_one_recording_are_one_recording(
-    job: Job, gcs: StorageServer, write_audio: WriteAudio
+    job: Job, gcs: StorageServer, write_audio: WriteAudio, running: Running
 ) -> None:
     write_audio("music/a.wav")
     gcs.upload(job.folder / "music", "in")
@@ -438,7 +459,7 @@ def test_a_notification_and_a_path_of_one_recording_are_one_recording(
 
 
 def test_storage_that_is_away_is_waited_for(
-    job: Job, gcs: StorageServer, write_audio: WriteAudio
+    job: Job, gcs: StorageServer, write_audio: WriteAudio, running: Running
 ) -> None:
     write_audio("music/a.wav")
     gcs.upload(job.folder / "music", "in")
@@ -460,7 +481,7 @@ def test_storage_that_is_away_is_waited_for(
 
 
 def test_a_recording_that_takes_longer_than_its_lease_is_delivered_once(
-    quick_job: Job, write_audio: WriteAudio
+    quick_job: Job, write_audio: WriteAudio, running: Running
 ) -> None:
     job = quick_job
     write_audio("in/slow.wav")
@@ -479,7 +500,7 @@ def test_a_recording_that_takes_longer_than_its_lease_is_delivered_once(
 
 @pytest.mark.parametrize("grace_s", [0, 60])
 def test_a_stream_that_is_told_to_end_gives_back_what_it_does_not_finish(
-    quick_job: Job, write_audio: WriteAudio, grace_s: float
+    quick_job: Job, write_audio: WriteAudio, grace_s: float, running: Running
 ) -> None:
     job = quick_job
     names = [f"{seed}" for seed in range(6)]
@@ -491,7 +512,7 @@ def test_a_stream_that_is_told_to_end_gives_back_what_it_does_not_finish(
         run.wait_until(lambda: job.published())
         # At least one is being worked on: a new one was begun when the first was published.
         run.wait_until(lambda: len(run.lines("started")) > len(run.lines("finished")))
-        family = run.process.children(recursive=True)
+        family = run.children(recursive=True)
         assert run.end() == 0
     assert not [each for each in family if each.is_running() and each.status() != "zombie"]
     backlog = [element_of(message.data) for message in job.server.pull_all(job.subscription)]
@@ -511,7 +532,7 @@ def element_of(data: bytes) -> str:
 
 
 def test_a_stream_that_ends_as_it_begins_gives_all_back(
-    quick_job: Job, write_audio: WriteAudio
+    quick_job: Job, write_audio: WriteAudio, running: Running
 ) -> None:
     job = quick_job
     names = [f"{seed}.wav" for seed in range(4)]
@@ -525,21 +546,23 @@ def test_a_stream_that_ends_as_it_begins_gives_all_back(
     assert sorted(backlog) == names
 
 
-def test_a_second_signal_ends_the_stream_at_once(quick_job: Job, write_audio: WriteAudio) -> None:
+def test_a_second_signal_ends_the_stream_at_once(
+    quick_job: Job, write_audio: WriteAudio, running: Running
+) -> None:
     job = quick_job
     write_audio("in/a.wav", seconds=120, sample_rate=44100, channels=2)
     job.publish("a.wav")
     with running(job.write(streaming={"shutdown_grace_s": 600})) as run:
         run.wait_until(lambda: run.lines("started"))
-        run.process.send_signal(signal.SIGINT)
-        run.process.send_signal(signal.SIGTERM)
+        run.started.send_signal(signal.SIGINT)
+        run.started.send_signal(signal.SIGTERM)
         assert run.wait() == 0
     assert not job.published()
     assert [element_of(each.data) for each in job.server.pull_all(job.subscription)] == ["a.wav"]
 
 
 def test_a_topic_alone_is_given_a_subscription_that_stays(
-    quick_job: Job, write_audio: WriteAudio
+    quick_job: Job, write_audio: WriteAudio, running: Running
 ) -> None:
     job = quick_job
     write_audio("in/a.wav")
@@ -614,7 +637,7 @@ def test_what_pubsub_refuses_is_explained(
 
 
 def test_nothing_is_lost_when_everything_is_killed_in_turn(
-    quick_job: Job, write_audio: WriteAudio, command: Command
+    quick_job: Job, write_audio: WriteAudio, command: Command, running: Running
 ) -> None:
     job = quick_job
     names = [f"{number:02d}" for number in range(50)]
@@ -628,8 +651,8 @@ def test_nothing_is_lost_when_everything_is_killed_in_turn(
     before: dict[str, bytes] = {}
     with running(job_file, "--workers", 2, hook=QUICK) as run:
         run.wait_until(lambda: len(job.published()) >= 8)
-        family = run.process.children(recursive=True)
-        run.process.kill()
+        family = run.children(recursive=True)
+        run.started.kill()
         assert not psutil.wait_procs(family, timeout=LIMIT_S)[1]
         assert not list(run.temporary.iterdir())
     killed_s = time.monotonic()
@@ -722,7 +745,7 @@ def test_a_recording_is_given_up_after_its_last_try_here_or_elsewhere() -> None:
 
 
 def test_a_stream_tells_of_what_it_has_finished(
-    quick_job: Job, write_audio: WriteAudio, bigquery: BigQueryServer
+    quick_job: Job, write_audio: WriteAudio, bigquery: BigQueryServer, running: Running
 ) -> None:
     job = quick_job
     finished = job.server.topic()
@@ -746,7 +769,7 @@ def test_a_stream_tells_of_what_it_has_finished(
 
 
 def test_the_job_file_for_a_stream_here_takes_what_publish_sends(
-    job: Job, write_audio: WriteAudio, command: Command
+    job: Job, write_audio: WriteAudio, command: Command, running: Running
 ) -> None:
     for seed, name in enumerate("abc"):
         write_audio(f"in/{name}.wav", seed=seed)
