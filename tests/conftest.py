@@ -120,8 +120,15 @@ class Command:
         self, *arguments: object, environment: Mapping[str, str] = os.environ, **options: Any
     ) -> Any:
         """Start it, as `subprocess.Popen` does; what is given has some of its methods."""
-        start = self.warm.start if self.warm.takes(environment) else subprocess.Popen
-        return start(self.line(*arguments), env=environment, **options)
+        if self.warm.takes(environment):
+            return self.warm.start(self.line(*arguments), env=environment, **options)
+        return self.start_anew(*arguments, environment=environment, **options)
+
+    def start_anew(
+        self, *arguments: object, environment: Mapping[str, str] = os.environ, **options: Any
+    ) -> subprocess.Popen[Any]:
+        """The same, as a user starts it."""
+        return subprocess.Popen(self.line(*arguments), env=environment, **options)
 
     @staticmethod
     def words(*arguments: object) -> list[str]:

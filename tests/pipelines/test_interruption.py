@@ -1,12 +1,10 @@
 """Stopped, killed and crashed runs: nothing half done stays, and the next run does the rest."""
 
-import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -15,6 +13,7 @@ import soundfile
 from conftest import Command, dead_letters, made_signal, result_files
 from facts import assert_names
 from result_checks import assert_whole, manifests, read_json
+from started_commands import StartedCommand, started
 
 from beamsplitter.pipelines.commands.progress import counts_of_run
 from beamsplitter.pipelines.outcomes.run_state import CRASHED
@@ -75,36 +74,11 @@ def wait_until(condition: Callable[[], object], *, limit_s: float = TIME_LIMIT_S
         time.sleep(0.02)
 
 
-@contextmanager
-def started(line: list[str], folder: Path) -> Iterator[psutil.Popen]:
-    """A command in a session of its own, with its temporary files in the folder."""
-    folder.mkdir(exist_ok=True)
-    run = psutil.Popen(
-        line,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "TMPDIR": str(folder)},
-    )
-    try:
-        yield run
-    finally:
-        if run.poll() is None:
-            for process in (*run.children(recursive=True), run):
-                _kill(process)
-        run.communicate()
-
-
-def _kill(process: psutil.Process) -> None:
-    with suppress(psutil.NoSuchProcess):
-        process.kill()
-
-
-def family_in_the_middle(run: psutil.Popen, out: Path) -> list[psutil.Process]:
-    """All processes of a run, once it has finished some recordings and is at others."""
+def family_in_the_middle(run: StartedCommand, out: Path) -> list[psutil.Process]:
+    """All processes of a run, its own first, when it has finished some recordings and not all."""
     wait_until(lambda: manifests(out))
     assert len(manifests(out)) < SONGS
-    return run.children(recursive=True)
+    return run.family()
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -136,11 +110,11 @@ def test_after_all_processes_are_killed_the_next_run_does_the_rest(
     songs: Path, tmp_path: Path, command: Command, undisturbed: dict[str, bytes]
 ) -> None:
     out = tmp_path / "out"
-    with started(command.line(*arguments(songs, out)), tmp_path / "tmp") as run:
+    with started(command, tmp_path / "tmp", *arguments(songs, out)) as run:
         family = family_in_the_middle(run, out)
-        for process in (run, *family):
-            _kill(process)
-        wait_until(lambda: not alive([run, *family]))
+        for process in family:
+            process.kill()
+        wait_until(lambda: not alive(family))
     assert_next_run_does_the_rest(songs, out, command, undisturbed)
 
 
@@ -153,12 +127,12 @@ def test_a_stopped_run_ends_at_once_and_leaves_finished_recordings_only(
     stop: signal.Signals,
 ) -> None:
     out = tmp_path / "out"
-    with started(command.line(*arguments(songs, out)), tmp_path / "tmp") as run:
+    anew = stop == signal.SIGINT
+    with started(command, tmp_path / "tmp", *arguments(songs, out), anew=anew) as run:
         family = family_in_the_middle(run, out)
-        run.send_signal(stop)
-        _, message = run.communicate(timeout=4)
-    assert run.returncode == 130
-    (line,) = message.splitlines()
+        family[0].send_signal(stop)
+        assert run.wait(4) == 130
+    (line,) = run.message.splitlines()
     assert_names(line, "interrupted", "again")
     assert not alive(family)
     assert not list((tmp_path / "tmp").iterdir())
@@ -171,10 +145,10 @@ def test_the_engine_does_not_outlive_a_killed_launcher(
     songs: Path, tmp_path: Path, command: Command, undisturbed: dict[str, bytes]
 ) -> None:
     out = tmp_path / "out"
-    with started(command.line(*arguments(songs, out)), tmp_path / "tmp") as run:
+    with started(command, tmp_path / "tmp", *arguments(songs, out)) as run:
         family = family_in_the_middle(run, out)
-        assert len(family) >= 3
-        run.kill()
+        assert len(family) >= 4
+        family[0].kill()
         wait_until(lambda: not alive(family), limit_s=3)
     assert not list((tmp_path / "tmp").iterdir())
     assert len(manifests(out)) < SONGS
@@ -184,10 +158,10 @@ def test_the_engine_does_not_outlive_a_killed_launcher(
 def test_a_launcher_that_is_killed_while_its_engine_begins_leaves_nothing(
     songs: Path, tmp_path: Path, command: Command
 ) -> None:
-    with started(command.line(*arguments(songs, tmp_path / "out")), tmp_path / "tmp") as run:
+    with started(command, tmp_path / "tmp", *arguments(songs, tmp_path / "out")) as run:
         wait_until(run.children)
-        family = run.children(recursive=True)
-        run.kill()
+        family = run.family()
+        family[0].kill()
         wait_until(lambda: not list((tmp_path / "tmp").iterdir()))
         wait_until(lambda: not alive(family))
 
@@ -196,14 +170,13 @@ def test_a_killed_worker_costs_no_recording(
     songs: Path, tmp_path: Path, command: Command, undisturbed: dict[str, bytes]
 ) -> None:
     out = tmp_path / "out"
-    with started(command.line(*arguments(songs, out)), tmp_path / "tmp") as run:
+    with started(command, tmp_path / "tmp", *arguments(songs, out)) as run:
         family = family_in_the_middle(run, out)
-        engine = next(each for each in family if each.ppid() == run.pid)
+        engine = next(each for each in family if each.ppid() == family[0].pid)
         workers = [each for each in family if each.ppid() == engine.pid]
         assert len(workers) == 2
         workers[-1].kill()
-        _, message = run.communicate(timeout=TIME_LIMIT_S)
-    assert run.returncode == 0, message
+        assert run.wait(TIME_LIMIT_S) == 0, run.message
     assert result_files(out) == undisturbed
     assert_whole(out)
 

@@ -2,18 +2,16 @@
 
 import dataclasses
 import json
-import os
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import psutil
 import pytest
 import soundfile
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -21,6 +19,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.testing.util import assert_that
 from conftest import Command, dead_letters
 from repeating_engine import NONE, Engine, Mischief
+from started_commands import started
 from storage_server import StorageServer
 from typer.testing import CliRunner
 
@@ -273,30 +272,11 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-@contextmanager
-def started(line: list[str], folder: Path) -> Iterator[psutil.Popen]:
-    """A command with its temporary files in a folder."""
-    folder.mkdir()
-    run = psutil.Popen(
-        line,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(folder)},
-    )
-    try:
-        yield run
-    finally:
-        for process in (*run.children(recursive=True), run) if run.poll() is None else ():
-            process.kill()
-        run.communicate()
-
-
-@pytest.mark.parametrize("kill", [psutil.Popen.kill, psutil.Popen.terminate])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
 def test_after_a_stopped_run_the_next_does_the_rest(
     tmp_path: Path,
     command: Command,
-    kill: Callable[[psutil.Popen], None],
+    sent: signal.Signals,
 ) -> None:
     data = tmp_path / "in"
     for seed in range(8):
@@ -306,15 +286,15 @@ def test_after_a_stopped_run_the_next_does_the_rest(
     expected = shard_files(tmp_path / "undisturbed")
 
     out = tmp_path / "out"
-    with started(command.line(*line, "-o", out), tmp_path / "tmp") as run:
+    with started(command, tmp_path / "tmp", *line, "-o", out) as run:
         wait_for(lambda: [*out.glob("*.shard.json")])
-        family = run.children(recursive=True)
-        kill(run)
-        _, message = run.communicate(timeout=10)
+        family = run.family()
+        family[0].send_signal(sent)
+        code = run.wait(10)
         wait_for(lambda: not any(each.is_running() for each in family))
-    if kill is psutil.Popen.terminate:
-        assert run.returncode == 130
-        assert message == "interrupted; run it again to go on where it stopped\n"
+    if sent == signal.SIGTERM:
+        assert code == 130
+        assert run.message == "interrupted; run it again to go on where it stopped\n"
         assert not (out / ".beamsplitter").exists()
     assert not (out / INDEX).exists()
     finished = {path: path.stat().st_mtime_ns for path in out.glob("*.shard.json")}
