@@ -20,7 +20,7 @@ import pytest
 import soundfile
 from apache_beam.runners.portability import stager
 from storage_server import StorageServer, serving
-from warm_command import WarmCommand, standing_in, starting_modules, warm_command
+from warm_command import WarmCommand, warm_command
 
 from beamsplitter.pipelines.events import bigquery as bigquery_client
 from beamsplitter.storage.gcs import client
@@ -150,13 +150,6 @@ def command() -> Iterator[Command]:
     """`command("separate", folder, "-o", out)`."""
     with warm_command() as warm:
         yield Command(warm)
-
-
-@pytest.fixture
-def forked_programs(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test starts of engines and servers of models without a command is forked, too."""
-    for module in starting_modules():
-        monkeypatch.setattr(module, "subprocess", standing_in(command.warm.start))
 
 
 def dead_letters(out: Path) -> dict[str, dict[str, Any]]:

@@ -160,7 +160,7 @@ class PythonProcess:
         elif given == subprocess.PIPE:
             reading, writing = os.pipe()
             file, ours = (reading, writing) if number == 0 else (writing, reading)
-            setattr(self, ("stdin", "stdout")[number], os.fdopen(ours, "rwr"[number] + "b"))
+            setattr(self, ("stdin", "stdout")[number], os.fdopen(ours, ("wb", "rb")[number]))
         else:
             return int(given.fileno())
         theirs.callback(os.close, file)
@@ -323,6 +323,9 @@ def become(start: dict[str, Any], files: list[int]) -> None:
             os.dup2(file, number)
             os.set_inheritable(file, False)
     close_what_is_not_handed_on()
+    # pytest's stand where a test forks.
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     set_environment(start["environment"])
     os.chdir(start["folder"])
     # Before them stands the folder that the process is in.
@@ -366,18 +369,11 @@ def run_program(line: list[str]) -> None:
 
 def use_forks() -> None:
     """Have launchers fork their engines, and engines the servers of their models."""
-    for module in starting_modules():
-        module.subprocess = standing_in(ForkedProcess)
-
-
-def starting_modules() -> list[Any]:
-    """What starts engines, and what starts the servers of models."""
     from beamsplitter.models.separators import server
     from beamsplitter.pipelines.local import launch
 
-    return [launch, server]
+    launch.subprocess = server.subprocess = FORKING  # type: ignore[attr-defined]
 
 
-def standing_in(start: Any) -> SimpleNamespace:
-    """What stands in for `subprocess` in such a module."""
-    return SimpleNamespace(Popen=start, PIPE=subprocess.PIPE)
+# Stands in for `subprocess` in modules that start our programs.
+FORKING = SimpleNamespace(Popen=ForkedProcess, PIPE=subprocess.PIPE)

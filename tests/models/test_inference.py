@@ -19,6 +19,7 @@ import torch
 from facts import assert_names
 from model_packages import Loudness, write_labeler
 from torch_separators import Choosy, Hungry, Toy
+from warm_command import FORKING
 
 from beamsplitter.models.separators import server
 from beamsplitter.models.separators.base import Member, ModelError, Separator, alone
@@ -61,7 +62,13 @@ def test_any_batch_size_gives_the_same(batch_size: int | None) -> None:
     np.testing.assert_allclose(made, expected(blocks), atol=1e-5)
 
 
-FORKING = """
+@pytest.fixture(autouse=True)
+def forked_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers take their imports from here, but for those of processes that a test starts."""
+    monkeypatch.setattr(server, "subprocess", FORKING)
+
+
+PROGRAM_THAT_FORKS = """
 import os, sys, time
 import torch
 from beamsplitter.models.separators import server
@@ -89,7 +96,7 @@ def test_workers_can_be_forked_from_a_process_that_loaded_models(tmp_path: Path)
     tests = Path(__file__).parent.parent
     environment = {**engine_environment(tmp_path), "PYTHONPATH": str(tests)}
     done = subprocess.run(
-        [sys.executable, "-c", FORKING], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", PROGRAM_THAT_FORKS], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
