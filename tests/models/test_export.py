@@ -1,5 +1,7 @@
 """Packages that are exported: what they give is what their separators give."""
 
+import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -77,8 +79,15 @@ def require_same(separator: str, package: Path, channels: int, samples: int) -> 
 # --- what was trained here
 
 
-@pytest.mark.parametrize("num_channels", [1, 2])
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    ("network", "num_channels"),
+    [
+        ("BandNet", 2),
+        ("SpectrogramNetSimple", 1),
+        ("SpectrogramNetLSTM", 2),
+        ("SpectrogramNetVAE", 1),
+    ],
+)
 def test_a_package_is_the_network_that_was_trained(
     tmp_path: Path, network: str, num_channels: int
 ) -> None:
@@ -98,7 +107,10 @@ def test_a_package_is_the_network_that_was_trained(
 @pytest.mark.parametrize("is_of_ones_own", [False, True])
 def test_torch_export_stands_beside_it(tmp_path: Path, is_of_ones_own: bool) -> None:
     """Of a U-Net, which halves its frames and looks at what is left, for one length."""
-    separator = "separators_to_export:Smooth" if is_of_ones_own else trained(tmp_path / "net")
+    separator = "separators_to_export:Smooth"
+    if not is_of_ones_own:
+        # Of two targets torch takes twice as long.
+        separator = trained(tmp_path / "net", targets=["vocals"])
     done = export(separator, tmp_path / "package")
     assert done.files == {"torchscript": "model.pt", "torch-export": "model.pt2"}
     assert done.fixed_samples == (None if is_of_ones_own else 4000)
@@ -172,12 +184,11 @@ def test_a_package_says_what_the_separator_says(tmp_path: Path) -> None:
     assert "# Choir" in card[2]
 
 
-@pytest.mark.parametrize("channels", [1, 2])
-def test_audacity_may_hand_over_one_channel_or_two(tmp_path: Path, channels: int) -> None:
+def test_audacity_may_hand_over_one_channel_or_two(tmp_path: Path) -> None:
     separator = trained(tmp_path / "net", num_channels=2)
     export(separator, tmp_path / "package", formats=["torchscript"])
     model = load_torchscript(tmp_path / "package/model.pt", "toy")
-    for samples in (5, 63, 2049, 4001):
+    for channels, samples in itertools.product((1, 2), (5, 63, 2049, 4001)):
         given = torch.from_numpy(mixture(channels, samples))
         assert model(given).shape == (4, samples)
     for wrong in (torch.zeros(9), torch.zeros(1, 1), torch.zeros(3, 100)):
@@ -272,10 +283,12 @@ def test_open_unmix_does_not_compile() -> None:
 
 
 def test_torch_export_would_fix_open_unmix_to_one_length(tmp_path: Path) -> None:
-    network = OpenUnmix(channels=1, bins=513, used_bins=9, hidden_size=4)
+    # torch.export goes through the samples of a window one by one.
+    release = dataclasses.replace(SPEECH, n_fft=64, hop_length=32)
+    network = OpenUnmix(channels=1, bins=33, used_bins=9, hidden_size=4)
     targets = Targets({"speech": network, "noise": network})
-    separator = OpenUnmixSeparator("tiny", SPEECH, targets, 1)
-    samples = 20 * SPEECH.hop_length
+    separator = OpenUnmixSeparator("tiny", release, targets, 1)
+    samples = 6 * release.hop_length
     assert save_exported(model_of(separator), samples, tmp_path / "model.pt2", "tiny") == samples
     assert separator.block_lengths
 

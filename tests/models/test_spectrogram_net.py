@@ -156,8 +156,10 @@ def bias_names_before_batch_norms(model: MaskModel) -> set[str]:
         *((name, {"input_axis": input_axis}) for name in RECURRENT for input_axis in (0, 1)),
     ],
 )
-@pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
-@pytest.mark.parametrize("length", [1, 0.01, 2.0, 5.0])
+@pytest.mark.parametrize(
+    ("rate", "length"),
+    [(22_050, 2.0), (22_050, 5.0), (44_100, 1), (44_100, 5.0), (48_000, 0.01), (48_000, 2.0)],
+)
 def test_any_length_and_rate(name: str, axis: Any, rate: int, length: float) -> None:
     """Bug: up-convolutions padded for one size: 2 s, 5 s, and other rates crashed."""
     sizes = {"num_fft": 1024, "window_size": 1024, "hop_length": 512}

@@ -213,23 +213,25 @@ RANDOM = {"soft_clip": 0.5, "ema_decay": 0.9, "max_epochs": 3, "stop_patience": 
 
 
 @pytest.mark.parametrize(
-    ("network", "batches"),
-    [("BandNet", 3), ("BandNet", 10), ("BandNet", 11), ("SpectrogramNetVAE", 7)],
+    ("network", "stops"), [("BandNet", (3, 10, 11)), ("SpectrogramNetVAE", (7,))]
 )
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, data: Path, network: str, batches: int
+    tmp_path: Path, data: Path, network: str, stops: tuple[int, ...]
 ) -> None:
     """With dropout, augmentations, an average of weights and plateaus; in and between epochs."""
-    whole, stopped = (toy_folder(tmp_path / name, network) for name in ("whole", "stopped"))
+    whole = toy_folder(tmp_path / "whole", network)
     expected = train(whole, data, **RANDOM)
-    with pytest.raises(Killed):
-        train(stopped, data, tell=killed_at(batches), checkpoint_minutes=1e-9, **RANDOM)
-    found = train(stopped, data, resume=True)
-    assert losses(found) == losses(expected)
-    for key in ("epoch", "step", "si_sdr_db", "learning_rate", "is_best"):
-        assert [each[key] for each in found["epochs"]] == [each[key] for each in expected["epochs"]]
-    weights, others = (load_file(each / "model.safetensors") for each in (whole, stopped))
-    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    for batches in stops:
+        stopped = toy_folder(tmp_path / f"stopped at {batches}", network)
+        with pytest.raises(Killed):
+            train(stopped, data, tell=killed_at(batches), checkpoint_minutes=1e-9, **RANDOM)
+        found = train(stopped, data, resume=True)
+        assert losses(found) == losses(expected)
+        for key in ("epoch", "step", "si_sdr_db", "learning_rate", "is_best"):
+            kept, whole_ones = ([e[key] for e in each["epochs"]] for each in (found, expected))
+            assert kept == whole_ones
+        weights, others = (load_file(each / "model.safetensors") for each in (whole, stopped))
+        assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
 def test_a_killed_process_leaves_whole_files_and_is_taken_up(tmp_path: Path, data: Path) -> None:
@@ -625,7 +627,7 @@ def test_a_file_that_breaks_is_named(folder: Path, tmp_path: Path, workers: int)
 def test_tensorboard_has_what_was_asked_for(folder: Path, data: Path) -> None:
     views = ("iter", "weights", "grad", "norm", "spec", "wave")
     options = {f"view_{name}": True for name in views}
-    options |= {"play_estimate": True, "play_residual": True, "image_freq": 1}
+    options |= {"play_estimate": True, "play_residual": True, "image_freq": 2}
     train(folder, data, tensorboard=True, **options)
     events = EventAccumulator(str(folder / "runs"), {"histograms": 0, "images": 0, "audio": 0})
     tags = events.Reload().Tags()
@@ -654,12 +656,11 @@ def test_nothing_is_logged_that_was_not_asked_for(folder: Path, data: Path) -> N
 def test_pictures_without_tensorboard(tmp_path: Path, data: Path) -> None:
     folder = write_network(tmp_path / "net", targets=["vocals", "drums"])
     images = tmp_path / "images"
-    train(folder, data, image_dir=str(images), image_freq=2, max_epochs=4)
+    train(folder, data, image_dir=str(images), image_freq=2, max_epochs=3)
     assert {str(path.relative_to(images)) for path in images.rglob("*.png")} == {
-        f"{kind}/{name}_{epoch:04}.png"
+        f"{kind}/{name}_0002.png"
         for kind in ("spectrogram", "waveform")
         for name in ("vocals", "drums")
-        for epoch in (2, 4)
     }
     for path in images.rglob("*.png"):
         pixels = np.asarray(Image.open(path).convert("L"))

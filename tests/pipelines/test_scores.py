@@ -20,6 +20,7 @@ from storage_server import StorageServer
 import beamsplitter
 from beamsplitter.errors import BeamsplitterError
 from beamsplitter.models.evaluation.matching import match
+from beamsplitter.models.evaluation.measures import BSSEVAL, DEFAULT_MEASURES
 from beamsplitter.pipelines.job.job_config import JobConfig, JobFileError, parse_job
 from beamsplitter.pipelines.job.resources import places_of
 from beamsplitter.pipelines.separate_files import split_job
@@ -34,7 +35,9 @@ RATE = 8000
 NAMES = ("album ü/b #1", "名前")
 TRUE_NAMES = {"harmonic": "vocals", "percussive": "drums"}
 STEMS = ("drums", "vocals")
-BESIDE = {"references": "{folder}", "names": TRUE_NAMES}
+# A picture is drawn for each.
+MEASURES = ("si_sdr", "usdr")
+BESIDE = {"references": "{folder}", "names": TRUE_NAMES, "measures": MEASURES}
 
 
 def stems_of(seed: int, seconds: float) -> dict[str, np.ndarray]:
@@ -77,10 +80,16 @@ def scored(data: Path | str, out: Path | str, **sections: Any) -> Path:
     return finish(job_of(data, out, **{"scores": BESIDE, **sections}))
 
 
-def evaluated(references: Path, out: Path, to: Path, names: dict[str, str] = TRUE_NAMES) -> Path:
+def evaluated(
+    references: Path,
+    out: Path,
+    to: Path,
+    names: dict[str, str] = TRUE_NAMES,
+    measures: tuple[str, ...] = MEASURES,
+) -> Path:
     tracks, _ = find_references(str(references), Storage())
     matched = match("hpss", tracks, list_stem_tracks(str(out), Storage()), names=names)
-    settings = EvaluationSettings(ScoreSettings().scoring)
+    settings = EvaluationSettings(ScoreSettings(measures=measures).scoring)
     with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
         pipeline | beam.Create(matched.tracks) | ScoreTracks(settings, OutputTree(str(to)))
     assert not dead_letters(to)
@@ -111,42 +120,45 @@ def in_manifest(out: Path, name: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    "stems",
+    ("stems", "measures"),
     [
-        {},
-        {"peaks": "rescale", "bit_depth": 24},
-        {"format": "ogg"},
-        {"format": "opus", "sample_rate": 12000},
+        ({}, DEFAULT_MEASURES),
+        ({"peaks": "rescale", "bit_depth": 24}, MEASURES),
+        ({"format": "ogg"}, MEASURES),
+        ({"format": "opus", "sample_rate": 12000}, MEASURES),
     ],
 )
 def test_they_are_those_of_an_evaluation_afterwards(
-    stems: dict[str, Any], data: Path, tmp_path: Path
+    stems: dict[str, Any], measures: tuple[str, ...], data: Path, tmp_path: Path
 ) -> None:
     """To the last digit: what is scored are the samples that the files hold."""
-    out = scored(data, tmp_path / "out", stems=stems)
-    expected = values(evaluated(data, out, tmp_path / "evaluated"))
+    out = scored(data, tmp_path / "out", stems=stems, scores={**BESIDE, "measures": measures})
+    expected = values(evaluated(data, out, tmp_path / "evaluated", measures=measures))
     assert values(out) == expected
-    assert len(expected) == len(NAMES) * 2 * 7
+    assert len(expected) == len(NAMES) * 2 * (7 if measures == DEFAULT_MEASURES else 2)
     for name in NAMES:
         rows = {(name, row["stem"], row["measure"]): row for row in in_manifest(out, name)}
         assert rows.keys() == {key for key in expected if key[0] == name}
         for key, row in rows.items():
             assert [row["track"], row["frames"]] == expected[key][:2]
         of_frames = json.loads((out / name / "mixture" / "scores.json").read_text())["scores"]
-        assert of_frames["frames"] == len(of_frames["stems"]["vocals"]["measures"]["sdr"]["frames"])
+        assert of_frames["frames"] == len(
+            of_frames["stems"]["vocals"]["measures"]["si_sdr"]["frames"]
+        )
         assert of_frames["frames"] >= 3
 
 
 def test_a_recording_of_several_parts_is_scored_as_a_whole(tmp_path: Path) -> None:
     data = tmp_path / "data"
     write_track(data / "long", stems_of(5, 25))
-    parts = {"part_seconds": 10}
-    out = scored(data, tmp_path / "out", separation=parts)
-    assert values(out) == values(evaluated(data, out, tmp_path / "evaluated"))
+    parts, scores = {"part_seconds": 10}, {**BESIDE, "measures": (BSSEVAL, "si_sdr")}
+    out = scored(data, tmp_path / "out", separation=parts, scores=scores)
+    expected = evaluated(data, out, tmp_path / "evaluated", measures=(BSSEVAL, "si_sdr"))
+    assert values(out) == values(expected)
     # Later, of stems that are there.
     later = run_on_files(job_of(data, tmp_path / "later", separation=parts))
     before = manifest_of(later, "long")["branches"]["stems"]
-    scored(data, later, separation=parts)
+    scored(data, later, separation=parts, scores=scores)
     assert manifest_of(later, "long")["branches"]["stems"] == before
     assert values(later) == values(out)
     of_long = "long/mixture/scores.json"
@@ -184,7 +196,11 @@ def test_references_may_lie_elsewhere_and_be_called_otherwise(data: Path, tmp_pa
         separation={"separator": "hpss"},
         stems={"rename": {"harmonic": "singing"}},
         plots={"enabled": False},
-        scores={"references": f"{data}/{{recording}}", "names": names},
+        scores={
+            "references": f"{data}/{{recording}}",
+            "names": names,
+            "measures": MEASURES,
+        },
     )
     out = run_on_files(job)
     assert {key[1] for key in values(out)} == {"vocals", "no_vocals"}
@@ -202,7 +218,11 @@ def test_a_stem_file_holds_its_own_references(tmp_path: Path) -> None:
         tmp_path / "out",
         separation={"separator": "hpss"},
         plots={"enabled": False},
-        scores={"references": "{file}", "names": {"harmonic": "vocals", "percussive": "no_vocals"}},
+        scores={
+            "references": "{file}",
+            "names": {"harmonic": "vocals", "percussive": "no_vocals"},
+            "measures": MEASURES,
+        },
     )
     out = run_on_files(job)
     assert not dead_letters(out)
@@ -343,6 +363,7 @@ def test_the_command(data: Path, tmp_path: Path, command: Command) -> None:
         path.unlink()
     call = ["separate", data, "-o", out, "--separator", "hpss", "--no-plots"]
     call += ["--references", "{folder}", "-O", "scores.names={harmonic: vocals}"]
+    call += ["-O", "scores.measures=[si_sdr, usdr]"]
     done = command(*call)
     assert done.returncode == 1
     assert f"scores: {out}/scores.md" in done.stdout + done.stderr
@@ -353,7 +374,7 @@ def test_the_command(data: Path, tmp_path: Path, command: Command) -> None:
     assert letters.keys() == {f"{NAMES[0]}/mixture.wav", *(f"{NAMES[1]}/{x}.wav" for x in STEMS)}
     assert "is a true stem itself" in letters[f"{NAMES[1]}/vocals.wav"]["message"]
     assert not (out / NAMES[0]).exists()
-    assert (out / "scores-sdr.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "scores-si_sdr.png").read_bytes().startswith(b"\x89PNG")
     content = json.loads((out / "scores.json").read_text())
     assert content["tracks"] == {"hpss": 1}
     run_facts = json.loads((out / "run.json").read_text())
@@ -364,18 +385,18 @@ def test_the_command(data: Path, tmp_path: Path, command: Command) -> None:
     write_track(data / NAMES[0], stems_of(0, 3))
     call[1:2] = recordings
     assert command(*call, "--root", data).returncode == 0
-    assert len(values(out)) == 14
+    assert len(values(out)) == 4
     # What was repaired is not all that there is.
     (out / NAMES[0] / "mixture" / "scores.json").unlink()
     assert command("check", out, "--repair").returncode == 0
-    assert len(values(out)) == 14
+    assert len(values(out)) == 4
     (again,) = beamsplitter.separate_files(
         recordings[0],
         out,
         separator="hpss",
         plots=False,
         references="{folder}",
-        settings={"scores.names": {"harmonic": "vocals"}},
+        settings={"scores.names": {"harmonic": "vocals"}, "scores.measures": MEASURES},
     )
     assert again.scores == f"{out}/mixture/scores.json"
     one = command("separate", recordings[0], "-o", tmp_path / "one.wav", "--references", "{folder}")
