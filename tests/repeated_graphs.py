@@ -21,7 +21,7 @@ from beamsplitter.storage import OutputTree
 from beamsplitter.transforms.attempts import new_attempts
 from beamsplitter.transforms.klio.message import new_message, parse_message
 
-RATE = 4000
+RATE = 1000
 LONG, SHORT, GONE, BROKEN = "long.wav", "a/short.wav", "gone.wav", "broken.wav"
 MUSIC = (LONG, SHORT, GONE, BROKEN)
 TRUTH, NET = "truth", "net"
@@ -73,7 +73,7 @@ class Scenario:
                 "join": self.join,
                 "separation": {"part_seconds": 10, **self.separation},
                 "stems": {"format": "wav", **self.stems},
-                "plots": {"enabled": self.plots},
+                "plots": {"enabled": self.plots, "width": 320, "height": 190},
                 "scores": scores if self.scores else {},
                 "labels": labels if self.labels else {},
                 "features": self.features,
