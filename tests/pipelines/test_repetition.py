@@ -91,6 +91,7 @@ SCENARIOS = {
         separation=HPSS,
         stems={
             "format": "m4a",
+            "bit_rate_kbps": 16,
             "sample_rate": 8000,
             "peaks": "rescale",
             "two_stems": "harmonic",
@@ -308,7 +309,7 @@ def test_beams_runner_of_streams_repeats_what_failed_and_loses_nothing(
     undisturbed.run(each.pipeline, each.watched)
     job = each.scenario.job(each.out.parents[1] / "music", each.out)
     messages = [new_message(element).SerializeToString() for element in MUSIC]
-    for number in range(3, undisturbed.storage.operations, undisturbed.storage.operations // 10):
+    for number in range(3, undisturbed.storage.operations, undisturbed.storage.operations // 6):
         each.reset()
         storage = FailingOnce(number).storage
         options = PipelineOptions([], runner="BundleBasedDirectRunner", streaming=True)
