@@ -29,10 +29,10 @@ from beamsplitter.pipelines.local.launch import run_local
 from beamsplitter.pipelines.run import build
 from beamsplitter.pipelines.separate_files import split_job
 
-RATE = 16000
+RATE = 8000
 SETS: dict[str, Any] = {
     "log_mel": {"n_fft": 512, "hop_length": 200, "n_mels": 24},
-    "cepstra": {"kind": "mfcc", "n_mels": 24, "n_mfcc": 12, "sample_rate": 11025},
+    "cepstra": {"kind": "mfcc", "n_mels": 24, "n_mfcc": 12, "sample_rate": 5512},
     "onset": {"n_mels": 24},
     "stft": {"kind": "complex", "n_fft": 256, "hop_length": 128, "mono": False},
 }
@@ -160,7 +160,7 @@ def test_silence_has_the_same_chroma_in_parts(tmp_path: Path) -> None:
         job = job_of(
             tmp_path / "data",
             tmp_path / f"out-{part_seconds}",
-            features={"sets": {"chroma": {"sample_rate": 11025}}},
+            features={"sets": {"chroma": {"sample_rate": 5512}}},
             separation={**NOTHING, "part_seconds": part_seconds},
         )
         made.append(arrays_in(finish(job) / "a")[0]["chroma/mixture"])
@@ -195,10 +195,10 @@ def test_stems_of_another_rate_have_features_at_it(tmp_path: Path) -> None:
             tmp_path / f"out{part_seconds}",
             features=features,
             separation={**HPSS, "part_seconds": part_seconds},
-            stems={"sample_rate": 8000},
+            stems={"sample_rate": 11025},
         )
         arrays, _ = arrays_in(finish(job) / "a")
-        assert [each.shape for each in arrays.values()] == [(1 + 5 * 8000 // 512, 1)] * 2
+        assert [each.shape for each in arrays.values()] == [(1 + 5 * 11025 // 512, 1)] * 2
 
 
 @pytest.mark.parametrize("part_seconds", [10, 300])
@@ -308,7 +308,7 @@ def test_mistakes_are_told(tmp_path: Path, features: dict[str, Any], told: str) 
     assert re.search(told, str(caught.value)), caught.value
 
 
-def job_of_shards(data: Path, out: Path, shards: str, shard_mb: float = 0.05) -> JobConfig:
+def job_of_shards(data: Path, out: Path, shards: str, shard_mb: float = 0.025) -> JobConfig:
     sets = {name: SETS[name] for name in ("log_mel", "cepstra")}
     features = {"sets": sets, "shards": shards, "shard_mb": shard_mb}
     return job_of(data, out, features=features)
