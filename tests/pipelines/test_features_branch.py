@@ -39,6 +39,7 @@ SETS: dict[str, Any] = {
 HPSS = {"separator": "hpss"}
 NOTHING = {"separator": "none"}
 EVERY = {"take": "every", "duration_s": 5}
+REPAIR = ("--repair", "--workers", "1")
 
 
 def sound(seconds: float, channels: int = 2) -> np.ndarray:
@@ -432,14 +433,14 @@ def test_a_repair_makes_the_set_whole_again(tmp_path: Path, command: Command) ->
     for index in range(3):
         write(tmp_path / f"data/{index}.wav", 1 + index / 3)
     out = tmp_path / "out"
-    options = ("--option", "n_mels=16", "--shards", "tfrecord")
+    options = ("--option", "n_mels=16", "--shards", "tfrecord", "--workers", "1")
     done = command("spectrograms", tmp_path / "data", "-o", out, *options)
     assert done.returncode == 0, done.stderr
     before = files_of(out)
     damaged = out / "1/features.npz"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     assert command("check", out).returncode == 1
-    repaired = command("check", out, "--repair")
+    repaired = command("check", out, *REPAIR)
     assert repaired.returncode == 0, repaired.stderr
     assert files_of(out) == before
 
@@ -450,7 +451,7 @@ def test_shards_that_are_not_whole_are_told_and_packed_anew(
     for index in range(12):
         write(tmp_path / f"data/{index}.wav", 1)
     out = tmp_path / "out"
-    options = ("--shards", "tfrecord", "-O", "features.shard_mb=0.05")
+    options = ("--shards", "tfrecord", "-O", "features.shard_mb=0.05", "--workers", "1")
     done = command("spectrograms", tmp_path / "data", "-o", out, *options)
     assert done.returncode == 0, done.stderr
     before = files_of(out)
@@ -470,11 +471,11 @@ def test_shards_that_are_not_whole_are_told_and_packed_anew(
         *(f"missing    {name}" for name in (shards[0], indexes[1])),
         *(f"changed    {name}" for name in (shards[2], indexes[3])),
     }
-    repaired = command("check", out, "--repair")
+    repaired = command("check", out, *REPAIR)
     assert repaired.returncode == 0, repaired.stderr
     assert files_of(out) == before
     (out / "features.json").write_text("{")
-    repaired = command("check", out, "--repair")
+    repaired = command("check", out, *REPAIR)
     assert repaired.returncode == 0, repaired.stderr
     assert "unreadable features.json" in repaired.stdout
     assert files_of(out) == before
@@ -484,7 +485,7 @@ def test_shards_that_are_not_whole_are_told_and_packed_anew(
 def test_a_repair_packs_nothing_of_other_settings(tmp_path: Path, command: Command) -> None:
     """The last run was of other settings, which were refused."""
     write(tmp_path / "data/a.wav", 1)
-    out, options = tmp_path / "out", ("--shards", "tfrecord")
+    out, options = tmp_path / "out", ("--shards", "tfrecord", "--workers", "1")
     done = command("spectrograms", tmp_path / "data", "-o", out, *options)
     assert done.returncode == 0, done.stderr
     refused = command(
@@ -494,7 +495,7 @@ def test_a_repair_packs_nothing_of_other_settings(tmp_path: Path, command: Comma
     before = files_of(out)
     (shard,) = out.glob("*.tfrecord")
     shard.unlink()
-    assert command("check", out, "--repair").returncode == 1
+    assert command("check", out, *REPAIR).returncode == 1
     del before[shard.name]
     made = files_of(out)
     assert {name: made.get(name) for name in before} == before
