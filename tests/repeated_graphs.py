@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import os
+import pickle
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ from conftest import made_signal
 from repeating_engine import StreamOf
 
 from beamsplitter.audio import drawing
+from beamsplitter.models.evaluation import results
 from beamsplitter.pipelines.job.job_config import JobConfig, parse_job
 from beamsplitter.pipelines.run import build
 from beamsplitter.storage import OutputTree
 from beamsplitter.transforms.attempts import new_attempts
 from beamsplitter.transforms.klio.message import new_message, parse_message
 
-RATE = 4000
+RATE = 1000
 LONG, SHORT, GONE, BROKEN = "long.wav", "a/short.wav", "gone.wav", "broken.wav"
 MUSIC = (LONG, SHORT, GONE, BROKEN)
 TRUTH, NET = "truth", "net"
@@ -73,7 +76,7 @@ class Scenario:
                 "join": self.join,
                 "separation": {"part_seconds": 10, **self.separation},
                 "stems": {"format": "wav", **self.stems},
-                "plots": {"enabled": self.plots},
+                "plots": {"enabled": self.plots, "width": 320, "height": 190},
                 "scores": scores if self.scores else {},
                 "labels": labels if self.labels else {},
                 "features": self.features,
@@ -107,14 +110,18 @@ def all_answered(elements: tuple[str, ...], results: dict[str, list[Any]]) -> bo
 
 def draw_once_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture that was drawn is drawn no second time: it is by far what takes longest."""
-    draw = drawing.draw_spectrogram
-    drawn: dict[Any, bytes] = {}
+    for module, name in ((drawing, "draw_spectrogram"), (results, "distributions_png")):
+        monkeypatch.setattr(module, name, _once(getattr(module, name)))
+
+
+def _once(draw: Callable[..., Any]) -> Callable[..., Any]:
+    drawn: dict[bytes, Any] = {}
 
     @functools.wraps(draw)
-    def draw_once(power: Any, grid: Any, **options: Any) -> bytes:
-        key = (power.tobytes(), repr(grid), repr(options))
+    def draw_once(*arguments: Any, **options: Any) -> Any:
+        key = pickle.dumps((arguments, options))
         if key not in drawn:
-            drawn[key] = draw(power, grid, **options)
+            drawn[key] = draw(*arguments, **options)
         return drawn[key]
 
-    monkeypatch.setattr(drawing, "draw_spectrogram", draw_once)
+    return draw_once

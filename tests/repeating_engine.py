@@ -255,6 +255,10 @@ class Engine:
         self.steps = [
             step for pipeline, _ in graphs for step in _leaves(pipeline.transforms_stack[0])
         ]
+        self.takers: dict[PCollection, list[AppliedPTransform]] = {}
+        for step in self.steps:
+            for taken in step.inputs:
+                self.takers.setdefault(taken, []).append(step)
         self.workers: list[dict[AppliedPTransform, Any]] = [{}, {}]
         self.values: dict[PCollection, list[bytes]] = {}
         self.waiting: list[Bundle] = []
@@ -271,17 +275,23 @@ class Engine:
         self.fired: set[AppliedPTransform] = set()
         # It logs each exception, and they are many.
         logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
-        with self.storage.installed():
-            for step in self.steps:
-                if isinstance(step.transform, beam.Impulse):
-                    self._take(step, None, [b""], is_ghost=False)
-                elif isinstance(step.transform, StreamOf):
-                    self._take(step, None, step.transform.values, is_ghost=False)
-            while self._work():
-                pass
-        return [
-            {name: self._decoded(pcoll) for name, pcoll in watched.items()} for _, watched in graphs
-        ]
+        try:
+            with self.storage.installed():
+                for step in self.steps:
+                    if isinstance(step.transform, beam.Impulse):
+                        self._take(step, None, [b""], is_ghost=False)
+                    elif isinstance(step.transform, StreamOf):
+                        self._take(step, None, step.transform.values, is_ghost=False)
+                while self._work():
+                    pass
+            return [
+                {name: self._decoded(pcoll) for name, pcoll in watched.items()}
+                for _, watched in graphs
+            ]
+        finally:
+            # It refers to itself, and would hold all samples until garbage is looked for.
+            for held in (self.values, self.waiting, self.groups, self.held, *self.workers):
+                held.clear()
 
     def _before(self, pcolls: set[PCollection]) -> set[AppliedPTransform]:
         """The steps that lead to PCollections, back to a barrier: what is one stays one."""
@@ -374,7 +384,10 @@ class Engine:
         for element in elements:
             runner.process(GlobalWindows.windowed_value(element))
         runner.finish()
-        return {tag: receiver.values for tag, receiver in receivers.items()}
+        outputs = {tag: receiver.values for tag, receiver in receivers.items()}
+        for receiver in receivers.values():
+            receiver.values = []
+        return outputs
 
     def _started(self, step: AppliedPTransform) -> tuple[DoFnRunner, dict[Any, _Output]]:
         """A worker's own copy of a step."""
@@ -407,10 +420,8 @@ class Engine:
     def _hand_on(self, pcoll: PCollection, encoded: list[bytes], is_ghost: bool) -> None:
         if not is_ghost:
             self.values.setdefault(pcoll, []).extend(encoded)
-        for step in self.steps:
-            for taken in step.inputs:
-                if taken is pcoll:
-                    self._give(step, encoded, is_ghost)
+        for step in self.takers.get(pcoll, ()):
+            self._give(step, encoded, is_ghost)
 
     def _give(self, step: AppliedPTransform, encoded: list[bytes], is_ghost: bool) -> None:
         if isinstance(step.transform, (beam.Flatten, *IDENTICAL)):

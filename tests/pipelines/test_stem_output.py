@@ -28,6 +28,9 @@ from beamsplitter.storage import OutputTree
 WriteAudio = Callable[..., Path]
 FLOATS = {"format": "wav", "bit_depth": "32f"}
 RATE = 8000
+# The smallest pictures that there are.
+PLOTS = {"enabled": True, "width": 320, "height": 190}
+COLUMNS, ROWS = 160, 100
 
 
 def job_for(folder: Path, out: Path, **sections: Any) -> JobConfig:
@@ -89,31 +92,30 @@ def mixture_of(folder: Path, name: str) -> np.ndarray:
 def test_every_format_is_as_long_as_the_recording_and_carries_its_tags(
     container: str, write_audio: WriteAudio, tmp_path: Path
 ) -> None:
-    for name, seconds in (("short", 1.2345), ("long", 11.3)):
-        path = write_audio(f"music/{name}.flac", seconds=seconds, channels=2, sample_rate=44100)
+    own = 22050
+    for name, seconds in (("short", 1.2345), ("long", 10.3)):
+        path = write_audio(f"music/{name}.flac", seconds=seconds, channels=2, sample_rate=own)
         with path.open("r+b") as file:
             write_tags(file, Tags(title="Song", artist="Me", track_number="3"), container="flac")
-    for out in ("one", "two"):
-        run(tmp_path / "music", tmp_path / out, stems={"format": container})
-    assert result_files(tmp_path / "one") == result_files(tmp_path / "two")
+    run(tmp_path / "music", tmp_path / "out", stems={"format": container})
     for name in ("short", "long"):
         mixture = read_audio((tmp_path / "music" / f"{name}.flac").read_bytes(), name=name)
-        rate = 48000 if container == "opus" else 44100
-        frames = rounded_length(mixture.shape[1], 44100, rate)
-        receipts = receipts_of(tmp_path / "one" / name)
+        rate = 48000 if container == "opus" else own
+        frames = rounded_length(mixture.shape[1], own, rate)
+        receipts = receipts_of(tmp_path / "out" / name)
         for stem in ("background", "foreground"):
-            data = (tmp_path / "one" / name / f"{stem}.{container}").read_bytes()
+            data = (tmp_path / "out" / name / f"{stem}.{container}").read_bytes()
             info = probe(data, name=stem)
             assert (info.frames, info.sample_rate, info.channels) == (frames, rate, 2)
             assert receipts[stem]["frames"] == frames
-            assert receipts[stem]["sample_rate"] == (rate if rate != 44100 else None)
+            assert receipts[stem]["sample_rate"] == (rate if rate != own else None)
             tags = read_tags(data)
             assert tags.title == f"Song ({stem})" and (tags.artist, tags.track_number) == (
                 "Me",
                 "3",
             )
-        total = sum(stems_of(tmp_path / "one" / name).values())
-        expected = at_rate(mixture, 44100, rate)
+        total = sum(stems_of(tmp_path / "out" / name).values())
+        expected = at_rate(mixture, own, rate)
         error = np.sqrt(np.mean((total - expected) ** 2) / np.mean(expected**2))
         assert error < (1e-3 if container in ("flac", "wav") else 0.1)
 
@@ -215,10 +217,10 @@ def test_limited_stems_are_quiet_where_they_were_and_never_clipped(
 def test_mp3_of_many_channels_and_a_high_rate_is_folded_and_resampled(
     write_audio: WriteAudio, tmp_path: Path
 ) -> None:
-    samples = made_signal(3, 96000, 6)
+    samples = made_signal(1, 96000, 6)
     samples[4:] *= 0.3
     write_audio("music/film.wav", samples=samples, sample_rate=96000, subtype="FLOAT")
-    run(tmp_path / "music", tmp_path / "out", stems={"format": "mp3"}, plots={"enabled": True})
+    run(tmp_path / "music", tmp_path / "out", stems={"format": "mp3"}, plots=PLOTS)
     files = receipts_of(tmp_path / "out" / "film").values()
     assert {(file["sample_rate"], file["channels"]) for file in files} == {(48000, 2)}
     made = stems_of(tmp_path / "out" / "film")
@@ -231,7 +233,6 @@ def test_mp3_of_many_channels_and_a_high_rate_is_folded_and_resampled(
 
 TWO_STEMS: list[tuple[dict[str, Any], str]] = [
     ({}, "foreground"),
-    ({"separator": "hpss", "options": {"margin": 2}}, "harmonic"),
     ({"separator": "hpss", "options": {"margin": 2}}, "residual"),
     (
         {
@@ -251,7 +252,7 @@ def test_two_stems_are_one_and_the_sum_of_all_others(
 ) -> None:
     run(folder, tmp_path / "all", stems=FLOATS, separation=separation)
     stems = {**FLOATS, "two_stems": stem}
-    run(folder, tmp_path / "two", stems=stems, separation=separation, plots={"enabled": True})
+    run(folder, tmp_path / "two", stems=stems, separation=separation, plots=PLOTS)
     only = {**stems, "select": [f"no_{stem}"], "rename": {f"no_{stem}": "karaoke"}}
     run(folder, tmp_path / "rest", stems=only, separation=separation)
     for name in ("short", "long"):
@@ -305,12 +306,11 @@ def test_stem_settings_that_do_not_fit_are_refused(
 
 
 PLOTTED = [
-    {"format": "flac"},
     {"format": "flac", "sample_rate": 11025},
     {"format": "wav", "bit_depth": "16", "peaks": "limit"},
     {"format": "ogg"},
     {"format": "mp3", "bit_rate_kbps": 32},
-    {"format": "m4a", "sample_rate": 16000},
+    {"format": "m4a", "sample_rate": 16000, "bit_rate_kbps": 32},
     {"format": "opus"},
 ]
 
@@ -320,27 +320,29 @@ def test_plots_show_what_the_files_hold_whenever_they_are_drawn(
     stems: dict[str, Any], folder: Path, tmp_path: Path
 ) -> None:
     at_once, later = tmp_path / "at-once", tmp_path / "later"
-    run(folder, at_once, stems=stems, plots={"enabled": True})
+    run(folder, at_once, stems=stems, plots=PLOTS)
     run(folder, later, stems=stems)
     written = {path: path.stat().st_mtime_ns for path in later.rglob(f"*.{stems['format']}")}
-    run(folder, later, stems=stems, plots={"enabled": True})
+    run(folder, later, stems=stems, plots=PLOTS)
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert result_files(at_once) == result_files(later)
     for name in ("short", "long"):
         signals = stems_of(at_once / name)
         rate = stems.get("sample_rate", RATE)
         powers = {
-            stem: pool_power(samples, plot_grid(samples.shape[1], rate))
+            stem: pool_power(samples, plot_grid(samples.shape[1], rate, columns=COLUMNS, rows=ROWS))
             for stem, samples in signals.items()
         }
         mixture = mixture_of(folder, name)
-        of_mixture = pool_power(mixture, plot_grid(mixture.shape[1], RATE))
+        of_mixture = pool_power(
+            mixture, plot_grid(mixture.shape[1], RATE, columns=COLUMNS, rows=ROWS)
+        )
         peak = max(float(power.max()) for power in (of_mixture, *powers.values()))
         peak_db = 10 * float(np.log10(peak))
         for stem, power in powers.items():
             png = draw_spectrogram(
                 power,
-                plot_grid(signals[stem].shape[1], rate),
+                plot_grid(signals[stem].shape[1], rate, columns=COLUMNS, rows=ROWS),
                 title=f"{name}.wav – {stem}",
                 subtitle="nn-filter",
                 peak_db=peak_db,
