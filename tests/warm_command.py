@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import select
+import selectors
 import signal
 import socket
 import subprocess
@@ -200,7 +201,7 @@ class PythonProcess:
 
 
 class WarmProcess(PythonProcess):
-    """Forked from the warm process at an address; the parent is a process that waits for it."""
+    """Forked from the warm process at an address, which waits for it."""
 
     def __init__(self, line: Sequence[str], *, address: str, **options: Any) -> None:
         self._connection = socket.socket(socket.AF_UNIX)
@@ -248,7 +249,8 @@ class ForkedProcess(PythonProcess):
 
 def send_number(connection: socket.socket, number: int) -> None:
     """Send a number, so that none is received with another."""
-    connection.sendall(number.to_bytes(8, "big", signed=True))
+    with contextlib.suppress(OSError):  # who waited for it may be gone
+        connection.sendall(number.to_bytes(8, "big", signed=True))
 
 
 def received_number(connection: socket.socket) -> int:
@@ -287,31 +289,34 @@ def wait_for_a_start(listener_number: int) -> list[str]:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
+    os.set_inheritable(listener_number, False)
     listener = socket.socket(fileno=listener_number)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while True:
-        connection, _ = listener.accept()
-        # It waits for the program and tells its end, while this process takes the next.
-        if os.fork() == 0:
-            break
-        connection.close()
-    listener.close()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _, files, _, _ = socket.recv_fds(connection, 1, 3)
-    start = json.loads(connection.makefile("r").readline())
-    process = os.fork()
-    if process == 0:
-        connection.close()
-        become(start, files)
-        line: list[str] = start["line"]
-        return line
-    for file in files:
-        os.close(file)
-    with contextlib.suppress(BrokenPipeError):
-        send_number(connection, process)
-        _, status = os.waitpid(process, 0)
-        send_number(connection, os.waitstatus_to_exitcode(status))
-    os._exit(0)
+    with selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.data is None:
+                    connection, _ = listener.accept()
+                    _, files, _, _ = socket.recv_fds(connection, 1, 3)
+                    start = json.loads(connection.makefile("r").readline())
+                    process = os.fork()
+                    if process == 0:
+                        become(start, files)
+                        line: list[str] = start["line"]
+                        return line
+                    for file in files:
+                        os.close(file)
+                    selector.register(
+                        os.pidfd_open(process), selectors.EVENT_READ, (process, connection)
+                    )
+                    send_number(connection, process)
+                else:
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+                    process, connection = key.data
+                    _, status = os.waitpid(process, 0)
+                    send_number(connection, os.waitstatus_to_exitcode(status))
+                    connection.close()
 
 
 def become(start: dict[str, Any], files: list[int]) -> None:

@@ -49,7 +49,7 @@ from beamsplitter.storage.gcs import GcsFiles
 from beamsplitter.transforms import attempts
 from beamsplitter.transforms.klio.message import new_message
 
-SEEDS = int(os.environ.get("BEAMSPLITTER_SEEDS", "6"))
+SEEDS = int(os.environ.get("BEAMSPLITTER_SEEDS", "4"))
 CHUNK = 10
 REPEATING = Mischief(repeats=0.1, faults=0.01, turns=0.3, most=12)
 DOUBLING = Mischief(repeats=0.05, doubles=0.05, faults=0.01, turns=0.3, most=6)
