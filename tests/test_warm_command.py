@@ -1,10 +1,13 @@
 """Commands in forks of a warm process do what they do started anew."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from conftest import Command, dead_letters, result_files
+from warm_command import warm_command
 
 
 def test_the_results_are_those_of_commands_that_start_anew(
@@ -47,3 +50,10 @@ def test_modules_are_found_where_python_is_told_to_look_and_nowhere_else(
     assert "No module named 'separators'" in command(*line).stderr
     done = command(*line, PYTHONPATH=str(Path(__file__).parent))
     assert done.returncode == 0, done.stderr
+
+
+def test_an_end_of_the_process_that_forks_is_no_success() -> None:
+    with warm_command() as warm:
+        process = warm.start([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with pytest.raises(ConnectionError):
+        process.wait()

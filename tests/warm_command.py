@@ -255,7 +255,10 @@ def send_number(connection: socket.socket, number: int) -> None:
 
 def received_number(connection: socket.socket) -> int:
     """The next number."""
-    return int.from_bytes(connection.recv(8), "big", signed=True)
+    number = connection.recv(8)
+    if len(number) < 8:
+        raise ConnectionError("the warm process has ended")
+    return int.from_bytes(number, "big", signed=True)
 
 
 @contextlib.contextmanager
