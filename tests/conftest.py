@@ -20,7 +20,7 @@ import pytest
 import soundfile
 from apache_beam.runners.portability import stager
 from storage_server import StorageServer, serving
-from warm_command import WarmCommand, warm_command
+from warm_command import COMMAND, WarmCommand, warm_command
 
 from beamsplitter.pipelines.events import bigquery as bigquery_client
 from beamsplitter.storage.gcs import client
@@ -131,18 +131,12 @@ class Command:
         return subprocess.Popen(self.line(*arguments), env=environment, **options)
 
     @staticmethod
-    def words(*arguments: object) -> list[str]:
-        """The arguments; without a page, which takes its time, but where a test asks for it."""
+    def line(*arguments: object) -> list[str]:
+        """The command line; without a page, which takes its time, but where a test asks for it."""
         words = [*map(str, arguments)]
         if words[:1] in MAKE_PAGES and "--report" not in words:
             words.insert(1, "--no-report")
-        return words
-
-    @classmethod
-    def line(cls, *arguments: object) -> list[str]:
-        """The command line of a process that starts anew."""
-        program = [sys.executable, "-m", "beamsplitter.pipelines.command_line"]
-        return [*program, *cls.words(*arguments)]
+        return [sys.executable, *COMMAND, *words]
 
 
 @pytest.fixture(scope="session")

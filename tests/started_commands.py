@@ -41,7 +41,12 @@ class StartedCommand:
 
 @contextmanager
 def started(
-    command: Command, folder: Path, *arguments: object, anew: bool = False
+    command: Command,
+    folder: Path,
+    *arguments: object,
+    anew: bool = False,
+    stdout: Any = subprocess.DEVNULL,
+    **environment: str,
 ) -> Iterator[StartedCommand]:
     """A command in a session of its own, with its temporary files in the folder, killed at the end.
 
@@ -53,8 +58,8 @@ def started(
     with open(messages, "wb") as file:
         process = start(
             *arguments,
-            environment={**os.environ, "TMPDIR": str(folder)},
-            stdout=subprocess.DEVNULL,
+            environment={**os.environ, "TMPDIR": str(folder), **environment},
+            stdout=stdout,
             stderr=file,
             start_new_session=True,
         )

@@ -28,6 +28,7 @@ from model_packages import Halves, write_package
 from pubsub_server import PubSubServer, serving
 from result_checks import read_json
 from separators import Ending
+from started_commands import started
 from storage_server import Fault, StorageServer
 
 from beamsplitter.pipelines.events.elements import Place
@@ -225,30 +226,14 @@ def running(command: Command) -> Running:
     def running(job_file: Path, *options: object, hook: str | None = None) -> Iterator[Run]:
         folder = job_file.parent
         number = len(list(folder.glob("log-*")))
-        log, messages = folder / f"log-{number}", folder / f"stderr-{number}"
-        temporary = folder / f"tmp-{number}"
-        temporary.mkdir()
-        environment = {**os.environ, "TMPDIR": str(temporary)}
-        if hook:
-            environment |= hooked(folder, hook)
-        with open(log, "wb") as out, open(messages, "wb") as err:
-            started = command.start(
-                *("run", job_file, "--log-format", "json", *options),
-                environment=environment,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
-        try:
-            yield Run(started, log, messages, temporary)
-        finally:
-            family = []
-            if started.poll() is None:
-                family = [started, *psutil.Process(started.pid).children(recursive=True)]
-            for each in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    each.kill()
-            started.wait()
+        log, temporary = folder / f"log-{number}", folder / f"tmp-{number}"
+        line = ("run", job_file, "--log-format", "json", *options)
+        environment = hooked(folder, hook) if hook else {}
+        with (
+            open(log, "wb") as out,
+            started(command, temporary, *line, stdout=out, **environment) as run,
+        ):
+            yield Run(run.process, log, run.messages, temporary)
 
     return running
 
