@@ -17,7 +17,7 @@ from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec
 from beamsplitter.pipelines.job.job_config import parse_job
 from beamsplitter.pipelines.run import build
 from beamsplitter.transforms import beam_speed
-from beamsplitter.transforms.beam_speed import kept_arguments
+from beamsplitter.transforms.beam_speed import kept_arguments, kept_specs
 
 STATE = ReadModifyWriteStateSpec("state", BytesCoder())
 TIMER = TimerSpec("timer", beam.TimeDomain.WATERMARK)
@@ -90,6 +90,12 @@ def test_state_and_timers_are_those_of_each_dofn(
 def assert_told_as_by_beam(dofn: beam.DoFn) -> None:
     """Of all methods; what a caller does with an answer is its own affair."""
     assert core.get_function_args_defaults is kept_arguments
+    assert userstate.get_dofn_specs is kept_specs
+    for _ in range(2):
+        specs = kept_specs(dofn)
+        assert specs == beam_speed._plain_specs(dofn)
+        for each in specs:
+            each.clear()
     for name in dir(dofn):
         method = getattr(dofn, name)
         if isinstance(method, types.MethodType):
