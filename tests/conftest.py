@@ -23,6 +23,7 @@ from storage_server import StorageServer, serving
 from warm_command import COMMAND, WarmCommand, warm_command
 
 from beamsplitter.pipelines.events import bigquery as bigquery_client
+from beamsplitter.pipelines.local import launch
 from beamsplitter.storage.gcs import client
 
 # Workers are processes, in tests as in jobs: one thread each.
@@ -144,6 +145,18 @@ def command() -> Iterator[Command]:
     """`command("separate", folder, "-o", out)`."""
     with warm_command() as warm:
         yield Command(warm)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engines(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Engines of jobs that tests run in their own process are forked as those of commands are."""
+
+    def start(line: list[str], **options: Any) -> Any:
+        return request.getfixturevalue("command").warm.start_engine(line, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "subprocess", SimpleNamespace(Popen=start))
+        yield
 
 
 def dead_letters(out: Path) -> dict[str, dict[str, Any]]:

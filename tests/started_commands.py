@@ -39,6 +39,11 @@ class StartedCommand:
         return [psutil.Process(self.process.pid), *self.children()]
 
 
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended."""
+    return [each for each in processes if each.is_running() and each.status() != "zombie"]
+
+
 @contextmanager
 def started(
     command: Command,

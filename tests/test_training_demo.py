@@ -5,12 +5,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from audio_files import RECORDINGS
+from conftest import Command
 from programs import run_program
 
 from beamsplitter.errors import BeamsplitterError
@@ -18,6 +20,7 @@ from beamsplitter.models.datasets.stem_folders import find_tracks
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SAMPLE_RATE = 16_000
+LIMIT_S = 120
 
 HALF = """
 from beamsplitter.models.separators.base import Separator
@@ -31,27 +34,31 @@ class Half(Separator):
 """
 
 
-def demo(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, BENCHMARKS / "training_demo.py", *arguments]
-    return subprocess.run(
-        [str(part) for part in line],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
+Demo = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def made(folder: Path, *options: object, audio: Path = RECORDINGS) -> None:
+@pytest.fixture(scope="module")
+def demo(command: Command) -> Demo:
+    """Runs the program."""
+
+    def demo(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, str(BENCHMARKS / "training_demo.py"), *map(str, arguments)]
+        return command.warm.run(line, {**os.environ, **environment}, LIMIT_S)
+
+    return demo
+
+
+def make(demo: Demo, folder: Path, *options: object, audio: Path = RECORDINGS) -> None:
     """Data without the recordings that Debian's packages hold."""
     done = demo("data", "--audio", audio, "--to", folder, "--recorded", 0, *options)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory, demo: Demo) -> Path:
     run_program("espeak-ng", "--version", package="espeak-ng")
     folder = tmp_path_factory.mktemp("demo") / "data"
-    made(folder, "--minutes", 1, "--workers", 1)
+    make(demo, folder, "--minutes", 1, "--workers", 1)
     return folder
 
 
@@ -94,7 +101,7 @@ def test_mixtures_are_the_sums_of_their_stems(data: Path) -> None:
         assert np.abs(mixture).max() < 1
 
 
-def test_nothing_of_a_test_is_heard_before(data: Path, tmp_path: Path) -> None:
+def test_nothing_of_a_test_is_heard_before(data: Path, demo: Demo, tmp_path: Path) -> None:
     """With noise for the recordings of the test, all that is trained on stays as it is."""
     heard = {path.name for path in RECORDINGS.glob("*.ogg")}
     tested = {part for track in find_tracks(data / "test") for part in track.name.split("-")[:2]}
@@ -107,7 +114,7 @@ def test_nothing_of_a_test_is_heard_before(data: Path, tmp_path: Path) -> None:
         else:
             recording.symlink_to(RECORDINGS / name)
     folder = tmp_path / "data"
-    made(folder, "--minutes", 1, audio=tmp_path / "audio")
+    make(demo, folder, "--minutes", 1, audio=tmp_path / "audio")
     for split in ("train", "val"):
         for path in (data / split).rglob("*.wav"):
             assert (folder / path.relative_to(data)).read_bytes() == path.read_bytes()
@@ -115,16 +122,16 @@ def test_nothing_of_a_test_is_heard_before(data: Path, tmp_path: Path) -> None:
     assert (folder / path.relative_to(data)).read_bytes() != path.read_bytes()
 
 
-def test_the_same_seed_makes_the_same_tracks(data: Path, tmp_path: Path) -> None:
+def test_the_same_seed_makes_the_same_tracks(data: Path, demo: Demo, tmp_path: Path) -> None:
     for seed, same in ((0, True), (1, False)):
         folder = tmp_path / str(seed)
-        made(folder, "--minutes", 0.5, "--seed", seed)
+        make(demo, folder, "--minutes", 0.5, "--seed", seed)
         (name, again), *_ = stems_of(folder / "train").items()
         for stem, samples in stems_of(data / "train")[name].items():
             assert np.array_equal(samples, again[stem]) == same
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_what_is_missing_is_named(demo: Demo, tmp_path: Path) -> None:
     done = demo("data", "--audio", tmp_path, "--to", tmp_path / "a", "--recorded", 0)
     assert done.returncode == 1
     assert "speech_ashiel.ogg is missing" in done.stderr
@@ -185,7 +192,7 @@ def test_a_stretch_of_music_lies_anywhere_in_its_file(
     assert recordings.stretch_of(tmp_path / "ramp.wav", chance, 60).size == ramp.size
 
 
-def test_scores_stand_in_a_table_and_in_json(data: Path, tmp_path: Path) -> None:
+def test_scores_stand_in_a_table_and_in_json(data: Path, demo: Demo, tmp_path: Path) -> None:
     (tmp_path / "half.py").write_text(HALF)
     few = tmp_path / "few"
     (few / "test").mkdir(parents=True)

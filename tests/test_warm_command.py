@@ -53,7 +53,7 @@ def test_modules_are_found_where_python_is_told_to_look_and_nowhere_else(
 
 
 def test_an_end_of_the_process_that_forks_is_no_success() -> None:
-    with warm_command() as warm:
+    with warm_command(imported=()) as warm:
         process = warm.start([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with pytest.raises(ConnectionError):
         process.wait()

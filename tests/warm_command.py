@@ -5,6 +5,8 @@ starts. A test that runs a command to its end runs it so; the launcher and the e
 as they are elsewhere, and are told what to do as they are elsewhere, by the command line, the
 environment and the files of a spec. Where Python itself is told to start otherwise, it is started
 as a user starts it.
+
+To change what a program does, a test hands it code in the variable that `HOOK` names.
 """
 
 import atexit
@@ -12,6 +14,7 @@ import contextlib
 import gc
 import importlib
 import json
+import multiprocessing.context
 import os
 import select
 import selectors
@@ -35,8 +38,9 @@ gc.disable()
 sys.path.insert(0, sys.argv[1])
 import warm_command
 del sys.path[0]
-line = warm_command.wait_for_a_start(int(sys.argv[2]))
+line = warm_command.wait_for_a_start(int(sys.argv[2]), sys.argv[3:])
 warm_command.use_forks()
+warm_command.change_as_told()
 warm_command.run_to_the_end(line)
 """
 IMPORTED = (
@@ -51,6 +55,8 @@ IMPORTED = (
     "beamsplitter.pipelines.command_line",
     "beamsplitter.pipelines.local.engine",
     "beamsplitter.pipelines.local.track_engine",
+    "beamsplitter.pipelines.stream.forking",
+    "beamsplitter.pipelines.stream.streaming",
     "beamsplitter.transforms.scoring",
     "beamsplitter.transforms.separation",
 )
@@ -69,21 +75,23 @@ sys.exit(done.returncode)
 # What only a process that starts anew would heed.
 OF_A_START = ("PYTHON", "LD_", "MALLOC_")
 MODULES = "PYTHONPATH"
+HOOK = "HOOK_OF_A_TEST"
 # It would be imported before all others.
-HOOK = "sitecustomize.py"
+FIRST_MODULE = "sitecustomize.py"
 
 
 class WarmCommand:
     """Runs our Python programs in forks of a process that waits for them."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, process: int | None = None) -> None:
         self.address = address
+        self.process = process
         self.environment = of_a_start(os.environ)
 
     def takes(self, environment: Mapping[str, str]) -> bool:
         """Whether a fork can be what a new process with such variables would be."""
-        hooks = (Path(folder, HOOK) for folder in module_folders(environment))
-        return of_a_start(environment) == self.environment and not any(map(Path.exists, hooks))
+        first = (Path(folder, FIRST_MODULE) for folder in module_folders(environment))
+        return of_a_start(environment) == self.environment and not any(map(Path.exists, first))
 
     def run(
         self, line: Sequence[str], environment: Mapping[str, str], timeout_s: float
@@ -103,6 +111,12 @@ class WarmCommand:
     def start(self, line: Sequence[str], **options: Any) -> "WarmProcess":
         """Start a program, as `subprocess.Popen` does."""
         return WarmProcess(line, address=self.address, **options)
+
+    def start_engine(self, line: Sequence[str], **options: Any) -> "WarmProcess":
+        """Start an engine of this process, whose spec says what launcher it is to end with."""
+        path = Path(line[-1])
+        path.write_text(json.dumps({**json.loads(path.read_text()), "launcher": self.process}))
+        return self.start(line, **options)
 
     def write_stand_in(self, path: Path) -> None:
         """Write a program for shells that runs commands so."""
@@ -133,6 +147,7 @@ class PythonProcess:
         stdout: Any = None,
         stderr: Any = None,
         env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
         start_new_session: bool = False,
     ) -> None:
         assert line[0] == sys.executable
@@ -146,6 +161,7 @@ class PythonProcess:
             "line": self.args[1:],
             "environment": {**(os.environ if env is None else env)},
             "folder": os.getcwd(),
+            "passed": [*pass_fds],
             "session": start_new_session,
         }
         with contextlib.ExitStack() as theirs:
@@ -265,7 +281,7 @@ def received_number(connection: socket.socket) -> int:
 
 
 @contextlib.contextmanager
-def warm_command() -> Iterator[WarmCommand]:
+def warm_command(imported: Sequence[str] = IMPORTED) -> Iterator[WarmCommand]:
     """A process that has imported what the command needs, to the end of the block."""
     # Not above: what stands in for the command in shells imports this, and is to start at once.
     from beamsplitter.pipelines.local.launch import PATIENT_THREADS
@@ -278,20 +294,20 @@ def warm_command() -> Iterator[WarmCommand]:
             listener.listen()
             here = str(Path(__file__).parent)
             process = subprocess.Popen(
-                [sys.executable, "-c", START, here, str(listener.fileno())],
+                [sys.executable, "-c", START, here, str(listener.fileno()), *imported],
                 pass_fds=[listener.fileno()],
                 env={**plain, **PATIENT_THREADS},
             )
         try:
-            yield WarmCommand(address)
+            yield WarmCommand(address, process.pid)
         finally:
             process.kill()
             process.wait()
 
 
-def wait_for_a_start(listener_number: int) -> list[str]:
+def wait_for_a_start(listener_number: int, imported: list[str]) -> list[str]:
     """Import what programs need; return the line of one in a fork that is to run it."""
-    for name in IMPORTED:
+    for name in imported:
         importlib.import_module(name)
     for clean_up in weakref.finalize._registry:  # type: ignore[attr-defined]
         clean_up.atexit = False  # torch's: nothing of a program's own is there yet
@@ -335,6 +351,10 @@ def become(start: dict[str, Any], files: list[int]) -> None:
         if file != number:
             os.dup2(file, number)
             os.set_inheritable(file, False)
+    for number in start["passed"]:
+        os.set_inheritable(number, True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     close_what_is_not_handed_on()
     # pytest's stand where a test forks.
     sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
@@ -364,9 +384,16 @@ def set_environment(environment: Mapping[str, str]) -> None:
 
 
 def run_program(line: list[str]) -> None:
-    """Run what an interpreter with such a command line would: `-m`, or `-c`."""
+    """Run what an interpreter with such a command line would: `-m`, `-c`, or a script."""
     main = vars(sys.modules["__main__"])
-    kind, program, *arguments = line
+    kind, *arguments = line
+    if kind.endswith(".py"):
+        main.update(__spec__=None, __package__=None, __file__=kind)
+        sys.argv[:] = line
+        sys.path.insert(0, str(Path(kind).parent))
+        exec(compile(Path(kind).read_bytes(), kind, "exec"), main)
+        return
+    program, *arguments = arguments
     if kind == "-m":
         module = importlib.import_module(program)
         assert module.__spec__ is not None
@@ -400,13 +427,55 @@ def run_to_the_end(line: list[str]) -> None:
     os._exit(code)
 
 
+def change_as_told() -> None:
+    """Run the hook of a test; what it replaces in our modules is replaced where they import it."""
+    hook = os.environ.pop(HOOK, None)
+    if hook is None:
+        return
+    ours = [module for name, module in sys.modules.items() if name.startswith("beamsplitter.")]
+    before = [{**vars(module)} for module in ours]
+    exec(hook, {})
+    for module, old in zip(ours, before, strict=True):
+        for name in old:
+            new = getattr(module, name)
+            if new is not old[name]:
+                for other in ours:
+                    if vars(other).get(name) is old[name]:
+                        setattr(other, name, new)
+
+
 def use_forks() -> None:
-    """Have launchers fork their engines, and engines the servers of their models."""
+    """Have launchers fork their engines and workers, and engines the servers of their models."""
     from beamsplitter.models.separators import server
-    from beamsplitter.pipelines.local import launch
+    from beamsplitter.pipelines.local import launch, processes
+    from beamsplitter.pipelines.stream import batches
 
     launch.subprocess = server.subprocess = FORKING  # type: ignore[attr-defined]
+    batches.subprocess = FORKING_ALONE  # type: ignore[attr-defined]
+    # A server of forks would import what this process has imported.
+    processes.multiprocessing = SimpleNamespace(  # type: ignore[attr-defined]
+        get_context=lambda _: ForkedWorkers()
+    )
 
 
-# Stands in for `subprocess` in modules that start our programs.
+class ForkedWorkers(multiprocessing.context.ForkContext):
+    """Stands in for the context of a server of forks, whose forks heed signals as new processes."""
+
+    class Process(multiprocessing.context.ForkProcess):
+        """One of them."""
+
+        def run(self) -> None:
+            """Do its work."""
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            super().run()
+
+
+def forked_if_alone(line: Sequence[str], **options: Any) -> Any:
+    """A process that is forked, unless this one has threads: clients of Pub/Sub rely on theirs."""
+    is_alone = len(os.listdir("/proc/self/task")) == 1
+    return (ForkedProcess if is_alone else subprocess.Popen)(line, **options)
+
+
+# Stand in for `subprocess` in modules that start our programs.
 FORKING = SimpleNamespace(Popen=ForkedProcess, PIPE=subprocess.PIPE)
+FORKING_ALONE = SimpleNamespace(Popen=forked_if_alone, DEVNULL=subprocess.DEVNULL)

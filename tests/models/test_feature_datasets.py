@@ -178,7 +178,7 @@ def test_workers_of_loaders_give_each_sample_once(
     next(iter(stream))
     options: dict[str, Any] = {
         "batch_size": None,
-        "num_workers": 2,
+        "num_workers": 2 if context == "fork" else 1,
         "multiprocessing_context": multiprocessing.get_context(context),
     }
     assert_each_once(DataLoader(stream, **options))

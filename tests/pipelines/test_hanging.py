@@ -10,6 +10,7 @@ import pytest
 from conftest import Command, dead_letters
 from result_checks import assert_whole, manifests, read_json
 from separators import Ending
+from warm_command import HOOK
 
 from beamsplitter.pipelines.commands.progress import counts_of_run
 
@@ -75,12 +76,6 @@ def ended_badly(log: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == "crashed"]
 
 
-def hook(folder: Path, code: str) -> str:
-    (folder / "hook").mkdir()
-    (folder / "hook" / "sitecustomize.py").write_text(code)
-    return str(folder / "hook")
-
-
 @pytest.mark.parametrize(
     ("workers", "culprits"),
     [
@@ -129,8 +124,7 @@ def test_an_innocent_recording_is_not_given_up_with_a_culprit_beside_it(
         write_audio(f"in/{name}.wav", seconds=2)
     run = command(
         *("run", job_file(tmp_path), "--workers", 2, "--log-format", "json"),
-        PYTHONPATH=hook(tmp_path, CULPRIT),
-        BOTH_WORK=str(tmp_path / "both-work"),
+        **{HOOK: CULPRIT, "BOTH_WORK": str(tmp_path / "both-work")},
     )
     assert run.returncode == 1, run.stderr
     assert dead_letters(tmp_path / "out").keys() == {"culprit.wav"}
@@ -145,7 +139,7 @@ def test_what_ends_its_process_when_its_parts_are_joined_is_given_up_with_that_s
     write_audio("in/long.wav", seconds=15, sample_rate=RATE)
     write_audio("in/short.wav", seconds=2, sample_rate=RATE)
     path = job_file(tmp_path, separation={"part_seconds": 10})
-    run = command(*("run", path, "--workers", 1, "--force"), PYTHONPATH=hook(tmp_path, IN_THE_END))
+    run = command(*("run", path, "--workers", 1, "--force"), **{HOOK: IN_THE_END})
     assert run.returncode == 1, run.stderr
     assert dead_letters(tmp_path / "out")["long.wav"]["step"] == "JoinParts"
     assert [path.parent.name for path in manifests(tmp_path / "out")] == ["short"]

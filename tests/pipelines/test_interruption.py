@@ -14,7 +14,8 @@ import soundfile
 from conftest import Command, dead_letters, made_signal, result_files
 from facts import assert_names
 from result_checks import assert_whole, manifests, read_json
-from started_commands import StartedCommand, started
+from started_commands import StartedCommand, alive, started
+from warm_command import HOOK
 
 from beamsplitter.pipelines.commands.progress import counts_of_run
 from beamsplitter.pipelines.outcomes.run_state import CRASHED
@@ -82,10 +83,6 @@ def family_in_the_middle(run: StartedCommand, out: Path) -> list[psutil.Process]
     return run.family()
 
 
-def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [each for each in processes if each.is_running() and each.status() != "zombie"]
-
-
 def written(out: Path) -> dict[Path, int]:
     """When the files of finished recordings were written."""
     folders = [path.parent for path in manifests(out)]
@@ -136,7 +133,7 @@ def test_a_stopped_run_ends_at_once_and_leaves_finished_recordings_only(
         assert run.wait(4) == 130
     (line,) = run.message.splitlines()
     assert_names(line, "interrupted", "again")
-    assert not alive(family)
+    wait_until(lambda: not alive(family), limit_s=1)  # what is killed takes a moment
     assert not list((tmp_path / "tmp").iterdir())
     assert not (out / ".beamsplitter").exists()
     if stop == signal.SIGINT:
@@ -187,15 +184,13 @@ def test_a_killed_worker_costs_no_recording(
 def test_a_recording_that_kills_its_worker_is_given_up_and_the_rest_is_done(
     tmp_path: Path, command: Command, workers: int, lethal: list[str]
 ) -> None:
-    (tmp_path / "hook").mkdir()
-    (tmp_path / "hook" / "sitecustomize.py").write_text(LETHAL)
     for seed, name in enumerate(("a", "b", *lethal, "y", "z")):
         write_song(tmp_path / "in" / f"{name}.wav", 1, seed)
     (tmp_path / "in" / "empty.wav").write_bytes(b"")
     out = tmp_path / "out"
     run = command(
         *("separate", tmp_path / "in", "-o", out, "--workers", workers, "--no-plots"),
-        PYTHONPATH=str(tmp_path / "hook"),
+        **{HOOK: LETHAL},
     )
     assert run.returncode == 1, run.stderr
     letters = dead_letters(out)

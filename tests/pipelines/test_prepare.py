@@ -22,6 +22,7 @@ from repeating_engine import NONE, Engine, Mischief
 from started_commands import started
 from storage_server import StorageServer
 from typer.testing import CliRunner
+from warm_command import HOOK
 
 from beamsplitter.models.datasets.excerpts import ExcerptGrid
 from beamsplitter.models.datasets.shards import INDEX, ShardRecord, ShardSettings
@@ -249,12 +250,10 @@ def test_shards_of_other_settings_are_replaced_only_if_asked(
 def test_a_track_that_kills_its_worker_is_given_up_and_the_rest_is_done(
     data: Path, tmp_path: Path, command: Command
 ) -> None:
-    (tmp_path / "hook").mkdir()
-    (tmp_path / "hook" / "sitecustomize.py").write_text(LETHAL)
     write_track(data / "train" / "lethal")
     out = tmp_path / "out"
     line = ("prepare", data, "-o", out, *SMALL, "--workers", 2)
-    done = command(*line, PYTHONPATH=str(tmp_path / "hook"))
+    done = command(*line, **{HOOK: LETHAL})
     assert done.returncode == 1, done.stderr
     (letter,) = dead_letters(out).values()
     assert letter["element"] == "train/lethal"

@@ -28,8 +28,9 @@ from model_packages import Halves, write_package
 from pubsub_server import PubSubServer, serving
 from result_checks import read_json
 from separators import Ending
-from started_commands import started
+from started_commands import alive, started
 from storage_server import Fault, StorageServer
+from warm_command import HOOK
 
 from beamsplitter.pipelines.events.elements import Place
 from beamsplitter.pipelines.events.pubsub import PubSubError
@@ -75,20 +76,16 @@ audio_reader.read_audio = read_late
 LEASE_S = 10
 # What a test waits for that waits for a lease, for a line of health, or for a server that is away.
 QUICK = f"""
-import sys
+from beamsplitter.pipelines.stream import streaming, subscriptions
 
-# The launcher alone: it is what has them.
-if any("command_line" in argument for argument in sys.orig_argv):
-    from beamsplitter.pipelines.stream import streaming, subscriptions
-
-    subscriptions.LEASE_S = {LEASE_S}
-    subscriptions.SET_UP_S = 2
-    streaming.HEALTH_EVERY_S = 1
+subscriptions.LEASE_S = {LEASE_S}
+subscriptions.SET_UP_S = 2
+streaming.HEALTH_EVERY_S = 1
 """
 IMPATIENT = """
-from google.cloud.storage import retry
+from beamsplitter.storage import gcs
 
-retry.DEFAULT_RETRY = retry.DEFAULT_RETRY.with_timeout(0.2)
+gcs.RETRY = gcs.RETRY.with_timeout(0.2)
 """
 
 
@@ -205,13 +202,6 @@ class Run:
         return self.children()[0]
 
 
-def hooked(folder: Path, code: str) -> dict[str, str]:
-    """The environment of a process that runs some code first."""
-    (folder / "hook").mkdir(exist_ok=True)
-    (folder / "hook" / "sitecustomize.py").write_text(code)
-    return {"PYTHONPATH": str(folder / "hook")}
-
-
 Running = Callable[..., contextlib.AbstractContextManager[Run]]
 
 
@@ -228,7 +218,7 @@ def running(command: Command) -> Running:
         number = len(list(folder.glob("log-*")))
         log, temporary = folder / f"log-{number}", folder / f"tmp-{number}"
         line = ("run", job_file, "--log-format", "json", *options)
-        environment = hooked(folder, hook) if hook else {}
+        environment = {HOOK: hook} if hook else {}
         with (
             open(log, "wb") as out,
             started(command, temporary, *line, stdout=out, **environment) as run,
@@ -499,7 +489,8 @@ def test_a_stream_that_is_told_to_end_gives_back_what_it_does_not_finish(
         run.wait_until(lambda: len(run.lines("started")) > len(run.lines("finished")))
         family = run.children(recursive=True)
         assert run.end() == 0
-    assert not [each for each in family if each.is_running() and each.status() != "zombie"]
+    time.sleep(0.2)  # what is killed takes a moment
+    assert not alive(family)
     backlog = [element_of(message.data) for message in job.server.pull_all(job.subscription)]
     assert len(backlog) == len(set(backlog))
     unfinished = {f"{name}.wav" for name in names if name not in job.published()}
@@ -572,7 +563,7 @@ def test_mistakes_of_the_set_up_are_one_line(job: Job, command: Command) -> None
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
-        environment = {"PUBSUB_EMULATOR_HOST": address, **hooked(job.folder, QUICK)}
+        environment = {"PUBSUB_EMULATOR_HOST": address, HOOK: QUICK}
         away = command("run", job.write(), **environment)
     gone = command("run", job.write(streaming={"dead_letter_topic": f"{job.topic}-x"}))
     job.server.subscriber.delete_subscription(subscription=job.subscription)
