@@ -11,7 +11,8 @@ separate: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev lint types imports
 	@# Each worker begins with half of the tests in their order: what those of a module share is made once.
-	$(RUN)/pytest -n 2 --dist worksteal
+	@# Tests wait for limits, leases and processes: three workers keep two cores busy.
+	$(RUN)/pytest -n 3 --dist worksteal
 
 # A separator of speech and music: its data, a training of 20 CPU minutes at most, and what it is
 # worth on real recordings, which lie in AUDIO. It hears those of Debian's packages, which

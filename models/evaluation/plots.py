@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -76,7 +76,9 @@ def side_by_side_png(
 
 def over_time_png(frames: Mapping[str, Sequence[float]], measure: str, hop_s: float) -> bytes:
     """The scores of a track's stems, frame by frame."""
-    figure, axes = new_figure(7.5, 3.2)
+    figure, axes = new_figure(7.5, 3.2, layout=None)
+    # To find room for the labels takes half of the time, of a picture that each track has.
+    figure.subplots_adjust(left=0.1, right=0.985, bottom=0.15, top=0.97)
     for stem, scores in frames.items():
         axes.plot(np.arange(len(scores)) * hop_s, scores, label=plain_text(stem), linewidth=1)
     axes.set_xlabel("time (s)")
@@ -100,12 +102,14 @@ def plain_text(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def new_figure(width: float, height: float) -> tuple[Any, Any]:
+def new_figure(
+    width: float, height: float, *, layout: Literal["constrained"] | None = "constrained"
+) -> tuple[Any, Any]:
     """A figure of so many inches with its axes, which belongs to no window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure((width, height), dpi=DPI, layout="constrained")
+    figure = Figure((width, height), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
 

@@ -103,7 +103,7 @@ def test_the_page_gets_all_signals_in_chunks(tmp_path: Path) -> None:
 
 def test_parts_and_files_give_what_the_whole_gives(tmp_path: Path) -> None:
     """Recordings of several parts, and those that were separated before, are read from files."""
-    write(tmp_path / "data/a.wav", 21.7)
+    write(tmp_path / "data/a.wav", 21.7, channels=1)
     sections: dict[str, Any] = {"separation": NOTHING}
     once = run(job_of(tmp_path / "data", tmp_path / "once", **sections))
     sections = {"separation": {**NOTHING, "part_seconds": 10}}
