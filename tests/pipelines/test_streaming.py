@@ -209,11 +209,14 @@ Running = Callable[..., contextlib.AbstractContextManager[Run]]
 def running(command: Command) -> Running:
     """A stream in a process of its own, killed with its children if it still runs.
 
-    Called with the job file, options of the command, and code that the process runs first.
+    Called with the job file, options of the command, and code that the process runs first; forked,
+    or started `anew` as a user starts it.
     """
 
     @contextlib.contextmanager
-    def running(job_file: Path, *options: object, hook: str | None = None) -> Iterator[Run]:
+    def running(
+        job_file: Path, *options: object, hook: str | None = None, anew: bool = False
+    ) -> Iterator[Run]:
         folder = job_file.parent
         number = len(list(folder.glob("log-*")))
         log, temporary = folder / f"log-{number}", folder / f"tmp-{number}"
@@ -221,7 +224,7 @@ def running(command: Command) -> Running:
         environment = {HOOK: hook} if hook else {}
         with (
             open(log, "wb") as out,
-            started(command, temporary, *line, stdout=out, **environment) as run,
+            started(command, temporary, *line, anew=anew, stdout=out, **environment) as run,
         ):
             yield Run(run.process, log, run.messages, temporary)
 
@@ -269,7 +272,7 @@ def test_events_are_published_as_a_batch_would_and_acknowledged(
     for seed, name in enumerate("abc"):
         write_audio(f"in/{name}.wav", seed=seed)
     job.publish("a.wav", "b.wav")
-    with running(job.write()) as run:
+    with running(job.write(), anew=True) as run:
         run.wait_until(lambda: job.published() == {"a", "b"})
         job.publish("c.wav")
         run.wait_until(lambda: job.published() == {"a", "b", "c"})
