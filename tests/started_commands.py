@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -42,6 +43,14 @@ class StartedCommand:
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those that have not ended."""
     return [each for each in processes if each.is_running() and each.status() != "zombie"]
+
+
+def have_ended(processes: list[psutil.Process], *, limit_s: float = 3) -> bool:
+    """Whether all have ended: what is killed takes a moment."""
+    end_s = time.monotonic() + limit_s
+    while alive(processes) and time.monotonic() < end_s:
+        time.sleep(0.02)
+    return not alive(processes)
 
 
 @contextmanager

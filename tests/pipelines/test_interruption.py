@@ -14,7 +14,7 @@ import soundfile
 from conftest import Command, dead_letters, made_signal, result_files
 from facts import assert_names
 from result_checks import assert_whole, manifests, read_json
-from started_commands import StartedCommand, alive, started
+from started_commands import StartedCommand, have_ended, started
 from warm_command import HOOK
 
 from beamsplitter.pipelines.commands.progress import counts_of_run
@@ -113,7 +113,7 @@ def test_after_all_processes_are_killed_the_next_run_does_the_rest(
         for process in family:
             with suppress(psutil.NoSuchProcess):  # those of a killed launcher end by themselves
                 process.kill()
-        wait_until(lambda: not alive(family))
+        assert have_ended(family, limit_s=TIME_LIMIT_S)
     assert_next_run_does_the_rest(songs, out, command, undisturbed)
 
 
@@ -133,7 +133,7 @@ def test_a_stopped_run_ends_at_once_and_leaves_finished_recordings_only(
         assert run.wait(4) == 130
     (line,) = run.message.splitlines()
     assert_names(line, "interrupted", "again")
-    wait_until(lambda: not alive(family), limit_s=1)  # what is killed takes a moment
+    assert have_ended(family)
     assert not list((tmp_path / "tmp").iterdir())
     assert not (out / ".beamsplitter").exists()
     if stop == signal.SIGINT:
@@ -148,7 +148,7 @@ def test_the_engine_does_not_outlive_a_killed_launcher(
         family = family_in_the_middle(run, out)
         assert len(family) >= 4
         family[0].kill()
-        wait_until(lambda: not alive(family), limit_s=3)
+        assert have_ended(family)
     assert not list((tmp_path / "tmp").iterdir())
     assert len(manifests(out)) < SONGS
     assert_next_run_does_the_rest(songs, out, command, undisturbed)
@@ -162,7 +162,7 @@ def test_a_launcher_that_is_killed_while_its_engine_begins_leaves_nothing(
         family = run.family()
         family[0].kill()
         wait_until(lambda: not list((tmp_path / "tmp").iterdir()))
-        wait_until(lambda: not alive(family))
+        assert have_ended(family, limit_s=TIME_LIMIT_S)
 
 
 def test_a_killed_worker_costs_no_recording(

@@ -28,7 +28,7 @@ from model_packages import Halves, write_package
 from pubsub_server import PubSubServer, serving
 from result_checks import read_json
 from separators import Ending
-from started_commands import alive, started
+from started_commands import have_ended, started
 from storage_server import Fault, StorageServer
 from warm_command import HOOK
 
@@ -492,8 +492,7 @@ def test_a_stream_that_is_told_to_end_gives_back_what_it_does_not_finish(
         run.wait_until(lambda: len(run.lines("started")) > len(run.lines("finished")))
         family = run.children(recursive=True)
         assert run.end() == 0
-    time.sleep(0.2)  # what is killed takes a moment
-    assert not alive(family)
+    assert have_ended(family)
     backlog = [element_of(message.data) for message in job.server.pull_all(job.subscription)]
     assert len(backlog) == len(set(backlog))
     unfinished = {f"{name}.wav" for name in names if name not in job.published()}
