@@ -40,17 +40,20 @@ class StartedCommand:
         return [psutil.Process(self.process.pid), *self.children()]
 
 
-def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that have not ended."""
-    return [each for each in processes if each.is_running() and each.status() != "zombie"]
-
-
 def have_ended(processes: list[psutil.Process], *, limit_s: float = 3) -> bool:
-    """Whether all have ended: what is killed takes a moment."""
+    """Whether all have ended, within a time: what is killed takes a moment."""
     end_s = time.monotonic() + limit_s
-    while alive(processes) and time.monotonic() < end_s:
+    while any(map(_is_alive, processes)):
+        if time.monotonic() > end_s:
+            return False
         time.sleep(0.02)
-    return not alive(processes)
+    return True
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):  # it ends between the two questions
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 @contextmanager

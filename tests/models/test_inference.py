@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 import torch
 from facts import assert_names
 from model_packages import Loudness, write_labeler
+from started_commands import have_ended
 from torch_separators import Choosy, Hungry, Toy
 from warm_command import FORKING
 
@@ -421,10 +421,7 @@ def test_the_server_ends_with_its_last_client(spec: ServerSpec, tmp_path: Path) 
     pid = notes_of(tmp_path)[0][0]
     process = psutil.Process(pid)
     del runner
-    deadline = time.monotonic() + 60
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    assert have_ended([process], limit_s=60)
 
 
 def test_a_model_that_can_t_be_loaded_is_told(spec: ServerSpec) -> None:
